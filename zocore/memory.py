@@ -296,24 +296,14 @@ def fits(bill: Bill) -> list[str]:
 
 
 def render(bills: Sequence[Bill]) -> str:
-    """The bills as an aligned text table in GB (or MB when all are small), with the smallest card for each."""
+    """The bills as an aligned text table in GB (MB when all are small), with the smallest card for each."""
     unit, scale = ("GB", GB) if any(one.total >= GB for one in bills) else ("MB", 10**6)
-    rows = [
-        (
-            "method",
-            "weights",
-            "scratch",
-            "activations",
-            "gradients",
-            "optimiser",
-            f"total {unit}",
-            "fits from",
-        )
-    ]
+    header = ["method", "weights", "scratch", "activations", "gradients", "optimiser", f"total {unit}"]
+    rows = [[*header, "fits from"]]
     for one in bills:
         parts = (one.weights, one.scratch, one.activations, one.gradients, one.optimiser_state, one.total)
         card = next(iter(fits(one)), "no single card")
-        rows.append((one.method, *(f"{part / scale:.2f}" for part in parts), card))
+        rows.append([one.method, *(f"{part / scale:.2f}" for part in parts), card])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(_line(row, widths) for row in rows)
 
