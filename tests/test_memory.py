@@ -105,7 +105,8 @@ def test_a_saved_config_reads_like_the_object(case: str, tmp_path: Any) -> None:
     config = tiny_config(case)
     config.save_pretrained(tmp_path)
     assert replace(shape_of(str(tmp_path)), name="") == replace(shape_of(config), name="")
-    assert shape_of(tmp_path).name == tmp_path.name
+    loaded = transformers.AutoConfig.from_pretrained(tmp_path)
+    assert shape_of(tmp_path).name == shape_of(loaded).name == tmp_path.name
 
 
 # --- Published figures ---

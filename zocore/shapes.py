@@ -283,7 +283,8 @@ def shape_of(source: Any) -> ModelShape:
         return _shape(Path(source).name, _config_in(Path(source)))
     if hasattr(source, "to_dict"):
         config = source.to_dict()
-        return _shape(getattr(source, "name_or_path", "") or str(config.get("model_type")), config)
+        name = Path(getattr(source, "name_or_path", "")).name or str(config.get("model_type"))
+        return _shape(name, config)
     raise ValueError(f"a model is a name, a folder or a configuration, not of type {type(source).__name__}.")
 
 
