@@ -10,6 +10,9 @@ from math import log, pi
 
 import numpy as np
 from numba import njit
+from torch import Tensor
+
+from zocore.noise import Address
 
 f4, i4, u4, u8 = np.float32, np.int32, np.uint32, np.uint64
 LANES = 128  # blocks of normals made at once
@@ -24,6 +27,21 @@ S3, S5, S7, S9 = f4(-1 / 6), f4(1 / 120), f4(-1 / 5040), f4(1 / 362880)
 C2, C4, C6, C8 = f4(-1 / 2), f4(1 / 24), f4(-1 / 720), f4(1 / 40320)
 ONE, TWO, HALF, MINUS_TWO = f4(1), f4(2), f4(0.5), f4(-2)
 ULP_23 = f4(2.0**-23)
+
+
+def displace(out: Tensor, base: Tensor, where: Address, signs: bool, c: float, rows: int | Tensor) -> None:
+    """Write base + c * z into `out` (n, width) for rows from a first one on, or those numbered (n,) int64.
+
+    Both tensors are contiguous float32 on the CPU and may be the same one.
+    """
+    arguments = (f4(c), *where.counter, *where.key)
+    if isinstance(rows, int):
+        one = displace_by_signs if signs else displace_by_normals
+        one(out.view(-1).numpy(), base.view(-1).numpy(), rows * out.shape[1], *arguments)
+    else:
+        many = displace_rows_by_signs if signs else displace_rows_by_normals
+        many(out.numpy(), base.numpy(), rows.numpy(), *arguments)
+
 
 compiled = njit(nogil=True, error_model="numpy", cache=True)
 
@@ -86,7 +104,7 @@ def _add(out, base, offset, z):
 
 
 @compiled
-def displace_by_normals(out, base, offset, start, a1, a2, a3, k0, k1):
+def displace_by_normals(out, base, start, offset, a1, a2, a3, k0, k1):
     """out[i] = base[i] + offset * z[start + i] for float32 vectors; `out` may be `base`."""
     words = np.empty((4, LANES), np.uint32)
     lanes = np.empty((7, LANES), np.float32)
@@ -116,7 +134,7 @@ def _widen(word, z):
 
 
 @compiled
-def displace_by_signs(out, base, offset, start, a1, a2, a3, k0, k1):
+def displace_by_signs(out, base, start, offset, a1, a2, a3, k0, k1):
     """out[i] = base[i] + offset * z[start + i] with z = +1 or -1, for float32 vectors; `out` may be `base`."""
     words = np.empty((4, LANES), np.uint32)
     z = np.empty(128 * SIGN_LANES, np.float32)
@@ -132,3 +150,17 @@ def displace_by_signs(out, base, offset, start, a1, a2, a3, k0, k1):
         _add(out[done : done + span], base[done : done + span], offset, z[skip : skip + span])
         done += span
         block += count
+
+
+@compiled
+def displace_rows_by_normals(out, base, rows, offset, a1, a2, a3, k0, k1):
+    """The same for the rows (n, width) so numbered."""
+    for i in range(rows.size):
+        displace_by_normals(out[i], base[i], rows[i] * out.shape[1], offset, a1, a2, a3, k0, k1)
+
+
+@compiled
+def displace_rows_by_signs(out, base, rows, offset, a1, a2, a3, k0, k1):
+    """The same for the rows (n, width) so numbered."""
+    for i in range(rows.size):
+        displace_by_signs(out[i], base[i], rows[i] * out.shape[1], offset, a1, a2, a3, k0, k1)

@@ -13,7 +13,7 @@ multiplications, divisions and square roots, which IEEE 754 rounds in one way, s
 every device. `kernels.py` holds the compiled form for CPU tensors; a test proves the two equal bit for bit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from math import log, pi
@@ -84,13 +84,16 @@ def philox(blocks: Tensor, where: Address) -> tuple[Tensor, Tensor, Tensor, Tens
     return c0, c1, c2, c3
 
 
-def signs(where: Address, start: int, count: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return `count` Rademacher signs (float32, +1 or -1) of the elements from `start` on."""
+def signs(where: Address, start: int | Tensor, count: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return Rademacher signs (float32, +1 or -1) of `count` elements from `start` on.
+
+    A tensor of starts (n,), in units of `count`, gives (n, count): the rows so numbered of a matrix.
+    """
     return _gather(where, start, count, device, SIGNS_PER_BLOCK, _sign_block)
 
 
-def normals(where: Address, start: int, count: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return `count` standard normals (float32) of the elements from `start` on; the largest possible is 5.8."""
+def normals(where: Address, start: int | Tensor, count: int, device: torch.device | str = "cpu") -> Tensor:
+    """Return standard normals (float32, at most 5.8 in size), addressed as in `signs`."""
     return _gather(where, start, count, device, NORMALS_PER_BLOCK, _normal_block)
 
 
@@ -105,12 +108,28 @@ def permutation(count: int, seed: int, epoch: int) -> list[int]:
     return torch.argsort(words, stable=True).tolist()
 
 
-def _gather(where: Address, start: int, count: int, device: torch.device | str, per_block: int, expand) -> Tensor:
-    """Expand the blocks that cover elements start .. start + count and cut away what lies outside."""
+Expand = Callable[[tuple[Tensor, ...]], Tensor]
+
+
+def _gather(
+    where: Address, start: int | Tensor, count: int, device: torch.device | str, per_block: int, expand: Expand
+) -> Tensor:
+    """Expand the blocks that cover the wanted elements and cut away what lies outside."""
+    if isinstance(start, Tensor):
+        return _gather_rows(where, start * count, count, per_block, expand)
     first, last = start // per_block, -(-(start + count) // per_block)
     parts = [expand(philox(blocks, where)).reshape(-1) for blocks in _tiles(first, last, device)]
     whole = torch.cat(parts) if parts else torch.empty(0, device=device)
     return whole[start - first * per_block :][:count]
+
+
+def _gather_rows(where: Address, starts: Tensor, count: int, per_block: int, expand: Expand) -> Tensor:
+    """The same for many stretches of `count` elements at once: (n,) starts give (n, count)."""
+    span = -(-count // per_block) + 1  # blocks that cover a stretch wherever it starts
+    blocks = (starts // per_block).unsqueeze(1) + torch.arange(span, device=starts.device)
+    whole = expand(philox(blocks, where)).reshape(len(starts), span * per_block)
+    columns = (starts % per_block).unsqueeze(1) + torch.arange(count, device=starts.device)
+    return whole.gather(1, columns)
 
 
 def _tiles(first: int, last: int, device: torch.device | str) -> Iterator[Tensor]:

@@ -1,0 +1,46 @@
+"""Which example each row of an activation belongs to: what per-example directions need to know.
+
+The objective fills a `Layout` before each forward; the hooks of `flipout.py` ask it. Nothing is guessed from
+divisibility: a shape that is neither (rows, ...), (1, ...) nor exactly (rows * tokens, features) is refused.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Layout:
+    """The rows of the forward now running. Raises ValueError when asked about a shape it cannot place."""
+
+    examples: Tensor  # (rows,) int64: the example of each row, counted over the whole batch
+    mask: Tensor | None = None  # (rows, tokens) bool: True where a token is real; None when rows have no tokens
+
+    @property
+    def rows(self) -> int:
+        """Number of sequences (or feature rows) in the forward; several may belong to one example."""
+        return len(self.examples)
+
+    def of(self, activation: Tensor) -> Tensor:
+        """Return the example number of each leading index of `activation` (rows, ...) or (rows * tokens, d)."""
+        leading = activation.shape[0]
+        if leading == self.rows:
+            return self.examples
+        if activation.ndim == 2 and self.mask is not None and leading == self.mask.numel():
+            return self.examples.repeat_interleave(self.mask.shape[1])
+        raise ValueError(
+            f"a layer received an activation of shape {tuple(activation.shape)}, which cannot be split into the "
+            f"{self.rows} rows of the batch: per-example directions need one leading index per row"
+        )
+
+    def distinct(self, ids: Tensor) -> list[Tensor]:
+        """Return, for each example in ascending order, the distinct table rows its real tokens looked up.
+
+        `ids` is (rows, tokens); tokens under the padding mask count zero times, repeated ones once.
+        """
+        mask = torch.ones_like(ids, dtype=torch.bool) if self.mask is None else self.mask.to(ids.device)
+        return [
+            torch.unique(ids[chosen][mask[chosen]])
+            for chosen in (self.examples == example for example in self.examples.unique().tolist())
+        ]

@@ -1,0 +1,138 @@
+"""What may move: leaves (trainable storages) and sites (the places where a module reads one).
+
+A leaf owns the tensor that updates change. A site shows a module some other tensor in the leaf's place for
+the length of one forward, so a probe never writes to the weights. For an ordinary parameter the two are one
+storage; a quantisation scale (`quant.py`) or a 16-bit parameter with a float32 master has them apart.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+TILE = 2**20  # elements handled at once where a float32 copy is needed
+
+# MeZO exempts tensors by these substrings of the name (large_models/trainer.py); norms of other names decay too
+DECAY_EXEMPT = ("bias", "layer_norm", "layernorm")
+
+
+class Site(Protocol):
+    """One place where a module reads a leaf."""
+
+    module: nn.Module
+
+    def show(self, tensor: Tensor) -> None:
+        """Make the module read `tensor` in the leaf's place."""
+
+    def hide(self) -> None:
+        """Make the module read the leaf again."""
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterSite:
+    """A parameter of a module; showing swaps the data pointer, so the parameter object keeps its identity."""
+
+    module: nn.Module
+    attribute: str
+    stored: Tensor  # the parameter's own data
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The parameter object itself."""
+        return self.module._parameters[self.attribute]  # type: ignore[return-value]
+
+    def show(self, tensor: Tensor) -> None:
+        """Point the parameter at `tensor`, of the parameter's shape and dtype."""
+        self.parameter.data = tensor
+
+    def hide(self) -> None:
+        """Point the parameter back at its own storage."""
+        self.parameter.data = self.stored
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    """One trainable storage, ties counted once; `id` is its place in the model's full list of storages."""
+
+    name: str
+    id: int
+    tensor: Tensor  # what an update changes, of any shape
+    sites: tuple[Site, ...]
+    decay: bool = True  # whether weight decay acts on it
+    floor: float | None = None  # smallest value an update may leave
+    shown_dtype: torch.dtype | None = None  # dtype the module reads, where it is not the tensor's own
+    products: int | None = None  # weights its matrix product uses, where that is not the tensor's size
+
+    @property
+    def matrix(self) -> Tensor:
+        """The tensor as (rows, width): vectors as one column, convolutions with the first axis as rows."""
+        return self.tensor.reshape(self.tensor.shape[0], -1) if self.tensor.ndim else self.tensor.view(1, 1)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype in which the module reads the leaf."""
+        return self.shown_dtype or self.tensor.dtype
+
+    def tiles(self) -> Iterator[slice]:
+        """Slices of rows of `matrix` of about TILE elements."""
+        rows, width = self.matrix.shape
+        step = max(1, TILE // max(width, 1))
+        return (slice(first, min(first + step, rows)) for first in range(0, rows, step))
+
+    def commit(self) -> None:
+        """Make the module read the updated tensor, where it reads a copy of it."""
+        for site in self.sites:
+            site.hide()
+
+
+@dataclass
+class _Storage:
+    name: str
+    tensor: Tensor
+    sites: list[Site] = field(default_factory=list)
+
+
+def all_weights(model: nn.Module) -> list[Leaf]:
+    """Return every floating-point parameter as a leaf, tied ones once (MeZO's full-parameter tuning)."""
+    return matching(model, "")
+
+
+def matching(model: nn.Module, pattern: str) -> list[Leaf]:
+    """Return the parameters whose name matches the regular expression somewhere.
+
+    Raises ValueError when the pattern is not a regular expression or no floating-point parameter matches.
+    """
+    try:
+        wanted = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"the subspace pattern {pattern!r} is not a regular expression: {error}") from None
+    storages = [s for s in _storages(model) if s.tensor.is_floating_point()]
+    leaves = [
+        Leaf(s.name, number, s.tensor, tuple(s.sites), decay=not any(word in s.name for word in DECAY_EXEMPT))
+        for number, s in enumerate(storages)
+        if wanted.search(s.name)
+    ]
+    if not leaves:
+        names = ", ".join(s.name for s in storages[:4])
+        raise ValueError(f"no parameter name matches {pattern!r}; names look like {names}")
+    return leaves
+
+
+def without(leaves: Sequence[Leaf], names: Sequence[str]) -> list[Leaf]:
+    """Return the leaves whose name is not among `names`; ids stay."""
+    return [leaf for leaf in leaves if leaf.name not in names]
+
+
+def _storages(model: nn.Module) -> list[_Storage]:
+    """Every parameter storage once, in the order of `named_parameters`, with all sites that read it."""
+    found: dict[int, _Storage] = {}
+    for prefix, module in model.named_modules(remove_duplicate=True):
+        for attribute, parameter in module._parameters.items():
+            if parameter is not None:
+                name = f"{prefix}.{attribute}" if prefix else attribute
+                storage = found.setdefault(id(parameter), _Storage(name, parameter.data))
+                storage.sites.append(ParameterSite(module, attribute, storage.tensor))
+    return list(found.values())
