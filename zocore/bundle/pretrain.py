@@ -1,0 +1,166 @@
+"""Pretrain the small Llama on the text of the little world, on the CPU."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from .probe import label_accuracy, sentiment_knowledge
+from .tasks import Row
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast to pretrain; a step reads batch x length tokens."""
+
+    tokens: int = 12_000_000
+    batch: int = 16
+    length: int = 128
+    rate: float = 2e-3
+    warmup: int = 150
+    probe_every: int = 200
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return self.tokens // (self.batch * self.length)
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """Return an untrained model of 2.6 M parameters; all widths are multiples of 64, as 4-bit blocks need."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=4096,
+        hidden_size=192,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+        intermediate_size=512,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        attn_implementation="eager",  # on short rows and a CPU a third faster than the fused kernel
+    )
+    return LlamaForCausalLM(config)
+
+
+def pack(tokenizer: PreTrainedTokenizerFast, documents: Iterable[str], length: int) -> torch.Tensor:
+    """Return the documents end to end as rows of tokens, shape (rows, length), the rest dropped."""
+    stream: list[int] = []
+    for group in _groups(documents, 10_000):
+        for encoding in tokenizer.backend_tokenizer.encode_batch(group):
+            stream += encoding.ids + [tokenizer.eos_token_id]
+    rows = len(stream) // length
+    return torch.tensor(stream[: rows * length], dtype=torch.int16).view(rows, length)
+
+
+def pretrain(
+    model: LlamaForCausalLM,
+    train: torch.Tensor,
+    held_out: torch.Tensor,
+    probe: Callable[[], dict[str, float]],
+    recipe: Recipe,
+    tell: Callable[[dict[str, float]], None],
+) -> list[dict[str, float]]:
+    """Train for one pass over the rows and return the logged losses and probes."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.rate, weight_decay=0.05, betas=(0.9, 0.98), fused=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe))
+    log: list[dict[str, float]] = []
+    started, mean = time.perf_counter(), 0.0
+    for step in range(1, recipe.steps + 1):
+        rows = train[(step - 1) * recipe.batch : step * recipe.batch].long()
+        loss = language_loss(model, rows)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        mean += loss.item() / recipe.probe_every
+        if step % recipe.probe_every == 0:
+            log.append(
+                _entry(model, held_out, step * rows.numel(), mean, time.perf_counter() - started, probe)
+            )
+            tell(log[-1])
+            mean = 0.0
+    return log
+
+
+def language_loss(model: LlamaForCausalLM, rows: torch.Tensor) -> torch.Tensor:
+    """Return the mean next-token loss in nats of rows of tokens, shape (batch, length)."""
+    # Twice as fast as float32 where the CPU has bfloat16 units, and the loss is as good.
+    with torch.autocast("cpu", torch.bfloat16, enabled=model.training):
+        logits = model(input_ids=rows, use_cache=False).logits[:, :-1]
+    return F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+
+
+def save(model: LlamaForCausalLM, folder: Path, record: dict) -> None:
+    """Save the weights as float16 and the record of the run next to them."""
+    model.half().save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    # Half the bytes on disk, but full precision in memory unless the reader asks otherwise.
+    config["dtype"] = "float32"
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    (folder / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+
+
+def describe(recipe: Recipe) -> dict:
+    """Return the recipe as plain data."""
+    return asdict(recipe) | {"steps": recipe.steps}
+
+
+def sentiment_probe(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: list[Row]
+) -> dict[str, float]:
+    """Return how well the model knows the sentiment, and how well the task's prompt brings it out."""
+    return {
+        "knows_sentiment": sentiment_knowledge(model, tokenizer, rows),
+        "zero_shot_sentiment": label_accuracy(model, tokenizer, "sentiment", rows),
+    }
+
+
+@torch.no_grad()
+def _entry(
+    model: LlamaForCausalLM,
+    held_out: torch.Tensor,
+    tokens: int,
+    loss: float,
+    seconds: float,
+    probe: Callable[[], dict[str, float]],
+) -> dict[str, float]:
+    model.eval()
+    held_out_loss = sum(language_loss(model, rows.long()).item() for rows in held_out.split(32)) / len(
+        held_out.split(32)
+    )
+    entry = {
+        "tokens": tokens,
+        "seconds": round(seconds),
+        "train_loss": loss,
+        "held_out_loss": held_out_loss,
+    } | probe()
+    model.train()
+    return {key: round(value, 4) for key, value in entry.items()}
+
+
+def _rate(step: int, recipe: Recipe) -> float:
+    warm = min(1.0, (step + 1) / recipe.warmup)
+    return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps)))
+
+
+def _groups(items: Iterable[str], size: int) -> Iterator[list[str]]:
+    group: list[str] = []
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
+    yield group
