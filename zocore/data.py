@@ -1,0 +1,181 @@
+"""Reading tables of text from files: CSV, TSV and JSON Lines, with one clear sentence for whatever is wrong.
+
+Files are read line by line, never whole before their size was checked.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zocore.errors import InputError
+
+MAX_BYTES = 100_000_000
+MAX_CHARS = 100_000  # of one line
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+SIGNATURES = {  # how files of other kinds begin
+    b"PK\x03\x04": "a zip archive or a spreadsheet: save it as CSV",
+    b"\x1f\x8b": "compressed: unpack it first",
+    b"PAR1": "a Parquet file: save it as JSON Lines",
+    b"\xff\xfe": "not UTF-8 but UTF-16: save it as UTF-8",
+    b"\xfe\xff": "not UTF-8 but UTF-16: save it as UTF-8",
+}
+
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one file, every value as text, and the line each row ended on."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: Sequence[Row]
+    lines: Sequence[int]
+
+    @property
+    def name(self) -> str:
+        """File name, as messages cite it."""
+        return self.path.name
+
+    def column(self, name: str) -> list[str]:
+        """Return the column's values. Raises InputError when the column is missing, or empty in some row."""
+        if name not in self.columns:
+            raise InputError(f"{self.name} has no column {name!r}: its columns are {', '.join(self.columns)}")
+        for row, line in zip(self.rows, self.lines, strict=True):
+            if not row.get(name):
+                raise InputError(f"{self.name}, line {line}: the column {name!r} is empty; fill it or drop the row")
+        return [row[name] for row in self.rows]
+
+
+def read_table(path: Path, *, max_chars: int = MAX_CHARS, max_bytes: int = MAX_BYTES) -> Table:
+    """Read a CSV, TSV or JSON Lines file. Raises InputError with what is wrong, and on which line."""
+    check_file(path, max_bytes)
+    suffix = path.suffix.lower()
+    if suffix in (".jsonl", ".ndjson"):
+        rows, lines = _json_lines(path, max_chars)
+    elif suffix in (".csv", ".tsv"):
+        rows, lines = _separated(path, max_chars)
+    else:
+        raise InputError(f"cannot tell the format of {path.name}: name it .csv, .tsv or .jsonl")
+    if not rows:
+        raise InputError(f"{path.name} has no rows of data")
+    return Table(path, tuple(dict.fromkeys(name for row in rows for name in row)), rows, lines)
+
+
+def check_file(path: Path, max_bytes: int = MAX_BYTES) -> None:
+    """Raise InputError unless `path` is a text file of a size we read."""
+    if not path.exists():
+        raise InputError(f"there is no file {str(path)!r}: check the path")
+    if not path.is_file():
+        raise InputError(f"{str(path)!r} is not a file: give a .csv, .tsv or .jsonl file")
+    try:
+        with path.open("rb") as file:
+            start = file.read(65536)
+    except OSError as error:
+        raise InputError(f"{path.name} cannot be read: {error.strerror}") from None
+    if not start:
+        raise InputError(f"{path.name} is empty")
+    if path.stat().st_size > max_bytes:
+        size, limit = path.stat().st_size / 1e6, max_bytes / 1e6
+        raise InputError(f"{path.name} has {size:.1f} MB, over the limit of {limit:g} MB: use a part of it")
+    for signature, meaning in SIGNATURES.items():
+        if start.startswith(signature):
+            raise InputError(f"{path.name} is {meaning}")
+    if b"\0" in start:
+        raise InputError(f"{path.name} is a binary file: give text as CSV, TSV or JSON Lines")
+
+
+def _text_lines(path: Path, max_chars: int) -> Iterator[str]:
+    """The decoded lines with their line ends; a line over the limit is never read to its end."""
+    with path.open("rb") as file:
+        number = 0
+        while raw := file.readline(4 * max_chars + 2):  # a character has at most four bytes
+            number += 1
+            cut = len(raw) == 4 * max_chars + 2 and not raw.endswith(b"\n")
+            line = "" if cut else _decoded(raw, path.name, number)
+            if cut or len(line.rstrip("\r\n")) > max_chars:
+                raise InputError(f"{path.name}, line {number} is longer than {max_chars} characters: shorten it")
+            yield line.removeprefix("\ufeff") if number == 1 else line
+
+
+def _decoded(raw: bytes, name: str, number: int) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{name} is not UTF-8: line {number} has the byte 0x{raw[error.start]:02x} at position "
+            f"{error.start + 1}; save the file as UTF-8"
+        ) from None
+
+
+def _separated(path: Path, max_chars: int) -> tuple[list[Row], list[int]]:
+    """Rows of a CSV file (comma, semicolon or tab, with quotes) or a TSV file (tab, quotes are plain text)."""
+    tsv = path.suffix.lower() == ".tsv"
+    header = next(_text_lines(path, max_chars), "")
+    delimiter = "\t" if tsv else max(",;\t", key=header.count)
+    quoting = csv.QUOTE_NONE if tsv else csv.QUOTE_MINIMAL
+    reader = csv.reader(_text_lines(path, max_chars), delimiter=delimiter, quoting=quoting, strict=True)
+    rows: list[Row] = []
+    lines: list[int] = []
+    try:
+        columns = _header(next(reader, []), path.name)
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(columns):
+                raise InputError(
+                    f"{path.name}, line {reader.line_num} has {len(cells)} cells where the header has "
+                    f"{len(columns)}: put quotes around text that contains {delimiter!r}"
+                )
+            rows.append({name: cell.strip() for name, cell in zip(columns, cells, strict=True) if name})
+            lines.append(reader.line_num)
+    except csv.Error as error:
+        raise InputError(
+            f"{path.name}, line {reader.line_num} is not valid CSV ({error}): check the quotes around this line"
+        ) from None
+    return rows, lines
+
+
+def _header(cells: list[str], name: str) -> list[str]:
+    columns = [cell.strip() for cell in cells]
+    repeated = [column for column in columns if column and columns.count(column) > 1]
+    if repeated:
+        raise InputError(f"{name} has two columns named {repeated[0]!r}: rename one")
+    if not any(columns):
+        raise InputError(f"{name} does not begin with a line of column names: add one, such as text,label")
+    return columns
+
+
+def _json_lines(path: Path, max_chars: int) -> tuple[list[Row], list[int]]:
+    rows: list[Row] = []
+    lines: list[int] = []
+    for number, line in enumerate(_text_lines(path, max_chars), 1):
+        if line.strip():
+            rows.append(_json_row(line, f"{path.name}, line {number}"))
+            lines.append(number)
+    return rows, lines
+
+
+def _json_row(line: str, where: str) -> Row:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        raise InputError(f"{where} is not valid JSON: write one object such as {{...}} per line") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{where} is not a JSON object: write one object such as {{...}} per line")
+    row = {name: text for name, value in found.items() if (text := _as_text(value)) is not None}
+    try:
+        "".join(row.values()).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where} has half of a surrogate pair, which is no character: remove it") from None
+    return row
+
+
+def _as_text(value: Any) -> str | None:
+    """Text and numbers as text (1.0 as "1"); None for what is neither."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() if isinstance(value, str | int | float) else None

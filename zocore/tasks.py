@@ -1,0 +1,212 @@
+"""Classification tasks: examples, a prompt template and label words, from the bundle or from the user's files."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from zocore.columns import LabelWords, find_label, find_labels, find_texts, match_words
+from zocore.data import MAX_BYTES, MAX_CHARS, SUFFIXES, Table, read_table
+from zocore.errors import InputError
+from zocore.noise import permutation
+from zocore.template import Template
+
+BUNDLED = Path(__file__).parent / "bundle" / "tasks"
+MIN_ROWS = 10  # fewer leave nothing to train on once dev and test are held out
+MIN_PER_LABEL = 3  # one each for train, dev and test
+SPLIT_EPOCH = 2**31  # split draws use epochs that no training run reaches
+DEV_NAMES = ("dev", "validation", "valid", "val")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One item to classify: its text columns by name, and the number of its label."""
+
+    fields: Mapping[str, str]
+    label: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to learn: examples in three splits, the prompt, and one name and one word per label."""
+
+    name: str
+    title: str
+    template: str
+    label_names: tuple[str, ...]
+    label_words: tuple[str, ...]
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows become examples: which columns, and the label names in order."""
+
+    texts: tuple[str, ...]
+    label: str
+    names: tuple[str, ...]
+
+    def examples(self, table: Table) -> tuple[Example, ...]:
+        """Return the table's rows as examples. Raises InputError for empty cells and for unknown labels."""
+        numbers = {name: number for number, name in enumerate(self.names)}
+        labels = table.column(self.label)
+        for label, line in zip(labels, table.lines, strict=True):
+            if label not in numbers:
+                raise InputError(
+                    f"{table.name}, line {line}: the label {label!r} is not one of {', '.join(self.names)}"
+                )
+        texts = zip(*(table.column(name) for name in self.texts), strict=True)
+        fields = (dict(zip(self.texts, values, strict=True)) for values in texts)
+        return tuple(Example(row, numbers[label]) for row, label in zip(fields, labels, strict=True))
+
+
+def bundled_tasks() -> list[str]:
+    """Return the names of the tasks that come with the project."""
+    return sorted(path.parent.name for path in BUNDLED.glob("*/task.json"))
+
+
+def load_task(name: str) -> Task:
+    """Return a bundled task. Raises InputError when there is none of that name."""
+    if name not in bundled_tasks():
+        raise InputError(f"there is no bundled task {name!r}: choose one of {', '.join(bundled_tasks())}")
+    folder = BUNDLED / name
+    facts = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+    names = tuple(facts["labels"])
+    reading = Reading(tuple(facts["columns"]), facts["label_column"], names)
+    train, dev, test = (reading.examples(read_table(folder / f"{split}.jsonl")) for split in ("train", "dev", "test"))
+    words = match_words(facts["label_words"], names)
+    return Task(name, facts["title"], facts["template"], names, words, train, dev, test, facts["description"])
+
+
+def read_task(
+    path: str | Path,
+    *,
+    text_columns: Sequence[str] | None = None,
+    label_column: str | None = None,
+    template: str | None = None,
+    label_words: LabelWords | None = None,
+    dev_share: float = 0.1,
+    test_share: float = 0.2,
+    seed: int = 0,
+    max_chars: int = MAX_CHARS,
+    max_rows: int = 100_000,
+    max_bytes: int = MAX_BYTES,
+) -> Task:
+    """Read a task from a CSV, TSV or JSON Lines file, or from a folder of such files named train, dev and test.
+
+    Columns that are not named are looked for, a missing template is the text columns themselves, and label
+    words default to the labels. What a folder does not hold apart is split off, label by label, by `seed`; a
+    folder of train and dev (or train and test) keeps the second as test. Of a file with more than `max_rows`
+    rows a random part is taken. Raises InputError when anything is wrong.
+    """
+    path = Path(path).expanduser()
+    shares = _checked_shares(dev_share, test_share)
+    tables = {
+        split: _sampled(read_table(file, max_chars=max_chars, max_bytes=max_bytes), max_rows, seed)
+        for split, file in _files(path).items()
+    }
+    reading, prompt = _understood(tables["train"], text_columns, label_column, template)
+    words = match_words(label_words, reading.names)
+    splits = _three_splits({split: (table, reading.examples(table)) for split, table in tables.items()}, shares, seed)
+    description = f"{sum(map(len, splits))} rows of {path.name}"
+    return Task(path.stem, path.stem, prompt, reading.names, words, *splits, description)
+
+
+def subset(task: Task, train: int | None, dev: int | None, test: int | None, seed: int = 0) -> Task:
+    """Return the task with at most so many examples per split, drawn at random by `seed`; None keeps all."""
+    counts = {"train": train, "dev": dev, "test": test}
+    return replace(task, **{split: _few(getattr(task, split), count, seed) for split, count in counts.items()})
+
+
+def _few(examples: tuple[Example, ...], count: int | None, seed: int) -> tuple[Example, ...]:
+    if count is None or count >= len(examples):
+        return examples
+    return tuple(examples[i] for i in sorted(permutation(len(examples), seed, SPLIT_EPOCH)[:count]))
+
+
+def _understood(
+    table: Table, texts: Sequence[str] | None, label: str | None, template: str | None
+) -> tuple[Reading, str]:
+    """Settle columns and template together: a template that is given alone names the text columns."""
+    if template is not None and not texts:
+        texts = [name for name in Template(template).fields if name in table.columns] or None
+    label = find_label(table, label, taken=texts or ())
+    columns = find_texts(table, texts, label)
+    template = template if template is not None else "\n".join(f"{{{name}}}" for name in columns)
+    Template(template).check(columns if texts else tuple(name for name in table.columns if name != label))
+    return Reading(columns, label, find_labels(table, label)), template
+
+
+def _checked_shares(dev: float, test: float) -> tuple[float, float]:
+    if not (0 < dev < 1 and 0 < test < 1 and dev + test < 1):
+        raise InputError(f"the dev share {dev} and the test share {test} must be over 0 and together below 1")
+    return dev, test
+
+
+def _files(path: Path) -> dict[str, Path]:
+    """The file of each split: one file is all train."""
+    if not path.is_dir():
+        return {"train": path}
+    train = _first(path, ("train",))
+    if train is None:
+        raise InputError(f"the folder {path.name} has no train.jsonl, train.csv or train.tsv")
+    found = {"train": train, "dev": _first(path, DEV_NAMES), "test": _first(path, ("test",))}
+    return {split: file for split, file in found.items() if file is not None}
+
+
+def _first(folder: Path, stems: Sequence[str]) -> Path | None:
+    paths = (folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _sampled(table: Table, max_rows: int, seed: int) -> Table:
+    if len(table.rows) <= max_rows:
+        return table
+    kept = sorted(permutation(len(table.rows), seed, SPLIT_EPOCH)[:max_rows])
+    return replace(table, rows=[table.rows[i] for i in kept], lines=[table.lines[i] for i in kept])
+
+
+Splits = tuple[tuple[Example, ...], tuple[Example, ...], tuple[Example, ...]]
+
+
+def _three_splits(
+    found: dict[str, tuple[Table, tuple[Example, ...]]], shares: tuple[float, float], seed: int
+) -> Splits:
+    table, train = found["train"]
+    if len(found) == 3:
+        return train, found["dev"][1], found["test"][1]
+    if len(found) == 2:  # as in the MeZO protocol: dev comes from train, the held-out file is the test
+        train, dev, _ = _split(train, (shares[0], 0.0), seed, table.name)
+        return train, dev, found.get("test", found.get("dev", found["train"]))[1]
+    return _split(train, shares, seed, table.name)
+
+
+def _split(examples: tuple[Example, ...], shares: tuple[float, float], seed: int, name: str) -> Splits:
+    """Hold out a share of each label, at least one example of each, keeping the order of the file."""
+    if len(examples) < MIN_ROWS:
+        raise InputError(
+            f"{name} has {len(examples)} rows, too few to hold some out for dev and test: give at least {MIN_ROWS}"
+        )
+    part = [0] * len(examples)  # 0 train, 1 dev, 2 test
+    by_label: dict[int, list[int]] = {}
+    for number, example in enumerate(examples):
+        by_label.setdefault(example.label, []).append(number)
+    for label, numbers in sorted(by_label.items()):
+        if len(numbers) < MIN_PER_LABEL:
+            raise InputError(
+                f"{name} has a label with only {len(numbers)} of its {len(examples)} rows (line of the first: row "
+                f"{numbers[0] + 1}): give at least {MIN_PER_LABEL} rows of every label"
+            )
+        order = permutation(len(numbers), seed, SPLIT_EPOCH + label)
+        dev, test = (max(1, round(share * len(numbers))) if share else 0 for share in shares)
+        for place in order[:dev]:
+            part[numbers[place]] = 1
+        for place in order[dev : dev + test]:
+            part[numbers[place]] = 2
+    chosen: Callable[[int], tuple[Example, ...]] = lambda k: tuple(  # noqa: E731
+        example for example, where in zip(examples, part, strict=True) if where == k
+    )
+    return chosen(0), chosen(1), chosen(2)
