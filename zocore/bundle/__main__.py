@@ -7,9 +7,11 @@ from pathlib import Path
 import torch
 
 from . import MODEL, TASKS
+from .card import write_card
 from .corpus import Corpus
-from .pretrain import Recipe, describe, new_model, pack, pretrain, save, sentiment_probe
+from .pretrain import Recipe, describe, held_out_loss, new_model, pack, pretrain, save, sentiment_probe
 from .probe import TASKS as DESCRIBED
+from .probe import label_accuracy
 from .tasks import read_rows, write_tasks
 from .tokenizer import train_tokenizer
 from .words import SPLITS
@@ -39,13 +41,27 @@ def build_model(options: argparse.Namespace) -> None:
     corpus = Corpus(options.seed, {row["text"] for rows in tasks.values() for row in rows}, options.classics)
     label_words = [word for task in DESCRIBED.values() for word in task["label_words"].values()]
     tokenizer = train_tokenizer(corpus.documents(4_000_000), options.model, label_words)
-    held_out = pack(tokenizer, corpus.documents(200_000), recipe.length)
+    held_out = pack(tokenizer, corpus.documents(80_000), recipe.length)
     train = pack(tokenizer, corpus.documents(int(recipe.tokens * CHARACTERS_PER_TOKEN)), recipe.length)
     print(f"{train.numel():,} tokens of text")
     model = new_model(tokenizer, options.seed)
     dev = tasks["sentiment", "dev"]
     log = pretrain(model, train, held_out, lambda: sentiment_probe(model, tokenizer, dev), recipe, _tell)
-    save(model, options.model, {"recipe": describe(recipe), "classics": bool(options.classics), "log": log})
+    loss_before = held_out_loss(model, held_out)
+    stored = save(model, options.model)
+    record = {
+        "recipe": describe(recipe),
+        "threads": options.threads,
+        "classics": bool(options.classics),
+        "parameters": stored.num_parameters(),
+        "loss_before": loss_before,
+        "loss_after": held_out_loss(stored, held_out),
+        "zero_shot": {
+            name: label_accuracy(stored, tokenizer, name, tasks[name, "test"]) for name in DESCRIBED
+        },
+        "log": log,
+    }
+    write_card(options.model, record)
 
 
 def _tell(entry: dict[str, float]) -> None:

@@ -76,7 +76,8 @@ def pretrain(
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe))
     log: list[dict[str, float]] = []
-    started, mean = time.perf_counter(), 0.0
+    losses: list[float] = []
+    started = time.perf_counter()
     for step in range(1, recipe.steps + 1):
         rows = train[(step - 1) * recipe.batch : step * recipe.batch].long()
         loss = language_loss(model, rows)
@@ -85,13 +86,12 @@ def pretrain(
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
-        mean += loss.item() / recipe.probe_every
-        if step % recipe.probe_every == 0:
-            log.append(
-                _entry(model, held_out, step * rows.numel(), mean, time.perf_counter() - started, probe)
-            )
+        losses.append(loss.item())
+        if step % recipe.probe_every == 0 or step == recipe.steps:
+            seen = {"tokens": step * rows.numel(), "seconds": round(time.perf_counter() - started)}
+            log.append(seen | _entry(model, held_out, sum(losses) / len(losses), probe))
             tell(log[-1])
-            mean = 0.0
+            losses.clear()
     return log
 
 
@@ -103,17 +103,24 @@ def language_loss(model: LlamaForCausalLM, rows: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
 
 
-def save(model: LlamaForCausalLM, folder: Path, record: dict) -> None:
-    """Save the weights as float16 and the record of the run next to them."""
+def save(model: LlamaForCausalLM, folder: Path) -> LlamaForCausalLM:
+    """Save the weights as float16 and return the model as a reader of the folder gets it, in float32."""
     model.half().save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text("utf-8"))
     # Half the bytes on disk, but full precision in memory unless the reader asks otherwise.
     config["dtype"] = "float32"
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-    (folder / "pretraining.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    return LlamaForCausalLM.from_pretrained(folder).eval()
 
 
-def describe(recipe: Recipe) -> dict:
+@torch.no_grad()
+def held_out_loss(model: LlamaForCausalLM, rows: torch.Tensor) -> float:
+    """Return the mean next-token loss in nats over rows of tokens, in float32."""
+    model.eval()
+    return sum(language_loss(model, part.long()).item() * len(part) for part in rows.split(32)) / len(rows)
+
+
+def describe(recipe: Recipe) -> dict[str, float]:
     """Return the recipe as plain data."""
     return asdict(recipe) | {"steps": recipe.steps}
 
@@ -128,25 +135,10 @@ def sentiment_probe(
     }
 
 
-@torch.no_grad()
 def _entry(
-    model: LlamaForCausalLM,
-    held_out: torch.Tensor,
-    tokens: int,
-    loss: float,
-    seconds: float,
-    probe: Callable[[], dict[str, float]],
+    model: LlamaForCausalLM, held_out: torch.Tensor, train_loss: float, probe: Callable[[], dict[str, float]]
 ) -> dict[str, float]:
-    model.eval()
-    held_out_loss = sum(language_loss(model, rows.long()).item() for rows in held_out.split(32)) / len(
-        held_out.split(32)
-    )
-    entry = {
-        "tokens": tokens,
-        "seconds": round(seconds),
-        "train_loss": loss,
-        "held_out_loss": held_out_loss,
-    } | probe()
+    entry = {"train_loss": train_loss, "held_out_loss": held_out_loss(model, held_out)} | probe()
     model.train()
     return {key: round(value, 4) for key, value in entry.items()}
 

@@ -38,8 +38,6 @@ def word_scores(
     tokens = [tokenizer.encode(f" {word}", add_special_tokens=False)[0] for word in words]
     scores = []
     for start in range(0, len(prompts), 100):
-        batch = tokenizer(
-            prompts[start : start + 100], return_tensors="pt", padding=True, return_token_type_ids=False
-        )
+        batch = tokenizer(prompts[start : start + 100], return_tensors="pt", padding=True)
         scores.append(model(**batch, logits_to_keep=1).logits[:, -1, tokens].float())
     return torch.cat(scores)

@@ -32,6 +32,7 @@ def train_tokenizer(
         pad_token=PAD,
         padding_side="left",
         model_max_length=256,
+        model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )
     _check(fast, label_words)
