@@ -125,6 +125,15 @@ class Flipout:
         return [entry for entry in self._responders if entry[0].tensor.ndim > 1 and not _is_table(entry[1])]
 
 
+def matmul_weights(model: nn.Module) -> int:
+    """Return how many weights take part in a matrix product of one plain forward."""
+    return sum(
+        module.in_features * module.out_features if isinstance(module, nn.Linear) else module.weight.numel()
+        for module in model.modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    )
+
+
 def _is_table(module: nn.Module) -> bool:
     return isinstance(module, nn.Embedding)
 

@@ -35,6 +35,13 @@ class Stepper(Protocol):
     name: str
     replayable: bool
 
+    @property
+    def per_example(self) -> bool:
+        """Whether each example has its own direction."""
+
+    def forward_passes(self) -> int:
+        """Forward passes of one step."""
+
     def prepared(self, leaves: Sequence[Leaf]) -> "Stepper":
         """Return the method as it holds for these leaves at the start of a run."""
 
@@ -59,6 +66,11 @@ class Method:
                 f"{type(self.shaping).__name__} shaping and the {self.sampler.count} direction of "
                 f"{type(self.sampler).__name__} sampling do not go together: it needs at least {self.shaping.least}"
             )
+
+    @property
+    def per_example(self) -> bool:
+        """Whether each example has its own direction."""
+        return self.sampler.count is None
 
     def prepared(self, leaves: Sequence[Leaf]) -> "Method":
         """Return the method with its law prepared for the leaves as they are now."""
@@ -102,6 +114,7 @@ class Backprop:
     name: str
     update: Update
     replayable = False  # its gradients are not in the recording
+    per_example = False
 
     def prepared(self, leaves: Sequence[Leaf]) -> "Backprop":
         """Nothing depends on the leaves."""

@@ -15,7 +15,7 @@ class Sampler(Protocol):
     """Chooses the directions of one step; may spend forward passes to choose."""
 
     law: Law
-    count: int | None  # measurements a step will have; None when the batch decides
+    count: int | None  # measurements a step will have; None when there is one per example
 
     def __call__(self, key: Key, losses: Losses, eps: float) -> Sequence[AnyDirection]:
         """Return the directions to difference; the weights are as they were when it returns."""
@@ -40,7 +40,7 @@ class Fresh:
 
     def __call__(self, key: Key, losses: Losses, eps: float) -> list[AnyDirection]:
         """Return the n directions; no forward is spent."""
-        return [Direction(replace(key, direction=number), self.law) for number in range(self.count)]
+        return [Direction(replace(key, direction=key.direction + number), self.law) for number in range(self.count)]
 
     def passes(self) -> int:
         """None: directions are drawn blind."""
@@ -105,7 +105,9 @@ class Guided:
 
     def __call__(self, key: Key, losses: Losses, eps: float) -> list[AnyDirection]:
         """Spend `pool` forwards and return one direction."""
-        candidates = [Direction(replace(key, direction=number), self.law) for number in range(self.pool)]
+        candidates = [
+            Direction(replace(key, direction=key.direction + number), self.law) for number in range(self.pool)
+        ]
         # ties go to the earlier candidate: the sort is stable
         ranked = sorted(candidates, key=lambda candidate: _probe(losses, candidate, eps))
         if not (self.greedy and self.reuse):

@@ -1,0 +1,100 @@
+"""The settings of a run: each field's help is also the command line's and the app's."""
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, get_args, get_type_hints
+
+from zocore.methods import METHODS
+
+
+def setting(default: Any, help: str, *, choices: tuple[str, ...] = (), breaks: str = "") -> Any:
+    """A field with one sentence of help and, where a wrong value has a typical effect, what breaks."""
+    return field(default=default, metadata={"help": help, "choices": choices, "breaks": breaks})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run. Raises ValueError with one sentence when a value makes no sense."""
+
+    method: str = setting("mezo", "optimisation method", choices=tuple(METHODS))
+    model: str = setting("bundled", "bundled, a local Hugging Face folder, or a hub id")
+    kind: str | None = setting(
+        None, "how the model is read; found from its configuration when not given",
+        choices=("causal", "masked", "classifier", "encoder"),
+    )
+    task: str = setting("sentiment", "a bundled task")
+    data: str | None = setting(None, "your own CSV, TSV or JSON Lines file, or a folder with train, dev and test files")
+    text_columns: str | None = setting(None, "columns of the text, separated by commas; found when not given")
+    label_column: str | None = setting(None, "column of the label; found when not given")
+    template: str | None = setting(None, 'prompt around the text, such as "{text} It was"')
+    label_words: str | None = setting(None, "word for each label: great,terrible in label order, or 1=great,0=terrible")
+    subspace: str = setting("auto", "what moves: all, lora, scales, or a regular expression on parameter names")
+    quantise: str | None = setting(None, "load linear layers in few bits", choices=("nf4", "fp4", "int8"))
+    steps: int = setting(400, "optimisation steps")
+    batch_size: int = setting(16, "examples per step", breaks="small batches make every loss noisier")
+    micro_batch: int | None = setting(None, "examples per forward, when a whole batch does not fit")
+    lr: float | None = setting(None, "learning rate", breaks="too high: the loss jumps and then sticks; too low: nothing")
+    eps: float | None = setting(
+        None, "distance of the probes from the weights",
+        breaks="too large: curvature bends the difference; too small: rounding drowns it",
+    )
+    schedule: str | None = setting(None, "learning rate over the run", choices=("constant", "linear"))
+    seed: int = setting(0, "decides noise and data order")
+    noise: str | None = setting(None, "law of the directions", choices=("gaussian", "rademacher"))
+    rank: int = setting(0, "directions of this rank on matrices (LOZO); 0 for full rank")
+    keep: float = setting(1.0, "share of each tensor's smallest weights that moves (Sparse-MeZO); 1 for all")
+    directions: int | None = setting(None, "directions per step (n-spsa, fzoo, qzo, openai-es)")
+    pool: int | None = setting(None, "candidates per step (mezo-gv, mezo-greedy)", breaks="2 is MeZO at twice the price")
+    share: float | None = setting(None, "elite share of the pool (mezo-gv)")
+    clip: float | None = setting(None, "largest directional derivative (qzo)")
+    scale: str | None = setting(None, "normaliser (grzo)", choices=("rms", "std", "raw"))
+    update: str = setting("auto", "rule that applies the estimate", choices=("auto", "sgd", "momentum", "adam"))
+    decay: float = setting(0.0, "weight decay")
+    carrier: str = setting("scratch", "how probes reach the model", choices=("scratch", "in-place"))
+    dtype: str | None = setting(None, "dtype of the weights; fp32 on a CPU", choices=("fp32", "bf16", "fp16"))
+    device: str | None = setting(None, "cpu or cuda; the GPU when there is one")
+    max_tokens: int = setting(128, "longest prompt, in tokens")
+    eval_every: int = setting(0, "steps between evaluations on the dev split; 0 for none")
+    eval_examples: int = setting(400, "most examples in an evaluation")
+    diagnose_every: int = setting(0, "steps between measurements of the estimator; 0 for none")
+    allow_pickle: bool = setting(False, "load weights that are not safetensors; only from people you trust")
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("steps", 1), ("batch_size", 1), ("max_tokens", 8), ("eval_examples", 1)):
+            _require(getattr(self, name) >= lowest, f"{_flag(name)} must be at least {lowest}, not {getattr(self, name)}")
+        for name in ("lr", "eps"):
+            value = getattr(self, name)
+            _require(value is None or (math.isfinite(value) and value > 0), f"--{name} must be a number above 0, not {value}")
+        _require(math.isfinite(self.decay) and self.decay >= 0, f"--decay must be 0 or more, not {self.decay}")
+        for name in ("eval_every", "diagnose_every", "rank"):
+            _require(getattr(self, name) >= 0, f"{_flag(name)} must be 0 or more, not {getattr(self, name)}")
+        _require(self.micro_batch is None or self.micro_batch >= 1, "--micro-batch must be at least 1")
+        _require(0 <= self.seed < 2**63, f"--seed must be from 0 to 2^63 - 1, not {self.seed}")
+        for setting_ in fields(self):
+            value, choices = getattr(self, setting_.name), setting_.metadata["choices"]
+            wrong = choices and value is not None and value not in choices
+            _require(not wrong, f"{_flag(setting_.name)} must be one of {', '.join(choices)}, not {value!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "RunConfig":
+        """Return the settings of `to_json`. Raises ValueError for unknown names or values of the wrong type."""
+        known = get_type_hints(cls)
+        for name, value in values.items():
+            _require(name in known, f"unknown setting {name!r}")
+            kinds = get_args(known[name]) or (known[name],)
+            number = float in kinds and type(value) is int
+            _require(number or isinstance(value, kinds), f"{_flag(name)} has the wrong type: {value!r}")
+        return cls(**values)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)

@@ -1,0 +1,62 @@
+"""Settings a newcomer did not choose, and where each number comes from."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from zocore.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Learning rate, probe distance and schedule for a method on a kind of model, with their origin."""
+
+    lr: float
+    eps: float
+    schedule: str
+    origin: str
+
+
+# What the papers use on models of 0.1 to 70 billion parameters. A ZO step moves every weight by about
+# lr * |projected grad|, so the right lr falls with the number of weights that the loss feels.
+PAPER = {
+    ("mezo", "all"): Preset(1e-6, 1e-3, "constant", "MeZO, arXiv 2305.17333: grid 1e-6, 1e-7"),
+    ("mezo", "lora"): Preset(1e-4, 1e-2, "constant", "MeZO, arXiv 2305.17333: grid 1e-4, 5e-5 for LoRA"),
+    ("n-spsa", "all"): Preset(1e-6, 1e-3, "constant", "MeZO's grid"),
+    ("n-spsa", "lora"): Preset(1e-4, 1e-2, "constant", "MeZO's grid for LoRA"),
+    ("grzo", "all"): Preset(5e-5, 1e-3, "linear", "GRZO's released 1e-7 over 2 eps; decay is ours, its steps do not shrink"),
+    ("mezo-gv", "all"): Preset(3e-7, 1e-3, "constant", "arXiv 2601.04710: grid 1e-7 to 5e-7"),
+    ("mezo-greedy", "all"): Preset(3e-7, 1e-3, "constant", "arXiv 2601.04710: grid 1e-7 to 5e-7"),
+    ("mezo-gv", "lora"): Preset(5e-5, 1e-2, "constant", "arXiv 2601.04710: grid 3e-5 to 1e-4 for LoRA"),
+    ("mezo-greedy", "lora"): Preset(5e-5, 1e-2, "constant", "arXiv 2601.04710: grid 3e-5 to 1e-4 for LoRA"),
+    ("qzo", "scales"): Preset(4.7e-6, 6.9e-3, "constant", "QZO's 1e-7 and 1e-3 for GPTQ, rescaled to NF4 (k = 6.9)"),
+    ("fzoo", "all"): Preset(1e-5, 1e-3, "linear", "ours by the step length of GRZO; not the paper's grid"),
+    ("sgd", "all"): Preset(1e-3, 1e-3, "linear", "common fine-tuning practice"),
+    ("adamw", "all"): Preset(2e-5, 1e-3, "linear", "common fine-tuning practice"),
+    ("adamw", "lora"): Preset(2e-4, 1e-3, "linear", "common LoRA practice"),
+}
+ELSEWHERE = Preset(1e-6, 1e-3, "constant", "MeZO's default; not tuned for this combination")
+
+
+def before_loading(config: RunConfig) -> RunConfig:
+    """Return the settings with those filled in that decide how the model is loaded."""
+    scales = config.method == "qzo" if config.subspace == "auto" else config.subspace == "scales"
+    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    quantise = config.quantise or ("nf4" if scales else None)
+    dtype = config.dtype or ("fp32" if device == "cpu" or config.model == "bundled" else "bf16")
+    subspace = ("scales" if scales else "all") if config.subspace == "auto" else config.subspace
+    return replace(config, device=device, quantise=quantise, dtype=dtype, subspace=subspace)
+
+
+def preset(config: RunConfig) -> Preset:
+    """Return the learning rate, eps and schedule for a loaded configuration."""
+    place = config.subspace if config.subspace in ("lora", "scales") else "all"
+    return PAPER.get((config.method, place), ELSEWHERE)
+
+
+def filled(config: RunConfig) -> RunConfig:
+    """Return the settings with every number set; what the user chose stays."""
+    found = preset(config)
+    return replace(
+        config, lr=config.lr or found.lr, eps=config.eps or found.eps, schedule=config.schedule or found.schedule
+    )

@@ -1,0 +1,172 @@
+"""A run's parts, put together from its settings: data, model, objective, leaves, carriers and method."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from zocore import methods
+from zocore.config import RunConfig
+from zocore.defaults import before_loading, filled
+from zocore.flipout import Flipout, matmul_weights
+from zocore.in_place import InPlace
+from zocore.lora import lora
+from zocore.losses import Carrier, Losses, Part
+from zocore.method import Stepper
+from zocore.models import LoadedModel, load
+from zocore.noise import Key, permutation
+from zocore.objective import Objective, objective_for
+from zocore.quant import quant_scales
+from zocore.scratch import Scratch, unreached
+from zocore.subspace import Leaf, all_weights, matching, without
+from zocore.tasks import Example, Task, load_task, read_task
+from zocore.update import Adam, Momentum, Sgd, State, Update
+
+KNOBS = ("directions", "pool", "share", "clip", "scale")
+
+
+@dataclass
+class Session:
+    """One run's model and everything that acts on it. The session owns its model: nobody else may use it."""
+
+    config: RunConfig  # every default filled in
+    task: Task
+    loaded: LoadedModel
+    objective: Objective
+    leaves: Sequence[Leaf]
+    frozen: Sequence[str]  # names left out because the forward never reads them
+    method: Stepper
+    carrier: Carrier
+    flipout: Flipout | None
+    state: State = field(default_factory=dict)
+
+    def key(self, step: int) -> Key:
+        """The address of the step's noise."""
+        return Key(self.config.seed, step)
+
+    def lr(self, step: int) -> float:
+        """The learning rate of step 1, 2, ...: constant, or falling linearly to zero after the last."""
+        assert self.config.lr is not None
+        left = 1 - (step - 1) / self.config.steps
+        return self.config.lr * (left if self.config.schedule == "linear" else 1.0)
+
+    def examples(self, step: int) -> list[Example]:
+        """The batch of a step: consecutive places of one shuffled order per pass over the data."""
+        train, size = self.task.train, self.config.batch_size
+        return [train[self._place(i, len(train))] for i in range((step - 1) * size, step * size)]
+
+    def losses(self, step: int) -> Losses:
+        """A fresh oracle for the batch of a step."""
+        batch = self.objective.batch(self.examples(step))
+        micro = self.config.micro_batch or self.config.batch_size
+        parts = [
+            Part(part.layout, lambda part=part: self.objective.losses(part))  # type: ignore[misc]
+            for part in batch.split(micro)
+        ]
+        return Losses(parts, self.leaves, self.carrier, self.flipout)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of every tensor that moves, as it is now."""
+        digest = hashlib.sha256()
+        for leaf in self.leaves:
+            digest.update(leaf.name.encode())
+            digest.update(leaf.tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def trainable(self) -> int:
+        """Number of values that move."""
+        return sum(leaf.tensor.numel() for leaf in self.leaves)
+
+    def _place(self, position: int, count: int) -> int:
+        epoch, place = divmod(position, count)
+        if self._order[0] != epoch:
+            self._order = (epoch, permutation(count, self.config.seed, epoch))
+        return self._order[1][place]
+
+    _order: tuple[int, list[int]] = (-1, [])
+
+
+def read(config: RunConfig) -> Task:
+    """Return the task the settings name. Raises InputError when the data is not usable."""
+    if config.data is None:
+        return load_task(config.task)
+    return read_task(
+        config.data,
+        text_columns=config.text_columns.split(",") if config.text_columns else None,
+        label_column=config.label_column,
+        template=config.template,
+        label_words=config.label_words,
+        seed=config.seed,
+    )
+
+
+def open_session(config: RunConfig, frozen: Sequence[str] | None = None) -> Session:
+    """Return a run ready for its first step; data is checked before the model is loaded.
+
+    `frozen` names the leaves to leave out, as a recording has them; without it one forward finds them. Raises
+    ValueError (InputError for the user's files) with one sentence when the parts do not go together.
+    """
+    config = before_loading(config)
+    method = _method(config)  # cheap, so bad combinations are refused first
+    task = read(config)
+    assert config.device is not None and config.dtype is not None
+    loaded = load(
+        config.model, dtype=config.dtype, device=config.device, quantise=config.quantise, kind=config.kind,
+        labels=task.label_names, allow_pickle=config.allow_pickle, seed=config.seed,
+    )
+    config = replace(filled(config), kind=loaded.kind)
+    leaves = subspace(loaded.model, config)
+    objective = objective_for(loaded, task, max_tokens=config.max_tokens)
+    if frozen is None:
+        frozen = _unread(leaves, objective, task)
+    leaves = without(leaves, frozen)
+    flipout = Flipout(leaves, matmul_weights(loaded.model)) if method.per_example else None
+    carrier: Carrier = InPlace(leaves) if config.carrier == "in-place" else Scratch(leaves)
+    return Session(config, task, loaded, objective, leaves, frozen, method.prepared(leaves), carrier, flipout)
+
+
+def subspace(model: nn.Module, config: RunConfig) -> list[Leaf]:
+    """Return the leaves the settings name: all, lora, scales, or parameters by name."""
+    if config.subspace == "all":
+        return all_weights(model)
+    if config.subspace == "lora":
+        return lora(model, config.seed)
+    return quant_scales(model) if config.subspace == "scales" else matching(model, config.subspace)
+
+
+def _method(config: RunConfig) -> Stepper:
+    if config.method == "qzo" and config.subspace != "scales":
+        raise ValueError(f"qzo and the subspace {config.subspace!r} do not go together: qzo moves quantisation scales")
+    knobs: dict[str, Any] = {name: getattr(config, name) for name in KNOBS if getattr(config, name) is not None}
+    if "law" in methods.METHODS[config.method].knobs:
+        if config.noise or config.rank or config.keep != 1:
+            knobs["law"] = methods.law(config.noise or "gaussian", rank=config.rank, keep=config.keep)
+    elif config.noise or config.rank or config.keep != 1:
+        raise ValueError(f"{config.method} and a choice of noise do not go together: backprop draws no directions")
+    update = _update(config)
+    return methods.build(config.method, **knobs, **({"update": update} if update else {}))
+
+
+def _update(config: RunConfig) -> Update | None:
+    """None leaves the method its own rule."""
+    rules: dict[str, type[Sgd] | type[Momentum] | type[Adam]] = {"sgd": Sgd, "momentum": Momentum, "adam": Adam}
+    if config.update == "auto" and not config.decay:
+        return None
+    default = "adam" if config.method == "adamw" else "sgd"
+    return rules[default if config.update == "auto" else config.update](decay=config.decay)
+
+
+def _unread(leaves: Sequence[Leaf], objective: Objective, task: Task) -> list[str]:
+    """Leaves whose module takes no part in the loss, such as the pooler of an encoder that is mean-pooled."""
+    batch = objective.batch(list(task.train[:1]))
+
+    def forward() -> None:
+        with torch.no_grad():
+            objective.losses(batch)
+
+    return unreached(leaves, forward)
