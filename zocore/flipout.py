@@ -87,19 +87,22 @@ class Flipout:
             nonlocal offset, moved
             offset, moved = to, moved or to != 0
 
-        def hook(leaf: Leaf, respond: Responder) -> Callable[..., Tensor | None]:
+        def hook(answers: Sequence[tuple[Leaf, Responder]]) -> Callable[..., Tensor | None]:
             def add(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
-                reached.add(leaf.id)
+                reached.update(leaf.id for leaf, _ in answers)
                 if offset == 0:
                     return None
                 assert self.layout is not None, "the losses set the layout before each forward"
-                return output + offset * respond(Call(direction, leaf, self.layout, args, kwargs, output))
+                shifted = output
+                for leaf, respond in answers:
+                    # from the module's own output: a row scale reads it, and a bias beside it must not shift it
+                    shifted = shifted + offset * respond(Call(direction, leaf, self.layout, args, kwargs, output))
+                return shifted
 
             return add
 
         handles = [
-            module.register_forward_hook(hook(leaf, respond), with_kwargs=True)
-            for leaf, module, respond in self._responders
+            module.register_forward_hook(hook(answers), with_kwargs=True) for module, answers in self._by_module()
         ]
         try:
             yield move_to
@@ -121,6 +124,12 @@ class Flipout:
         for example, seen in zip(layout.examples.unique().tolist(), layout.distinct(ids), strict=True):
             rows[example] = seen
 
+    def _by_module(self) -> list[tuple[nn.Module, list[tuple[Leaf, Responder]]]]:
+        groups: dict[int, tuple[nn.Module, list[tuple[Leaf, Responder]]]] = {}
+        for leaf, module, respond in self._responders:
+            groups.setdefault(id(module), (module, []))[1].append((leaf, respond))
+        return list(groups.values())
+
     def _matrix_sites(self) -> list[tuple[Leaf, nn.Module, Responder]]:
         return [entry for entry in self._responders if entry[0].tensor.ndim > 1 and not _is_table(entry[1])]
 
@@ -139,10 +148,10 @@ def _is_table(module: nn.Module) -> bool:
 
 
 def _product_cost(leaf: Leaf, direction: PerExample) -> float:
+    if leaf.products is not None:
+        return leaf.products
     rows, width = leaf.matrix.shape
-    if isinstance(direction.law, LowRank):
-        return direction.law.rank * (rows + width)
-    return leaf.products or rows * width
+    return direction.law.rank * (rows + width) if isinstance(direction.law, LowRank) else rows * width
 
 
 @singledispatch

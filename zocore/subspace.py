@@ -64,7 +64,7 @@ class Leaf:
     decay: bool = True  # whether weight decay acts on it
     floor: float | None = None  # smallest value an update may leave
     shown_dtype: torch.dtype | None = None  # dtype the module reads, where it is not the tensor's own
-    products: int | None = None  # weights its matrix product uses, where that is not the tensor's size
+    products: int | None = None  # weights of a per-example forward's extra product, where not the tensor's size
 
     @property
     def matrix(self) -> Tensor:
@@ -105,10 +105,7 @@ def matching(model: nn.Module, pattern: str) -> list[Leaf]:
 
     Raises ValueError when the pattern is not a regular expression or no floating-point parameter matches.
     """
-    try:
-        wanted = re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"the subspace pattern {pattern!r} is not a regular expression: {error}") from None
+    wanted = name_pattern(pattern)
     storages = [s for s in _storages(model) if s.tensor.is_floating_point()]
     leaves = [
         Leaf(s.name, number, s.tensor, tuple(s.sites), decay=not any(word in s.name for word in DECAY_EXEMPT))
@@ -119,6 +116,14 @@ def matching(model: nn.Module, pattern: str) -> list[Leaf]:
         names = ", ".join(s.name for s in storages[:4])
         raise ValueError(f"no parameter name matches {pattern!r}; names look like {names}")
     return leaves
+
+
+def name_pattern(pattern: str) -> re.Pattern[str]:
+    """Return the compiled pattern of a subspace. Raises ValueError when it is not a regular expression."""
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"the subspace pattern {pattern!r} is not a regular expression: {error}") from None
 
 
 def without(leaves: Sequence[Leaf], names: Sequence[str]) -> list[Leaf]:
