@@ -6,12 +6,14 @@ import re
 from .words import BAD, GOOD, OPPOSITE, Aspect, Domain, words
 
 SLOT = re.compile(r"\{(\w+?)([2-3]?)\}")
-PRONOUNS = {"he", "she", "they"}
+PRONOUNS = {"he": "him", "she": "her", "they": "them"}
 FEELINGS = {
     "felt": {GOOD: ("loved", "love"), BAD: ("hated", "hate")},
     "felt_past": {GOOD: ("loved",), BAD: ("hated",)},
     "moved": {GOOD: ("moved",), BAD: ("bored",)},
     "doubt": {GOOD: ("hope",), BAD: ("fear",)},
+    "top": {GOOD: ("best",), BAD: ("worst",)},
+    "advice": {GOOD: ("advise",), BAD: ("warn",)},
     "mood": {GOOD: ("glad",), BAD: ("sorry",)},
     "general": {GOOD: (GOOD,), BAD: (BAD,)},
     "opposite": {GOOD: (BAD,), BAD: (GOOD,)},
@@ -69,7 +71,7 @@ class _Opinion:
 
     def _aspect(self, number: str, pronouns: bool = True) -> tuple[Aspect, str]:
         if number not in self.chosen:
-            usable = [a for a in self.domain.aspects if pronouns or not PRONOUNS & set(a.nouns)]
+            usable = [a for a in self.domain.aspects if pronouns or not PRONOUNS.keys() & set(a.nouns)]
             aspect = self.rng.choice(usable)
             self.chosen[number] = (aspect, self.rng.choice(aspect.nouns + aspect.plural))
         return self.chosen[number]
@@ -129,6 +131,9 @@ class _Opinion:
 
 
 def finish(text: str) -> str:
-    """Put "an" before vowels and start sentences with a capital."""
+    """Put "an" before vowels, bend pronouns that are objects and start sentences with a capital."""
+    text = re.sub(
+        r"\b(find|found|saw|about) (he|she|they)\b", lambda match: f"{match[1]} {PRONOUNS[match[2]]}", text
+    )
     text = re.sub(r"\b(a) (?=[aeiou](?!ne\b|se|ni))", "an ", text)
     return re.sub(r"(^|[.!?] )([a-z])", lambda match: match[1] + match[2].upper(), text)
