@@ -80,8 +80,8 @@ class Flipout:
     def along(self, direction: PerExample) -> Iterator[Callable[[float], None]]:
         """Yield `move_to(offset)`: until the block ends, example i sees theta + offset * Delta_i."""
         self.touched.clear()
-        offset, reached = 0.0, set()
-        moved = False
+        offset, moved = 0.0, False
+        reached: set[int] = set()
 
         def move_to(to: float) -> None:
             nonlocal offset, moved

@@ -22,7 +22,9 @@ DECAY_EXEMPT = ("bias", "layer_norm", "layernorm")
 class Site(Protocol):
     """One place where a module reads a leaf."""
 
-    module: nn.Module
+    @property
+    def module(self) -> nn.Module:
+        """The module that reads it."""
 
     def show(self, tensor: Tensor) -> None:
         """Make the module read `tensor` in the leaf's place."""
