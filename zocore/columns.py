@@ -1,4 +1,4 @@
-"""Which columns of a table hold the text, the label and the label words, when the user does not say all of it."""
+"""Which columns of a table hold text and label, and which word stands for which label."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ LabelWords = str | Sequence[str] | Mapping[str, str]
 
 
 def find_label(table: Table, named: str | None, taken: Sequence[str] = ()) -> str:
-    """Return the label column: the one named, one with a usual name, or the one with the fewest distinct values.
+    """Return the label column: the one named, one of a usual name, or the one of fewest distinct values.
 
     Raises InputError when there is none.
     """
@@ -25,15 +25,16 @@ def find_label(table: Table, named: str | None, taken: Sequence[str] = ()) -> st
         for name in free:
             if name.lower() == usual:
                 return name
-    distinct = {name: len({row.get(name) for row in table.rows}) for name in free}
+    text = _longest(table, free)
+    distinct = {name: len({row.get(name) for row in table.rows}) for name in free if name != text or taken}
     limit = min(MAX_LABELS, len(table.rows) // 2)
-    few = [name for name in free if 2 <= distinct[name] <= limit]
+    few = [name for name, count in distinct.items() if 2 <= count <= limit]
     if not few:
         raise InputError(
             f"no column of {table.name} looks like a label: its columns are {', '.join(table.columns)}; "
             "name the label column"
         )
-    return min(few, key=lambda name: distinct[name])
+    return min(few, key=distinct.__getitem__)
 
 
 def find_texts(table: Table, named: Sequence[str] | None, label: str) -> tuple[str, ...]:
@@ -45,13 +46,19 @@ def find_texts(table: Table, named: Sequence[str] | None, label: str) -> tuple[s
         for name in named:
             table.column(name)
             if name == label:
-                raise InputError(f"the column {name!r} cannot be both the text and the label: name two columns")
+                raise InputError(
+                    f"the column {name!r} cannot be both the text and the label: name two columns"
+                )
         return tuple(named)
     others = [name for name in table.columns if name != label]
     if not others:
         raise InputError(f"{table.name} has only the column {label!r}: a text column is missing")
     usual = [name for name in others if name.lower() in TEXT_NAMES]
-    return (usual[0] if usual else max(others, key=lambda name: sum(len(row.get(name, "")) for row in table.rows)),)
+    return (usual[0] if usual else _longest(table, others),)
+
+
+def _longest(table: Table, names: Sequence[str]) -> str:
+    return max(names, key=lambda name: sum(len(row.get(name, "")) for row in table.rows), default="")
 
 
 def find_labels(table: Table, column: str) -> tuple[str, ...]:

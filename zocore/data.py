@@ -46,7 +46,9 @@ class Table:
             raise InputError(f"{self.name} has no column {name!r}: its columns are {', '.join(self.columns)}")
         for row, line in zip(self.rows, self.lines, strict=True):
             if not row.get(name):
-                raise InputError(f"{self.name}, line {line}: the column {name!r} is empty; fill it or drop the row")
+                raise InputError(
+                    f"{self.name}, line {line}: the column {name!r} is empty; fill it or drop the row"
+                )
         return [row[name] for row in self.rows]
 
 
@@ -80,7 +82,7 @@ def check_file(path: Path, max_bytes: int = MAX_BYTES) -> None:
         raise InputError(f"{path.name} is empty")
     if path.stat().st_size > max_bytes:
         size, limit = path.stat().st_size / 1e6, max_bytes / 1e6
-        raise InputError(f"{path.name} has {size:.1f} MB, over the limit of {limit:g} MB: use a part of it")
+        raise InputError(f"{path.name} has {size:.1f} MB, over the limit of {limit:g} MB: use a part")
     for signature, meaning in SIGNATURES.items():
         if start.startswith(signature):
             raise InputError(f"{path.name} is {meaning}")
@@ -97,7 +99,9 @@ def _text_lines(path: Path, max_chars: int) -> Iterator[str]:
             cut = len(raw) == 4 * max_chars + 2 and not raw.endswith(b"\n")
             line = "" if cut else _decoded(raw, path.name, number)
             if cut or len(line.rstrip("\r\n")) > max_chars:
-                raise InputError(f"{path.name}, line {number} is longer than {max_chars} characters: shorten it")
+                raise InputError(
+                    f"{path.name}, line {number} is longer than {max_chars} characters: shorten it"
+                )
             yield line.removeprefix("\ufeff") if number == 1 else line
 
 
@@ -112,31 +116,34 @@ def _decoded(raw: bytes, name: str, number: int) -> str:
 
 
 def _separated(path: Path, max_chars: int) -> tuple[list[Row], list[int]]:
-    """Rows of a CSV file (comma, semicolon or tab, with quotes) or a TSV file (tab, quotes are plain text)."""
+    """Rows of a CSV file (comma, semicolon or tab, with quotes) or a TSV file (tab, quotes are text)."""
     tsv = path.suffix.lower() == ".tsv"
     header = next(_text_lines(path, max_chars), "")
     delimiter = "\t" if tsv else max(",;\t", key=header.count)
-    quoting = csv.QUOTE_NONE if tsv else csv.QUOTE_MINIMAL
-    reader = csv.reader(_text_lines(path, max_chars), delimiter=delimiter, quoting=quoting, strict=True)
+    text = _text_lines(path, max_chars)
+    if tsv:
+        reader = csv.reader(text, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(text, delimiter=delimiter, strict=True)
     rows: list[Row] = []
     lines: list[int] = []
     try:
         columns = _header(next(reader, []), path.name)
         for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(columns):
-                raise InputError(
-                    f"{path.name}, line {reader.line_num} has {len(cells)} cells where the header has "
-                    f"{len(columns)}: put quotes around text that contains {delimiter!r}"
-                )
-            rows.append({name: cell.strip() for name, cell in zip(columns, cells, strict=True) if name})
-            lines.append(reader.line_num)
+            if any(cell.strip() for cell in cells):
+                _check_width(cells, columns, f"{path.name}, line {reader.line_num}", tsv)
+                rows.append({name: cell.strip() for name, cell in zip(columns, cells, strict=True) if name})
+                lines.append(reader.line_num)
     except csv.Error as error:
-        raise InputError(
-            f"{path.name}, line {reader.line_num} is not valid CSV ({error}): check the quotes around this line"
-        ) from None
+        where = f"{path.name}, line {reader.line_num}"
+        raise InputError(f"{where} is not valid CSV ({error}): check the quotes around this line") from None
     return rows, lines
+
+
+def _check_width(cells: list[str], columns: list[str], where: str, tsv: bool) -> None:
+    if len(cells) != len(columns):
+        remedy = "take tabs out of the text" if tsv else "put quotes around text with separators in it"
+        raise InputError(f"{where} has {len(cells)} cells where the header has {len(columns)}: {remedy}")
 
 
 def _header(cells: list[str], name: str) -> list[str]:
@@ -163,7 +170,7 @@ def _json_row(line: str, where: str) -> Row:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
-        raise InputError(f"{where} is not valid JSON: write one object such as {{...}} per line") from None
+        raise InputError(f"{where} is not valid JSON: write one {{...}} per line") from None
     if not isinstance(found, dict):
         raise InputError(f"{where} is not a JSON object: write one object such as {{...}} per line")
     row = {name: text for name, value in found.items() if (text := _as_text(value)) is not None}

@@ -1,7 +1,7 @@
-"""Classification tasks: examples, a prompt template and label words, from the bundle or from the user's files."""
+"""Classification tasks: examples, a template and label words, from the bundle or the user's files."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,7 +56,8 @@ class Reading:
         for label, line in zip(labels, table.lines, strict=True):
             if label not in numbers:
                 raise InputError(
-                    f"{table.name}, line {line}: the label {label!r} is not one of {', '.join(self.names)}"
+                    f"{table.name}, line {line}: the label {label!r} is not among those of the training rows "
+                    f"({', '.join(self.names[:8])}{', ...' if len(self.names) > 8 else ''})"
                 )
         texts = zip(*(table.column(name) for name in self.texts), strict=True)
         fields = (dict(zip(self.texts, values, strict=True)) for values in texts)
@@ -76,7 +77,9 @@ def load_task(name: str) -> Task:
     facts = json.loads((folder / "task.json").read_text(encoding="utf-8"))
     names = tuple(facts["labels"])
     reading = Reading(tuple(facts["columns"]), facts["label_column"], names)
-    train, dev, test = (reading.examples(read_table(folder / f"{split}.jsonl")) for split in ("train", "dev", "test"))
+    train, dev, test = (
+        reading.examples(read_table(folder / f"{split}.jsonl")) for split in ("train", "dev", "test")
+    )
     words = match_words(facts["label_words"], names)
     return Task(name, facts["title"], facts["template"], names, words, train, dev, test, facts["description"])
 
@@ -95,12 +98,12 @@ def read_task(
     max_rows: int = 100_000,
     max_bytes: int = MAX_BYTES,
 ) -> Task:
-    """Read a task from a CSV, TSV or JSON Lines file, or from a folder of such files named train, dev and test.
+    """Read a task from a CSV, TSV or JSON Lines file, or a folder of such files named train, dev and test.
 
     Columns that are not named are looked for, a missing template is the text columns themselves, and label
-    words default to the labels. What a folder does not hold apart is split off, label by label, by `seed`; a
-    folder of train and dev (or train and test) keeps the second as test. Of a file with more than `max_rows`
-    rows a random part is taken. Raises InputError when anything is wrong.
+    words default to the labels. What a folder does not hold apart is split off by `seed`, label by label; of
+    a folder of two the second is the test. Of a file with more than `max_rows` rows a random part is taken.
+    Raises InputError when anything is wrong.
     """
     path = Path(path).expanduser()
     shares = _checked_shares(dev_share, test_share)
@@ -110,15 +113,20 @@ def read_task(
     }
     reading, prompt = _understood(tables["train"], text_columns, label_column, template)
     words = match_words(label_words, reading.names)
-    splits = _three_splits({split: (table, reading.examples(table)) for split, table in tables.items()}, shares, seed)
+    found = {split: reading.examples(table) for split, table in tables.items()}
+    splits = _three_splits(found, reading.names, shares, seed)
     description = f"{sum(map(len, splits))} rows of {path.name}"
     return Task(path.stem, path.stem, prompt, reading.names, words, *splits, description)
 
 
 def subset(task: Task, train: int | None, dev: int | None, test: int | None, seed: int = 0) -> Task:
     """Return the task with at most so many examples per split, drawn at random by `seed`; None keeps all."""
-    counts = {"train": train, "dev": dev, "test": test}
-    return replace(task, **{split: _few(getattr(task, split), count, seed) for split, count in counts.items()})
+    return replace(
+        task,
+        train=_few(task.train, train, seed),
+        dev=_few(task.dev, dev, seed),
+        test=_few(task.test, test, seed),
+    )
 
 
 def _few(examples: tuple[Example, ...], count: int | None, seed: int) -> tuple[Example, ...]:
@@ -130,14 +138,18 @@ def _few(examples: tuple[Example, ...], count: int | None, seed: int) -> tuple[E
 def _understood(
     table: Table, texts: Sequence[str] | None, label: str | None, template: str | None
 ) -> tuple[Reading, str]:
-    """Settle columns and template together: a template that is given alone names the text columns."""
+    """Settle columns and template together: a template names text columns, and `{text}` means any."""
     if template is not None and not texts:
-        texts = [name for name in Template(template).fields if name in table.columns] or None
+        texts = [name for name in Template(template).fields if name in table.columns]
     label = find_label(table, label, taken=texts or ())
     columns = find_texts(table, texts, label)
-    template = template if template is not None else "\n".join(f"{{{name}}}" for name in columns)
-    Template(template).check(columns if texts else tuple(name for name in table.columns if name != label))
-    return Reading(columns, label, find_labels(table, label)), template
+    if template is None:
+        template = "\n".join(f"{{{name}}}" for name in columns)
+    elif "text" not in table.columns:
+        template = template.replace("{text}", f"{{{columns[0]}}}")
+    prompt = Template(template)
+    prompt.check(tuple(name for name in table.columns if name != label))
+    return Reading(prompt.fields, label, find_labels(table, label)), template
 
 
 def _checked_shares(dev: float, test: float) -> tuple[float, float]:
@@ -173,40 +185,40 @@ Splits = tuple[tuple[Example, ...], tuple[Example, ...], tuple[Example, ...]]
 
 
 def _three_splits(
-    found: dict[str, tuple[Table, tuple[Example, ...]]], shares: tuple[float, float], seed: int
+    found: Mapping[str, tuple[Example, ...]], names: Sequence[str], shares: tuple[float, float], seed: int
 ) -> Splits:
-    table, train = found["train"]
     if len(found) == 3:
-        return train, found["dev"][1], found["test"][1]
-    if len(found) == 2:  # as in the MeZO protocol: dev comes from train, the held-out file is the test
-        train, dev, _ = _split(train, (shares[0], 0.0), seed, table.name)
-        return train, dev, found.get("test", found.get("dev", found["train"]))[1]
-    return _split(train, shares, seed, table.name)
+        return found["train"], found["dev"], found["test"]
+    if len(found) == 1:
+        return _split(found["train"], names, shares, seed)
+    # as in MeZO's protocol: dev comes from train, what is held out is the test
+    train, dev, _ = _split(found["train"], names, (shares[0], 0.0), seed)
+    return train, dev, found["test"] if "test" in found else found["dev"]
 
 
-def _split(examples: tuple[Example, ...], shares: tuple[float, float], seed: int, name: str) -> Splits:
+def _split(
+    examples: Sequence[Example], names: Sequence[str], shares: tuple[float, float], seed: int
+) -> Splits:
     """Hold out a share of each label, at least one example of each, keeping the order of the file."""
     if len(examples) < MIN_ROWS:
         raise InputError(
-            f"{name} has {len(examples)} rows, too few to hold some out for dev and test: give at least {MIN_ROWS}"
+            f"there are {len(examples)} rows, too few to hold out dev and test: give at least {MIN_ROWS}"
         )
-    part = [0] * len(examples)  # 0 train, 1 dev, 2 test
-    by_label: dict[int, list[int]] = {}
-    for number, example in enumerate(examples):
-        by_label.setdefault(example.label, []).append(number)
-    for label, numbers in sorted(by_label.items()):
+    dev: set[int] = set()
+    test: set[int] = set()
+    for label, name in enumerate(names):
+        numbers = [number for number, example in enumerate(examples) if example.label == label]
         if len(numbers) < MIN_PER_LABEL:
             raise InputError(
-                f"{name} has a label with only {len(numbers)} of its {len(examples)} rows (line of the first: row "
-                f"{numbers[0] + 1}): give at least {MIN_PER_LABEL} rows of every label"
+                f"the label {name!r} has only {len(numbers)} rows: give at least {MIN_PER_LABEL} or drop it"
             )
         order = permutation(len(numbers), seed, SPLIT_EPOCH + label)
-        dev, test = (max(1, round(share * len(numbers))) if share else 0 for share in shares)
-        for place in order[:dev]:
-            part[numbers[place]] = 1
-        for place in order[dev : dev + test]:
-            part[numbers[place]] = 2
-    chosen: Callable[[int], tuple[Example, ...]] = lambda k: tuple(  # noqa: E731
-        example for example, where in zip(examples, part, strict=True) if where == k
+        for_dev, for_test = (max(1, round(share * len(numbers))) if share else 0 for share in shares)
+        dev.update(numbers[place] for place in order[:for_dev])
+        test.update(numbers[place] for place in order[for_dev : for_dev + for_test])
+    held_out = dev | test
+    return (
+        tuple(example for number, example in enumerate(examples) if number not in held_out),
+        tuple(examples[number] for number in sorted(dev)),
+        tuple(examples[number] for number in sorted(test)),
     )
-    return chosen(0), chosen(1), chosen(2)

@@ -32,7 +32,7 @@ class Template:
         names = GAP.findall(self.text)
         if not self.fields:
             raise InputError(
-                f'the template "{self.text}" has no field: write the name of a text column in braces, as in {{text}}'
+                f'the template "{self.text}" has no field: write a text column in braces, as in {{text}}'
             )
         if sum(name in ANSWER for name in names) > 1:
             raise InputError(f'the template "{self.text}" has more than one {{label}} or {{mask}}: keep one')
@@ -57,7 +57,7 @@ class Template:
             )
 
     def before_answer(self) -> "Template":
-        """Return what a causal model reads before the answer. Raises InputError when a field comes after it."""
+        """Return what comes before the answer. Raises InputError when a field comes after it."""
         for gap in GAP.finditer(self.text):
             if gap[1] in ANSWER:
                 late = [name for name in GAP.findall(self.text[gap.end() :]) if name not in ANSWER]
