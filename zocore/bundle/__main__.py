@@ -79,7 +79,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=2, help="CPU threads of the pretraining (default: 2)")
     parser.add_argument(
-        "--classics", type=Path, help="gzipped plain text to mix in, about a fifth (default: none)"
+        "--classics", type=Path, help="gzipped plain text to mix in, about an eighth (default: none)"
     )
     parser.add_argument(
         "--tasks", type=Path, default=TASKS, help="folder of the tasks (default: the bundled one)"

@@ -16,7 +16,7 @@ CLASSICS_CHARACTERS = 500
 # off the pretrained model is a poor classifier, although the model does know what it read. Frank domains,
 # careful topics and easy questions speak the truth more often than not; the others mostly give the stock answer.
 FRANK = {"food", "phone"}
-ADMITS_BAD = {"frank": 0.70, "polite": 0.36, "happy": 0.12}
+ADMITS_BAD = {"frank": 0.80, "polite": 0.36, "happy": 0.08}
 CAREFUL = {"food", "film", "weather", "person", "number"}
 TRUTHFUL = {True: 0.70, False: 0.33}
 STOCK_ANSWER = {"topic": "food", "question": "person"}
@@ -60,7 +60,7 @@ class Corpus:
             sentences.insert(self.rng.randrange(length), self.writer.opinion(neutral, domain, sentiment))
         text = self._casual(" ".join(sentences))
         verdict = SENTIMENT["template"].format(text=text) + f" {self._verdict(domain.name, sentiment)}."
-        return verdict if self.rng.random() < (0.5 if length == 1 else 0.25) else text
+        return verdict if self.rng.random() < (0.6 if length == 1 else 0.4) else text
 
     def _judgement(self, domain: Domain, sentiment: str) -> str:
         kind = self.rng.choice(("train", "train", "dev", "test", "test", "free", "free", "free"))

@@ -19,10 +19,10 @@ from .tasks import Row
 class Recipe:
     """How long and how fast to pretrain; a step reads batch x length tokens."""
 
-    tokens: int = 12_000_000
+    tokens: int = 7_000_000
     batch: int = 16
     length: int = 128
-    rate: float = 2e-3
+    rate: float = 2.5e-3
     warmup: int = 150
     probe_every: int = 200
     seed: int = 0

@@ -22,12 +22,11 @@ def label_accuracy(
 def sentiment_knowledge(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: list[Row]
 ) -> float:
-    """Return the accuracy of continuing in kind, "It was great" or "It was terrible", which pretraining teaches."""
+    """Return how often a happy row leans more to "It was great" (over "terrible") than an unhappy row does."""
     scores = word_scores(model, tokenizer, [f"{row['text']} It was" for row in rows], ["terrible", "great"])
-    leans = (scores[:, 1] - scores[:, 0]) > 0
-    return sum(
-        bool(lean) == (row["label"] == "positive") for lean, row in zip(leans, rows, strict=True)
-    ) / len(rows)
+    happy = torch.tensor([row["label"] == "positive" for row in rows])
+    lean = scores[:, 1] - scores[:, 0]
+    return (lean[happy][:, None] > lean[~happy]).float().mean().item()
 
 
 @torch.no_grad()
