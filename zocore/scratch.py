@@ -2,7 +2,8 @@
 
 Before a module runs, a hook fills the buffer and points the module at it; after, a hook points it back. The
 stored weights stay bitwise what they were in every dtype, whatever happens inside the forward, so there is
-no drift to measure and nothing to restore. Costs one buffer as large as the largest module's leaves.
+no drift to measure and nothing to restore. Costs one buffer as large as the largest module's leaves,
+and another for each depth at which a module with leaves runs inside a module with leaves.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +30,7 @@ class Scratch:
 
     leaves: Sequence[Leaf]
     layout: Layout | None = None  # unused: a shared direction is the same for every row
-    _buffers: dict[torch.dtype, Tensor] = field(default_factory=dict)
+    _buffers: dict[tuple[torch.dtype, int], Tensor] = field(default_factory=dict)
 
     @contextmanager
     def along(self, direction: Shared) -> Iterator[MoveTo]:
@@ -50,11 +51,11 @@ class Scratch:
         """A displaced forward does the arithmetic of a plain one; the noise is not counted as a forward."""
         return 1.0
 
-    def _buffer(self, elements: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """A flat buffer of at least `elements`, kept between steps."""
-        held = self._buffers.get(dtype)
+    def _buffer(self, elements: int, dtype: torch.dtype, device: torch.device, depth: int) -> Tensor:
+        """A flat buffer of at least `elements`, kept between steps; each depth of nested modules has its own."""
+        held = self._buffers.get((dtype, depth))
         if held is None or held.numel() < elements:
-            held = self._buffers[dtype] = torch.empty(elements, dtype=dtype, device=device)
+            held = self._buffers[dtype, depth] = torch.empty(elements, dtype=dtype, device=device)
         return held[:elements]
 
 
@@ -63,10 +64,11 @@ class _Probe:
     """The hooks of one `along` block."""
 
     direction: Shared
-    buffer: Callable[[int, torch.dtype, torch.device], Tensor]
+    buffer: Callable[[int, torch.dtype, torch.device, int], Tensor]
     offset: float = 0.0
     moved: bool = False
     reached: set[int] = field(default_factory=set)
+    depth: int = 0  # modules that now read a buffer: one inside another must not write over the outer's
 
     def move_to(self, offset: float) -> None:
         self.offset = offset
@@ -79,7 +81,7 @@ class _Probe:
         return [
             module.register_forward_pre_hook(lambda *_: self._show(sites)),
             # always_call: pointed back even when the module's forward raises
-            module.register_forward_hook(lambda *_: _hide(sites), always_call=True),
+            module.register_forward_hook(lambda *_: self._hide(sites), always_call=True),
         ]
 
     def check(self, leaves: Sequence[Leaf]) -> None:
@@ -93,16 +95,22 @@ class _Probe:
     def _show(self, sites: list[tuple[Leaf, Site]]) -> None:
         if self.offset == 0:
             return
+        self.depth += 1
         buffers: dict[torch.dtype, Tensor] = {}
         for dtype in {leaf.dtype for leaf, _ in sites}:
             elements = sum(leaf.tensor.numel() for leaf, _ in sites if leaf.dtype == dtype)
-            buffers[dtype] = self.buffer(elements, dtype, sites[0][0].tensor.device)
+            buffers[dtype] = self.buffer(elements, dtype, sites[0][0].tensor.device, self.depth)
         for leaf, site in sites:
             count = leaf.tensor.numel()
             view, buffers[leaf.dtype] = buffers[leaf.dtype][:count], buffers[leaf.dtype][count:]
             write_displaced(view.view(leaf.matrix.shape), leaf, self.direction, self.offset)
             site.show(view.view(leaf.tensor.shape))
             self.reached.add(leaf.id)
+
+    def _hide(self, sites: list[tuple[Leaf, Site]]) -> None:
+        self.depth = max(self.depth - 1, 0)
+        for _, site in sites:
+            site.hide()
 
     def _add_rows(self, leaf: Leaf, ids: Tensor, output: Tensor) -> Tensor | None:
         """A looked-up table needs noise only for the rows in use."""
@@ -156,8 +164,3 @@ def _by_module(leaves: Sequence[Leaf]) -> list[tuple[nn.Module, list[tuple[Leaf,
         for site in leaf.sites:
             groups.setdefault(id(site.module), (site.module, []))[1].append((leaf, site))
     return list(groups.values())
-
-
-def _hide(sites: list[tuple[Leaf, Site]]) -> None:
-    for _, site in sites:
-        site.hide()
