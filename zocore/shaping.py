@@ -94,10 +94,11 @@ class CentredRank:
     least = 2
 
     def __call__(self, measured: Measured) -> Tensor:
-        """Return (rank(plus_k) - rank(minus_k)) / (2 K)."""
+        """Return (rank(plus_k) - rank(minus_k)) / (2 K); equal losses share their mean rank, so a plateau gives 0."""
         count = len(measured.plus)
-        order = torch.cat([measured.plus, measured.minus]).argsort(stable=True).argsort()
-        ranks = order.double() / (2 * count - 1) - 0.5
+        losses = torch.cat([measured.plus, measured.minus])
+        below, above = (losses < losses[:, None]).sum(1), (losses > losses[:, None]).sum(1)
+        ranks = (below - above).double() / 2 / (2 * count - 1)
         return (ranks[:count] - ranks[count:]) / (2 * count)
 
 
