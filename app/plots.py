@@ -1,0 +1,222 @@
+"""Every chart, as a plain Plotly figure made from views: one look for the app and the notebooks.
+
+Colours are Okabe and Ito's, which colour-blind readers tell apart, one for each method, with a dash pattern of
+its own. Figures carry no ink or background colour: the page or `themed` gives those for light and dark.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.view import SMOOTHING, Point, View, smooth, thinned
+from zocore.memory import GB, Bill
+from zocore.methods import METHODS
+
+Figure = dict[str, Any]
+Trace = dict[str, Any]
+
+INK = "ink"  # stands for the text colour of the theme
+LOOK: Mapping[str, tuple[str, str]] = {
+    "mezo": ("#0072B2", "solid"),
+    "n-spsa": ("#56B4E9", "dash"),
+    "grzo": ("#D55E00", "solid"),
+    "mezo-gv": ("#009E73", "dashdot"),
+    "mezo-greedy": ("#CC79A7", "dot"),
+    "qzo": ("#E69F00", "longdash"),
+    "fzoo": ("#9A8B00", "longdashdot"),  # Okabe and Ito's yellow, darkened until it shows on white
+    "openai-es": ("#7F7F7F", "dash"),
+    "sgd": (INK, "dot"),
+    "adamw": (INK, "solid"),
+}
+AXIS_TITLES = {"forwards": "forward passes", "steps": "steps", "seconds": "seconds of training"}
+LIGHT = {"ink": "#1f2933", "grid": "rgba(31,41,51,0.10)", "paper": "#ffffff"}
+DARK = {"ink": "#e6e9ee", "grid": "rgba(230,233,238,0.14)", "paper": "#14181f"}
+
+
+def title(method: str) -> str:
+    """Return a method's name as people read it."""
+    return METHODS[method].title if method in METHODS else method
+
+
+def colour(method: str) -> str:
+    """Return the method's colour."""
+    return LOOK.get(method, (INK, "solid"))[0]
+
+
+def line(method: str, width: float = 2.5) -> dict[str, Any]:
+    """Return the method's line: its colour and dash."""
+    hue, dash = LOOK.get(method, (INK, "solid"))
+    return {"color": hue, "dash": dash, "width": width}
+
+
+def layout(x: str = "", y: str = "", **more: Any) -> dict[str, Any]:
+    """Return the layout all charts share."""
+    return {
+        "margin": {"l": 56, "r": 14, "t": 8, "b": 42},
+        "font": {"size": 12, "family": "system-ui, sans-serif"},
+        "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
+        "xaxis": _axis(x), "yaxis": _axis(y), "hovermode": "closest", "uirevision": "keep", **more,
+    }
+
+
+def _axis(text: str) -> dict[str, Any]:
+    return {"title": {"text": text, "standoff": 8}, "zeroline": False, "automargin": True, "nticks": 7}
+
+
+def loss(views: Sequence[View], axis: str = "forwards", weight: float = SMOOTHING, log: bool = False) -> Figure:
+    """Raw and smoothed training loss of each run, and a cross where it was not finite."""
+    data = [trace for view in views for trace in loss_traces(view, axis, weight)]
+    figure = {"data": data, "layout": layout(AXIS_TITLES[axis], "training loss")}
+    if log:
+        figure["layout"]["yaxis"]["type"] = "log"
+    return figure
+
+
+def loss_traces(view: View, axis: str, weight: float = SMOOTHING) -> list[Trace]:
+    """The three traces of one run's loss: faint raw, bold smoothed, crosses for what is not finite."""
+    columns = loss_columns(view.points, axis, weight)
+    name, hue = title(view.method), colour(view.method)
+    raw = {"mode": "lines", "line": {"color": hue, "width": 1}, "opacity": 0.35, "name": f"{name}, each step"}
+    bold = {"mode": "lines", "line": line(view.method), "name": f"{name}, smoothed {weight:g}"}
+    cross = {"mode": "markers", "marker": {"symbol": "x", "color": "#D55E00", "size": 9}, "name": "not finite"}
+    looks = (raw, bold, cross | {"showlegend": bool(columns[2][0])})
+    return [{"type": "scatter", "x": x, "y": y, **look} for (x, y), look in zip(columns, looks, strict=True)]
+
+
+Column = tuple[list[float], list[float | None]]
+
+
+def loss_columns(points: Sequence[Point], axis: str, weight: float = SMOOTHING, first: int = 0) -> list[Column]:
+    """x and y of the three loss traces, for the points from number `first` on, at most 800 each."""
+    losses = [point.loss for point in points]
+    finite = [math.isfinite(value) for value in losses]
+    even = smooth(losses, weight)
+    kept = [first + i for i in thinned(len(points) - first, finite[first:])]
+    x = [_short(points[i].place.on(axis)) for i in kept]
+    lows = [value for value in losses if math.isfinite(value)]
+    floor = min(lows, default=0.0)
+    bad = [i for i in kept if not finite[i]]
+    return [
+        (x, [_number(losses[i]) for i in kept]),
+        (x, [_number(even[i]) for i in kept]),
+        ([_short(points[i].place.on(axis)) for i in bad], [floor for _ in bad]),
+    ]
+
+
+def gradient(view: View, axis: str = "forwards") -> Figure:
+    """The projected gradient of each step."""
+    x, y = gradient_columns(view.points, axis)
+    mark = {"size": 4, "color": colour(view.method), "opacity": 0.75}
+    trace = {"type": "scatter", "mode": "markers", "marker": mark, "x": x, "y": y, "name": "projected gradient"}
+    return {"data": [trace], "layout": layout(AXIS_TITLES[axis], "z · gradient", showlegend=False)}
+
+
+def gradient_columns(points: Sequence[Point], axis: str, first: int = 0) -> Column:
+    """x and y of the projected gradient from point number `first` on, at most 800."""
+    kept = [first + i for i in thinned(len(points) - first)]
+    return [_short(points[i].place.on(axis)) for i in kept], [_number(points[i].gradient) for i in kept]
+
+
+def accuracy(views: Sequence[View], axis: str = "forwards") -> Figure:
+    """Held-out accuracy: open circles on dev while training, full ones on test before and after."""
+    data = []
+    for view in views:
+        for split, symbol in (("dev", "circle-open"), ("test", "circle")):
+            found = view.accuracy(split)
+            look = {"line": line(view.method, 2), "marker": {"symbol": symbol, "size": 9, "color": colour(view.method)}}
+            x, y = [_short(place.on(axis)) for place, _ in found], [round(value, 4) for _, value in found]
+            dev = split == "dev"
+            name = f"{title(view.method)}, {split}" if len(views) > 1 else split
+            data.append({"type": "scatter", "mode": "lines+markers" if dev else "markers", "x": x, "y": y, "name": name, **look})
+    figure = {"data": data, "layout": layout(AXIS_TITLES[axis], "held-out accuracy")}
+    figure["layout"]["yaxis"] |= {"range": [0, 1.02], "tickformat": ".0%"}
+    return figure
+
+
+def estimator(view: View, axis: str = "forwards") -> Figure:
+    """Variance of the estimate, and its cosine to the true gradient where that was measured."""
+    marks = [mark for mark in view.estimator if hasattr(mark.event, "variance")]
+    x = [_short(mark.place.on(axis)) for mark in marks]
+    hue = colour(view.method)
+    data: list[Trace] = [_dots(x, [_short(m.event.variance) for m in marks], "variance", hue, "y", "solid")]
+    cosines = [mark.event.cosine for mark in marks]
+    shown = layout(AXIS_TITLES[axis], "variance")
+    shown["yaxis"] |= {"type": "log", "exponentformat": "power", "dtick": 1}
+    if any(value is not None for value in cosines):
+        data.append(_dots(x, cosines, "cosine to the gradient", "#CC79A7", "y2", "dot"))
+        shown["yaxis2"] = _axis("cosine") | {"overlaying": "y", "side": "right", "showgrid": False, "tickformat": ".1e", "nticks": 5}
+        shown["margin"] = shown["margin"] | {"r": 64}
+    return {"data": data, "layout": shown}
+
+
+def _dots(x: list[float], y: list[Any], name: str, hue: str, axis: str, dash: str) -> Trace:
+    look = {"line": {"color": hue, "width": 2, "dash": dash}, "marker": {"size": 8, "color": hue}}
+    return {"type": "scatter", "mode": "lines+markers", "x": x, "y": y, "name": name, "yaxis": axis, **look}
+
+
+PARTS = (
+    ("weights", "#0072B2", ""), ("scratch", "#56B4E9", "/"), ("activations", "#009E73", "."),
+    ("gradients", "#E69F00", "x"), ("optimiser_state", "#CC79A7", "\\"),
+)
+
+
+def memory(bills: Sequence[Bill], card: tuple[str, int] | None = None, measured: tuple[str, int] | None = None) -> Figure:
+    """Stacked bars of predicted memory, one a method, with a measured bar and the line of a card."""
+    top = max([bill.total for bill in bills] + [measured[1] if measured else 0], default=0)
+    unit, scale = ("GB", GB) if top >= GB else ("MB", 10**6)
+    names = [memory_name(bill.method) for bill in bills]
+    data: list[Trace] = []
+    for part, hue, pattern in PARTS:
+        sizes = [round(getattr(bill, part) / scale, 3) for bill in bills]
+        fill = {"color": hue, "pattern": {"shape": pattern, "size": 5, "solidity": 0.25}}
+        data.append({"type": "bar", "orientation": "h", "x": sizes, "y": names, "name": part.replace("_", " "), "marker": fill})
+    if measured:
+        bar = {"color": "rgba(127,127,127,0.35)", "line": {"color": INK, "width": 2}}
+        data.append({"type": "bar", "orientation": "h", "x": [round(measured[1] / scale, 3)], "y": [measured[0]], "name": "measured", "marker": bar})
+    order = ([measured[0]] if measured else []) + names
+    shown = layout(f"{unit} at the peak of a step", "", barmode="stack", bargap=0.35)
+    shown["yaxis"] |= {"categoryorder": "array", "categoryarray": order[::-1], "nticks": len(order), "title": {"text": ""}}
+    if card and card[1] < 8 * top:
+        shown |= _card_line(card[0], card[1] / scale)
+    return {"data": data, "layout": shown}
+
+
+def memory_name(method: str) -> str:
+    """Return the name of a row of the memory table."""
+    more = {"lora-adamw": "LoRA + AdamW", "qlora-adamw": "QLoRA + AdamW", "adamw": "AdamW, all weights", "sgd": "SGD, all weights"}
+    more |= {"inference": "inference only", "lozo": "LOZO", "sparse-mezo": "Sparse-MeZO", "adamw-pure": "AdamW, 16 bit"}
+    return more.get(method) or title(method)
+
+
+def _card_line(name: str, at: float) -> dict[str, Any]:
+    rule = {"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper", "line": {"color": "#D55E00", "width": 2}}
+    note = {"x": at, "y": 1, "yref": "paper", "text": name, "showarrow": False, "yanchor": "bottom", "xanchor": "right"}
+    return {"shapes": [rule], "annotations": [note | {"font": {"color": "#D55E00", "size": 11}}]}
+
+
+def themed(figure: Figure, dark: bool = False) -> Figure:
+    """Return the figure with the colours of a theme filled in, for places that have no style sheet."""
+    look = DARK if dark else LIGHT
+    shown = dict(figure["layout"])
+    shown["font"] = shown["font"] | {"color": look["ink"]}
+    shown["paper_bgcolor"] = shown["plot_bgcolor"] = look["paper"]
+    for axis in [name for name in shown if name.startswith(("xaxis", "yaxis"))]:
+        shown[axis] = {"gridcolor": look["grid"]} | shown[axis]
+    return {"data": [_inked(trace, look["ink"]) for trace in figure["data"]], "layout": shown}
+
+
+def _inked(value: Any, ink: str) -> Any:
+    if isinstance(value, dict):
+        return {name: _inked(part, ink) for name, part in value.items()}
+    return ink if value == INK else value
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON has it: what is not finite becomes a gap, which `loss` marks with a cross."""
+    return _short(value) if math.isfinite(value) else None
+
+
+def _short(value: float) -> float:
+    """Five digits: more are not seen and cost bytes on every tick."""
+    return float(f"{value:.5g}") if isinstance(value, float) and not value.is_integer() else value
