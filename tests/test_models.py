@@ -1,4 +1,4 @@
-"""Loading: every architecture from a folder, frozen and quiet, and a sentence for whatever cannot be loaded."""
+"""Loading: every architecture, frozen and quiet, and a sentence for whatever cannot be loaded."""
 
 import json
 import os
@@ -168,7 +168,11 @@ def test_a_masked_model_needs_its_head(tmp_path):
 
 @pytest.mark.parametrize(
     ("wish", "message"),
-    [({"dtype": "int9"}, "unknown dtype"), ({"kind": "poet"}, "model kind"), ({"quantise": "int2"}, "nf4, fp4")],
+    [
+        ({"dtype": "int9"}, "unknown dtype"),
+        ({"kind": "poet"}, "model kind"),
+        ({"quantise": "int2"}, "choose one of nf4, fp4"),
+    ],
 )
 def test_unknown_wishes(tmp_path, wish, message):
     with pytest.raises(InputError, match=message):

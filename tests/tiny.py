@@ -9,9 +9,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-WORDS = "great terrible good bad yes no maybe positive negative It was the film food a b and or not".split(
-    " "
-)
+TEXT = "great terrible good bad yes no maybe positive negative It was the film food a b and or not"
 SPECIAL = ["<s>", "<pad>", "</s>", "<mask>"]
 HIDDEN, LAYERS, HEADS, POSITIONS = 64, 2, 4, 128
 
@@ -32,7 +30,7 @@ PREFIX = {
 
 @lru_cache(maxsize=2)
 def tokenizer(frame: bool = False) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer in which each of WORDS is one token; `frame` gives <s> text </s>."""
+    """Return a byte-level BPE tokenizer in which each word of TEXT is one token; `frame` gives <s> text </s>."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -42,8 +40,8 @@ def tokenizer(frame: bool = False) -> PreTrainedTokenizerFast:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    core.train_from_iterator([" " + " ".join(WORDS)] * 10, trainer)
-    single, pair = ("<s> $A </s>", "<s> $A </s> </s> $B </s>") if frame else ("<s> $A", "<s> $A $B")
+    core.train_from_iterator([" " + TEXT] * 10, trainer)
+    single, pair = ("<s> $A </s>", "<s> $A </s> </s> $B:1 </s>:1") if frame else ("<s> $A", "<s> $A $B")
     ids = [("<s>", 0), ("</s>", 2)]
     core.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
     return PreTrainedTokenizerFast(

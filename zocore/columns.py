@@ -43,6 +43,7 @@ def find_texts(table: Table, named: Sequence[str] | None, label: str) -> tuple[s
     Raises InputError when there is none, or when one of them is the label column.
     """
     if named:
+        named = [name.strip() for name in named]
         for name in named:
             table.column(name)
             if name == label:

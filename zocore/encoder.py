@@ -24,7 +24,7 @@ def model_inputs(model: Any, ids: Tensor, mask: Tensor, types: Tensor | None = N
     inputs = {"input_ids": ids, "attention_mask": mask}
     if model.config.model_type in ("bert", "electra"):
         inputs["position_ids"] = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-    if types is not None:
+    if types is not None and getattr(model.config, "type_vocab_size", 0) > 1:
         inputs["token_type_ids"] = types
     return inputs
 
@@ -36,9 +36,12 @@ class SentenceObjective(Objective):
         """Return the ids of the task's fields, two of them as the model's sentence pair."""
         texts = [fields[name] for name in self.template.fields]
         texts = texts if len(texts) <= 2 else ["\n".join(texts)]
-        coded = self.tokens.tokenizer(*texts, truncation=True, max_length=self.tokens.max_tokens)
-        types = coded.get("token_type_ids") if len(texts) == 2 else None
-        return Encoded(np.array(coded["input_ids"]), types=None if types is None else np.array(types))
+        pair = len(texts) == 2
+        coded = self.tokens.tokenizer(
+            *texts, truncation=True, max_length=self.tokens.max_tokens, return_token_type_ids=pair
+        )
+        types = np.array(coded["token_type_ids"]) if pair else None
+        return Encoded(np.array(coded["input_ids"]), types=types)
 
     def collate(self, rows: Sequence[Encoded], labels: Tensor) -> Batch:
         """Return one row per example."""

@@ -22,7 +22,7 @@ from zocore.errors import InputError
 from zocore.model_files import Source, find_model
 
 Kind = Literal["causal", "masked", "classifier", "encoder"]
-Quantiser = Literal["nf4", "fp4", "int8"]
+QUANTISERS = ("nf4", "fp4", "int8")
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 CLASSES: dict[str, Any] = {
@@ -52,14 +52,15 @@ def load(
     *,
     dtype: torch.dtype | str = torch.float32,
     device: torch.device | str = "cpu",
-    quantise: Quantiser | None = None,
-    kind: Kind | None = None,
+    quantise: str | None = None,
+    kind: str | None = None,
     labels: Sequence[str] | None = None,
     allow_pickle: bool = False,
     seed: int = 0,
 ) -> LoadedModel:
-    """Load "bundled", a Hugging Face folder or a hub id.
+    """Load "bundled", a Hugging Face folder or a hub id, quantised to nf4, fp4 or int8 if wished.
 
+    The kind (causal, masked, classifier or encoder) is taken from the configuration unless it is given.
     `labels` name the outputs of a classification head; a head that is missing, or of another size, is drawn
     from `seed` and mentioned in `notes`. Raises InputError with one sentence for whatever cannot be loaded.
     """
@@ -67,19 +68,19 @@ def load(
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": source.offline}
     with _quiet():
         config = _tried(source, transformers.AutoConfig.from_pretrained, options)
-        kind = _checked_kind(kind or kind_of(config), config, quantise)
+        found = _checked_kind(kind or kind_of(config), config, quantise)
         tokenizer = _tried(source, transformers.AutoTokenizer.from_pretrained, options)
-        if kind == "classifier" and labels is not None:
+        if found == "classifier" and labels is not None:
             _name_outputs(config, labels)
-        options |= _class_options(kind, config) | _quantisation(quantise, _dtype(dtype), device)
+        options |= _class_options(found, config) | _quantisation(quantise, _dtype(dtype), device)
         options |= {"config": config, "dtype": _dtype(dtype), "use_safetensors": not allow_pickle or None}
         options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        model, info = _tried(source, CLASSES[kind].from_pretrained, options)
-    notes = _complete(model, kind, info, seed, source)
+        model, info = _tried(source, CLASSES[found].from_pretrained, options)
+    notes = _complete(model, found, info, seed, source)
     if quantise is None:
         model.to(device)
     _prepare(model, tokenizer)
-    return LoadedModel(model, tokenizer, kind, source.name, source.location, fingerprint(model), notes)
+    return LoadedModel(model, tokenizer, found, source.name, source.location, fingerprint(model), notes)
 
 
 def kind_of(config: Any) -> Kind:
@@ -123,8 +124,8 @@ def _checked_kind(kind: str, config: Any, quantise: str | None) -> Kind:
             f"models of type {config.model_type} are encoder-decoders, which are not supported: "
             "choose a decoder such as Llama or OPT, or an encoder such as BERT"
         )
-    if quantise not in (None, "nf4", "fp4", "int8"):
-        raise InputError(f"unknown quantisation {quantise!r}: choose nf4, fp4 or int8")
+    if quantise is not None and quantise not in QUANTISERS:
+        raise InputError(f"unknown quantisation {quantise!r}: choose one of {', '.join(QUANTISERS)}")
     return kind  # type: ignore[return-value]
 
 
@@ -146,9 +147,7 @@ def _class_options(kind: Kind, config: Any) -> dict[str, Any]:
     return {"add_pooling_layer": False} if pools else {}
 
 
-def _quantisation(
-    quantise: Quantiser | None, dtype: torch.dtype, device: torch.device | str
-) -> dict[str, Any]:
+def _quantisation(quantise: str | None, dtype: torch.dtype, device: torch.device | str) -> dict[str, Any]:
     if quantise is None:
         return {}
     try:
