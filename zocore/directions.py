@@ -96,7 +96,7 @@ class LowRank:
         if leaf.tensor.ndim < 2:
             return Gaussian().displace(out, base, leaf, key, c, rows)
         u, v = self.factors(leaf, key, out.device)
-        z = (pick(u, rows, len(out)) @ v.T).to(out.dtype)
+        z = pick(u, rows, len(out)).to(out.dtype) @ v.T.to(out.dtype)
         torch.add(base, z.mul_(c), out=out)
 
     def prepared(self, leaves: Sequence[Leaf]) -> "LowRank":
@@ -137,7 +137,8 @@ class Masked:
 
     def _cut(self, leaf: Leaf) -> float:
         rank = max(1, round(self.keep * leaf.tensor.numel()))
-        return float(leaf.tensor.abs().float().flatten().kthvalue(rank).values)
+        weights = leaf.tensor.to(torch.promote_types(leaf.tensor.dtype, torch.float32))
+        return float(weights.abs().flatten().kthvalue(rank).values)
 
 
 @dataclass(frozen=True)
