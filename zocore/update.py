@@ -116,13 +116,14 @@ def move(leaf: Leaf, g: Estimate, c: float, shrink: float, key: Key) -> None:
     rows = g.rows(leaf)
     matrix = leaf.matrix
     if leaf.tensor.dtype == wide(leaf.tensor.dtype):
-        if shrink != 1:
-            matrix.mul_(shrink)
+        # a sparse law reads the weights: they shrink beside, not before, the noise they select
         if rows is None:
-            g.displace(matrix, matrix, leaf, c)
+            g.displace(matrix, matrix if shrink == 1 else matrix * shrink, leaf, c)
         else:
-            chosen = matrix[rows]
+            chosen = matrix[rows] * shrink
             g.displace(chosen, chosen, leaf, c, rows)
+            if shrink != 1:
+                matrix.mul_(shrink)
             matrix[rows] = chosen
     else:
         _move_rounded(leaf, g, c, shrink, key)
