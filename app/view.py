@@ -5,7 +5,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from zocore.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
+from zocore.events import (
+    EstimatorMeasured,
+    EvalDone,
+    Event,
+    RunEnded,
+    RunStarted,
+    SampleShown,
+    StepDone,
+    Warned,
+)
 
 MOST_POINTS = 800  # drawn on one line
 SMOOTHING = 0.9  # weight of the past in the smoothed loss
