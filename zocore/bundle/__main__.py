@@ -4,8 +4,6 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
-
 from . import MODEL, TASKS
 from .card import write_card
 from .corpus import Corpus
@@ -25,7 +23,6 @@ def main() -> None:
         write_tasks(options.tasks, options.seed)
         print(f"tasks written to {options.tasks}")
     if options.only != "tasks":
-        torch.set_num_threads(options.threads)
         build_model(options)
         print(f"model written to {options.model}")
 
@@ -46,12 +43,14 @@ def build_model(options: argparse.Namespace) -> None:
     print(f"{train.numel():,} tokens of text")
     model = new_model(tokenizer, options.seed)
     dev = tasks["sentiment", "dev"]
-    log = pretrain(model, train, held_out, lambda: sentiment_probe(model, tokenizer, dev), recipe, _tell)
+    log = pretrain(
+        model, train, held_out, lambda: sentiment_probe(model, tokenizer, dev), recipe, options.workers, _tell
+    )
     loss_before = held_out_loss(model, held_out)
     stored = save(model, options.model)
     record = {
         "recipe": describe(recipe),
-        "threads": options.threads,
+        "workers": options.workers,
         "classics": bool(options.classics),
         "parameters": stored.num_parameters(),
         "loss_before": loss_before,
@@ -77,7 +76,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--tokens", type=int, default=Recipe.tokens, help="tokens to pretrain on (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of the pretraining (default: 2)")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="processes that pretrain, each with one thread (default: 2)"
+    )
     parser.add_argument(
         "--classics", type=Path, help="gzipped plain text to mix in, about an eighth (default: none)"
     )

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from .helpers import Helpers
 from .probe import label_accuracy, sentiment_knowledge
 from .tasks import Row
 
@@ -19,7 +20,7 @@ from .tasks import Row
 class Recipe:
     """How long and how fast to pretrain; a step reads batch x length tokens."""
 
-    tokens: int = 7_000_000
+    tokens: int = 6_000_000
     batch: int = 16
     length: int = 128
     rate: float = 2.5e-3
@@ -68,6 +69,7 @@ def pretrain(
     held_out: torch.Tensor,
     probe: Callable[[], dict[str, float]],
     recipe: Recipe,
+    workers: int,
     tell: Callable[[dict[str, float]], None],
 ) -> list[dict[str, float]]:
     """Train for one pass over the rows and return the logged losses and probes."""
@@ -78,20 +80,20 @@ def pretrain(
     log: list[dict[str, float]] = []
     losses: list[float] = []
     started = time.perf_counter()
-    for step in range(1, recipe.steps + 1):
-        rows = train[(step - 1) * recipe.batch : step * recipe.batch].long()
-        loss = language_loss(model, rows)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        losses.append(loss.item())
-        if step % recipe.probe_every == 0 or step == recipe.steps:
-            seen = {"tokens": step * rows.numel(), "seconds": round(time.perf_counter() - started)}
-            log.append(seen | _entry(model, held_out, sum(losses) / len(losses), probe))
-            tell(log[-1])
-            losses.clear()
+    batches = train[: recipe.steps * recipe.batch].view(recipe.steps, recipe.batch, recipe.length)
+    model.train()
+    with Helpers(model, language_loss, batches, workers) as helpers:
+        for step in range(1, recipe.steps + 1):
+            losses.append(helpers.backward(step - 1))
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            if step % recipe.probe_every == 0 or step == recipe.steps:
+                seen = {"tokens": step * batches[0].numel(), "seconds": round(time.perf_counter() - started)}
+                log.append(seen | _entry(model, held_out, sum(losses) / len(losses), probe))
+                tell(log[-1])
+                losses.clear()
     return log
 
 
