@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tokenizers import normalizers
 from torch.nn.functional import cross_entropy
 
@@ -115,6 +116,20 @@ def test_the_head_sees_the_label_rows_alone(family, kind):
     torch.testing.assert_close(narrowed, expected, atol=1e-5, rtol=1e-5)
     watch.remove()
     assert torch.equal(model(ids).logits, full)
+
+
+def test_adapters_leave_the_head_where_it_is():
+    plain = objective("llama")
+    expected = plain.scores(plain.batch(EXAMPLES))
+    config = LoraConfig(target_modules=["q_proj", "lm_head"])
+    adapted = CausalChoice(get_peft_model(tiny.model("llama"), config), tiny.tokenizer(), task())
+    torch.testing.assert_close(adapted.scores(adapted.batch(EXAMPLES)), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_decoder_with_a_classification_head_reads_the_last_token():
+    maker = objective("llama", "classifier")
+    alone = torch.cat([maker.scores(maker.batch([example])) for example in EXAMPLES])
+    torch.testing.assert_close(maker.scores(maker.batch(EXAMPLES)), alone, atol=1e-5, rtol=1e-5)
 
 
 def test_the_hook_goes_even_when_the_forward_fails():

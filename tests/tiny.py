@@ -30,7 +30,7 @@ PREFIX = {
 
 @lru_cache(maxsize=2)
 def tokenizer(frame: bool = False) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer in which each word of TEXT is one token; `frame` gives <s> text </s>."""
+    """Return a byte-level BPE tokenizer with the words of TEXT as tokens; `frame` gives <s> text </s>."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
