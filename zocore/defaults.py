@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from zocore.config import RunConfig
+from zocore.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,10 @@ ELSEWHERE = Preset(1e-6, 1e-3, "constant", "MeZO's default; not tuned for this c
 
 def before_loading(config: RunConfig) -> RunConfig:
     """Return the settings with those filled in that decide how the model is loaded."""
-    scales = config.method == "qzo" if config.subspace == "auto" else config.subspace == "scales"
+    subspace = METHODS[config.method].home if config.subspace == "auto" else config.subspace
     device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    quantise = config.quantise or ("nf4" if scales else None)
+    quantise = config.quantise or ("nf4" if subspace == "scales" else None)
     dtype = config.dtype or ("fp32" if device == "cpu" or config.model == "bundled" else "bf16")
-    subspace = ("scales" if scales else "all") if config.subspace == "auto" else config.subspace
     return replace(config, device=device, quantise=quantise, dtype=dtype, subspace=subspace)
 
 

@@ -43,6 +43,7 @@ class RunStarted(Event):
     model: str
     kind: str  # causal, masked, classifier or encoder
     fingerprint: str  # of the base weights
+    data_fingerprint: str  # of the task's prompt, label words and examples
     device: str
     dtype: str
     parameters: int
@@ -137,3 +138,4 @@ class RunEnded(Event):
     steps_per_second: float
     peak_memory_bytes: int
     skipped: int
+    weights_fingerprint: str = ""  # SHA-256 of the tensors that moved, as the run left them

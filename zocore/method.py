@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zocore.difference import Central, Difference, Measured
-from zocore.losses import AnyDirection, Losses
+from zocore.losses import BACKPROP_COST, AnyDirection, Losses
 from zocore.noise import Key
 from zocore.per_example import Touched
 from zocore.samplers import Sampler
@@ -41,6 +41,9 @@ class Stepper(Protocol):
 
     def forward_passes(self) -> int:
         """Forward passes of one step."""
+
+    def forward_cost(self, call: float) -> float:
+        """The cost of one step in plain forwards, when a displaced forward costs `call`."""
 
     def prepared(self, leaves: Sequence[Leaf]) -> "Stepper":
         """Return the method as it holds for these leaves at the start of a run."""
@@ -106,6 +109,10 @@ class Method:
         """Forward passes of one step."""
         return self.sampler.passes() + self.difference.passes(self.sampler.count or 1)
 
+    def forward_cost(self, call: float) -> float:
+        """Every pass at the cost of a displaced one."""
+        return call * self.forward_passes()
+
 
 @dataclass(frozen=True)
 class Backprop:
@@ -133,8 +140,12 @@ class Backprop:
         return Step(loss, None)
 
     def forward_passes(self) -> int:
-        """One forward, and a backward that costs two."""
+        """One forward; its backward is in the cost."""
         return 1
+
+    def forward_cost(self, call: float) -> float:
+        """A forward and a backward."""
+        return BACKPROP_COST
 
 
 def _mean_loss(measured: Measured) -> float:

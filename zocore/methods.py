@@ -89,6 +89,7 @@ class Row:
     title: str
     paper: str  # arXiv number, empty for textbook methods
     forwards: str  # forward passes per step, in words
+    home: str = "all"  # the subspace it is made for
 
     @property
     def knobs(self) -> tuple[str, ...]:
@@ -107,7 +108,7 @@ METHODS: Mapping[str, Row] = {
     "grzo": Row(grzo, "GRZO", "2606.02857", "2, each with twice the matrix products"),
     "mezo-gv": Row(mezo_gv, "MeZO-GV", "2601.04710", "pool + 2"),
     "mezo-greedy": Row(mezo_greedy, "MeZO-Greedy", "2601.04710", "pool + 1"),
-    "qzo": Row(qzo, "QZO", "2505.13430", "2"),
+    "qzo": Row(qzo, "QZO", "2505.13430", "2", home="scales"),
     "fzoo": Row(fzoo, "FZOO", "2506.09034", "n + 1"),
     "openai-es": Row(openai_es, "OpenAI-ES", "1703.03864", "2n"),
     "sgd": Row(sgd, "SGD (backprop)", "", "1 and a backward"),

@@ -34,7 +34,7 @@ def is_int8(module: nn.Module) -> bool:
 
 
 def prepare(model: nn.Module) -> None:
-    """Make the scales of every quantised layer perturbable: before any forward; a second call changes nothing.
+    """Make the scales of every quantised layer perturbable, before any forward; twice does no harm.
 
     Raises RuntimeError when a layer was packed by an earlier forward, ValueError when one is not quantised.
     """
@@ -117,7 +117,8 @@ def _prepare_int8(name: str, module: Any) -> None:
 
 def _keep_exact(module: nn.Module, _: Any) -> None:
     """Undo a `model.eval()` in this layer, which has nothing else that depends on the mode."""
-    module.train()
+    if not module.training:
+        module.train()
 
 
 def _leaves(model: nn.Module, floor: float) -> list[Leaf]:
@@ -157,4 +158,5 @@ def _nothing_to_tune(model: nn.Module) -> str:
     supported = "bitsandbytes NF4, FP4 and int8"
     if method is None:
         return f"the model has no quantisation scales: load it in few bits ({supported})"
-    return f"the scales of models quantised by {getattr(method, 'value', method)} are not supported: {supported} are"
+    name = getattr(method, "value", method)
+    return f"the scales of models quantised by {name} are not supported: {supported} are"

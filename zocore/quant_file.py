@@ -24,7 +24,7 @@ FORMAT = "zocore scales 1"
 
 
 def codes_fingerprint(model: nn.Module) -> str:
-    """Return the SHA-256 of every quantised layer's codes, name, quantiser and block size, without the scales.
+    """Return the SHA-256 of every quantised layer's codes, name, quantiser and block size, not its scales.
 
     Raises RuntimeError when a layer was packed, which puts its codes in another order.
     """

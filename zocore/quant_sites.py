@@ -95,6 +95,6 @@ def refuse_packed(state: Any) -> None:
     """Raise RuntimeError when bitsandbytes has packed the layer for fast inference on the CPU."""
     if getattr(state, "packing_format_for_cpu", False):
         raise RuntimeError(
-            "bitsandbytes has packed this model's scales into bfloat16 for the CPU, too coarse to probe: load "
-            "the model again and prepare it before its first forward"
+            "bitsandbytes has packed this model's scales into bfloat16 for the CPU, too coarse to probe: "
+            "load the model again and prepare it before its first forward"
         )

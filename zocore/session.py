@@ -16,17 +16,19 @@ from zocore.flipout import Flipout, matmul_weights
 from zocore.in_place import InPlace
 from zocore.lora import lora
 from zocore.losses import Carrier, Losses, Part
-from zocore.method import Stepper
+from zocore.method import Method, Stepper
 from zocore.models import LoadedModel, load
 from zocore.noise import Key, permutation
 from zocore.objective import Objective, objective_for
-from zocore.quant import quant_scales
+from zocore.per_example import PerExample
+from zocore.quant import prepare, quant_scales
 from zocore.scratch import Scratch, unreached
 from zocore.subspace import Leaf, all_weights, matching, without
 from zocore.tasks import Example, Task, load_task, read_task
 from zocore.update import Adam, Momentum, Sgd, State, Update
 
 KNOBS = ("directions", "pool", "share", "clip", "scale")
+UPDATES: dict[str, type[Update]] = {"sgd": Sgd, "momentum": Momentum, "adam": Adam}
 
 
 @dataclass
@@ -82,6 +84,14 @@ class Session:
         """Number of values that move."""
         return sum(leaf.tensor.numel() for leaf in self.leaves)
 
+    @cached_property
+    def cost_per_step(self) -> float:
+        """What one step costs, in plain forwards' worth of arithmetic."""
+        call = 1.0
+        if self.flipout is not None and isinstance(self.method, Method):
+            call = self.flipout.cost(PerExample(self.key(1), self.method.sampler.law, self.config.batch_size))
+        return self.method.forward_cost(call)
+
     def _place(self, position: int, count: int) -> int:
         epoch, place = divmod(position, count)
         if self._order[0] != epoch:
@@ -89,6 +99,14 @@ class Session:
         return self._order[1][place]
 
     _order: tuple[int, list[int]] = (-1, [])
+
+
+def data_fingerprint(task: Task) -> str:
+    """Return the SHA-256 of the task's prompt, label words and training examples, in order."""
+    digest = hashlib.sha256(repr((task.template, task.label_names, task.label_words)).encode())
+    for example in task.train:
+        digest.update(repr((sorted(example.fields.items()), example.label)).encode())
+    return digest.hexdigest()
 
 
 def read(config: RunConfig) -> Task:
@@ -120,6 +138,8 @@ def open_session(config: RunConfig, frozen: Sequence[str] | None = None) -> Sess
         labels=task.label_names, allow_pickle=config.allow_pickle, seed=config.seed,
     )
     config = replace(filled(config), kind=loaded.kind)
+    if config.quantise:
+        prepare(loaded.model)  # before any forward, also when adapters move and the scales do not
     leaves = subspace(loaded.model, config)
     objective = objective_for(loaded, task, max_tokens=config.max_tokens)
     if frozen is None:
@@ -140,25 +160,18 @@ def subspace(model: nn.Module, config: RunConfig) -> list[Leaf]:
 
 
 def _method(config: RunConfig) -> Stepper:
-    if config.method == "qzo" and config.subspace != "scales":
-        raise ValueError(f"qzo and the subspace {config.subspace!r} do not go together: qzo moves quantisation scales")
+    row = methods.METHODS[config.method]
+    if row.home == "scales" and config.subspace != "scales":
+        raise ValueError(
+            f"{config.method} and the subspace {config.subspace!r} do not go together: it moves quantisation scales"
+        )
     knobs: dict[str, Any] = {name: getattr(config, name) for name in KNOBS if getattr(config, name) is not None}
-    if "law" in methods.METHODS[config.method].knobs:
-        if config.noise or config.rank or config.keep != 1:
-            knobs["law"] = methods.law(config.noise or "gaussian", rank=config.rank, keep=config.keep)
-    elif config.noise or config.rank or config.keep != 1:
-        raise ValueError(f"{config.method} and a choice of noise do not go together: backprop draws no directions")
-    update = _update(config)
-    return methods.build(config.method, **knobs, **({"update": update} if update else {}))
-
-
-def _update(config: RunConfig) -> Update | None:
-    """None leaves the method its own rule."""
-    rules: dict[str, type[Sgd] | type[Momentum] | type[Adam]] = {"sgd": Sgd, "momentum": Momentum, "adam": Adam}
-    if config.update == "auto" and not config.decay:
-        return None
-    default = "adam" if config.method == "adamw" else "sgd"
-    return rules[default if config.update == "auto" else config.update](decay=config.decay)
+    if config.noise or config.rank or config.keep != 1:
+        knobs["law"] = methods.law(config.noise or "gaussian", rank=config.rank, keep=config.keep)
+    if config.update != "auto":
+        knobs["update"] = UPDATES[config.update]()
+    method = methods.build(config.method, **knobs)
+    return replace(method, update=replace(method.update, decay=config.decay)) if config.decay else method
 
 
 def _unread(leaves: Sequence[Leaf], objective: Objective, task: Task) -> list[str]:

@@ -1,0 +1,182 @@
+"""The command line: each command reads its options, asks the engine, and writes text."""
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from zocore.config import RunConfig
+
+RUNS = Path("runs")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, 1 when a run failed, 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except ValueError as error:
+        print(f"zocore: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("zocore: interrupted", file=sys.stderr)
+        return 130
+
+
+def train(options: argparse.Namespace) -> int:
+    """Fine-tune a model and record the run."""
+    from zocore.loop import run
+    from zocore.recorder import claim
+
+    config = _config(options)
+    folder = options.out or _next_folder(config)
+    claim(folder)
+    with _stop_on_interrupt() as stop:
+        return _follow(run(config, stop), folder)
+
+
+def resume(options: argparse.Namespace) -> int:
+    """Go on with a run that was cut off or stopped."""
+    from zocore.loop import run
+    from zocore.recorder import read_recording
+
+    recording = read_recording(options.run)
+    config = RunConfig.from_json(recording.header.config)
+    done = recording.steps[-1].step if recording.steps else 0
+    if done >= config.steps and recording.end:
+        raise ValueError(f"{options.run} is finished: all its {done} steps are done")
+    with _stop_on_interrupt() as stop:
+        return _follow(run(config, stop, recording), options.run)
+
+
+def replay(options: argparse.Namespace) -> int:
+    """Rebuild a run's weights at any step, and prove them where asked."""
+    from zocore import replaying
+
+    said = replaying.replay_run(options.run, options.step, options.verify)
+    print("\n".join(said.lines))
+    return 0 if said.proved else 1
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write the tuned model, or what changed alone."""
+    from zocore import replaying
+
+    print(replaying.export_run(options.run, options.to, options.step, options.delta))
+    return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Ask a tuned model."""
+    from zocore import replaying
+
+    for line in replaying.predict_run(options.run, options.text, options.step):
+        print(line)
+    return 0
+
+
+def _follow(events: Iterator[Any], folder: Path) -> int:
+    """Record and show a run's events; 1 when it failed."""
+    from zocore.events import RunEnded
+    from zocore.progress import Progress
+    from zocore.recorder import record
+
+    progress, failed = Progress(sys.stdout, folder), False
+    try:
+        for event in record(events, folder):
+            progress.show(event)
+            failed = failed or (isinstance(event, RunEnded) and event.status == "failed")
+    except Exception:
+        if not failed:  # not a failure of the run itself, which has already been told
+            _drop_empty(folder)
+            raise
+    return int(failed)
+
+
+def _drop_empty(folder: Path) -> None:
+    """Take back a folder in which no run ever started, so that the same command can be given again."""
+    events = folder / "events.jsonl"
+    if events.exists() and events.stat().st_size == 0:
+        for path in (events, folder / "summary.json"):
+            path.unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C once ends the run after the step; twice ends it at once, weights where the step began."""
+    asked = threading.Event()
+
+    def ask(*_: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        print("\nstopping after this step (Ctrl-C again to stop at once)", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _next_folder(config: RunConfig) -> Path:
+    name = Path(config.data).stem if config.data else config.task
+    numbers = [int(path.name[:4]) for path in RUNS.glob("[0-9][0-9][0-9][0-9]-*")]
+    return RUNS / f"{max(numbers, default=0) + 1:04d}-{config.method}-{name}"
+
+
+def _config(options: argparse.Namespace) -> RunConfig:
+    return RunConfig(**{field.name: getattr(options, field.name) for field in fields(RunConfig)})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="zocore", description="zeroth-order fine-tuning of language models")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    training = _command(commands, "train", train)
+    _settings(training)
+    training.add_argument("--out", type=Path, help=f"run folder (default: the next number under {RUNS}/)")
+    for name, function in (("resume", resume), ("replay", replay), ("export", export), ("predict", predict)):
+        command = _command(commands, name, function)
+        command.add_argument("run", type=Path, metavar="RUN", help="run folder")
+        if name != "resume":
+            command.add_argument("--step", type=int, help="the weights after this step (default: the last)")
+        if name == "replay":
+            command.add_argument("--verify", action="store_true", help="prove the rebuilt weights equal to the run's")
+        if name == "export":
+            command.add_argument("--to", type=Path, required=True, help="folder to write")
+            command.add_argument("--delta", action="store_true", help="only what changed, as one safetensors file")
+        if name == "predict":
+            command.add_argument("text", nargs="+", help="sentences to label")
+    return parser
+
+
+def _command(commands: Any, name: str, function: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    summary = (function.__doc__ or "").splitlines()[0]
+    command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
+    command.set_defaults(command=function)
+    return command
+
+
+def _settings(parser: argparse.ArgumentParser) -> None:
+    """One option per field of RunConfig."""
+    hints = get_type_hints(RunConfig)
+    for field in fields(RunConfig):
+        flag = "--" + field.name.replace("_", "-")
+        help_text = field.metadata["help"] + (f"; {field.metadata['breaks']}" if field.metadata["breaks"] else "")
+        if hints[field.name] is bool:
+            parser.add_argument(flag, action="store_true", help=help_text)
+            continue
+        kind = next(kind for kind in (*get_args(hints[field.name]), hints[field.name]) if kind is not type(None))
+        default = "" if field.default is None else f" (default: {field.default})"
+        choices = field.metadata["choices"]
+        parser.add_argument(
+            flag, type=kind, default=field.default, metavar="|".join(choices) or field.name.upper(),
+            help=(help_text + default).replace("%", "%%"),
+        )
