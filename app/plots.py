@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.view import SMOOTHING, Point, View, smooth, thinned
+from app.view import MOST_POINTS, SMOOTHING, Point, View, smooth, thinned
 from zocore.memory import GB, Bill
 from zocore.methods import METHODS
 
@@ -87,12 +87,14 @@ def loss_traces(view: View, axis: str, weight: float = SMOOTHING) -> list[Trace]
 Column = tuple[list[float], list[float | None]]
 
 
-def loss_columns(points: Sequence[Point], axis: str, weight: float = SMOOTHING, first: int = 0) -> list[Column]:
-    """x and y of the three loss traces, for the points from number `first` on, at most 800 each."""
+def loss_columns(
+    points: Sequence[Point], axis: str, weight: float = SMOOTHING, first: int = 0, most: int = MOST_POINTS
+) -> list[Column]:
+    """x and y of the three loss traces, for at most `most` of the points from number `first` on."""
     losses = [point.loss for point in points]
     finite = [math.isfinite(value) for value in losses]
     even = smooth(losses, weight)
-    kept = [first + i for i in thinned(len(points) - first, finite[first:])]
+    kept = [first + i for i in thinned(len(points) - first, finite[first:], most)]
     x = [_short(points[i].place.on(axis)) for i in kept]
     lows = [value for value in losses if math.isfinite(value)]
     floor = min(lows, default=0.0)
@@ -112,9 +114,9 @@ def gradient(view: View, axis: str = "forwards") -> Figure:
     return {"data": [trace], "layout": layout(AXIS_TITLES[axis], "z · gradient", showlegend=False)}
 
 
-def gradient_columns(points: Sequence[Point], axis: str, first: int = 0) -> Column:
-    """x and y of the projected gradient from point number `first` on, at most 800."""
-    kept = [first + i for i in thinned(len(points) - first)]
+def gradient_columns(points: Sequence[Point], axis: str, first: int = 0, most: int = MOST_POINTS) -> Column:
+    """x and y of the projected gradient for at most `most` of the points from number `first` on."""
+    kept = [first + i for i in thinned(len(points) - first, most=most)]
     return [_short(points[i].place.on(axis)) for i in kept], [_number(points[i].gradient) for i in kept]
 
 

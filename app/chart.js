@@ -1,0 +1,104 @@
+// Live charts: whole figures and new rows from the server, theme colours, a data table and a CSV file for each.
+(function () {
+  "use strict";
+  const plotly = window.Plotly; // our own reference: other parts of the page may load another version
+  const charts = new Set();
+
+  function ink(box) {
+    const style = getComputedStyle(box);
+    return { ink: style.color, grid: style.getPropertyValue("--zo-grid").trim() || "rgba(128,128,128,.2)" };
+  }
+
+  function coloured(value, look) {
+    if (value === "ink") return look.ink;
+    if (Array.isArray(value)) return value.map((part) => coloured(part, look));
+    if (value && typeof value === "object") {
+      return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, coloured(part, look)]));
+    }
+    return value;
+  }
+
+  function themed(figure, box) {
+    const look = ink(box);
+    const layout = coloured(figure.layout, look);
+    layout.font = { ...layout.font, color: look.ink };
+    layout.hoverlabel = { font: { size: 12 } };
+    layout.autosize = true;
+    for (const name of Object.keys(layout).filter((key) => /^[xy]axis/.test(key))) {
+      layout[name] = { gridcolor: look.grid, linecolor: look.grid, ...layout[name] };
+    }
+    return { data: coloured(figure.data, look), layout };
+  }
+
+  function quoted(cell) {
+    const text = cell === null || cell === undefined ? "" : String(cell);
+    return /[",\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
+  }
+
+  function table(box) {
+    const lines = [];
+    for (const trace of box.data || []) {
+      const xs = trace.x || [], ys = trace.y || [];
+      for (let i = 0; i < xs.length; i++) lines.push([trace.name || "", xs[i], ys[i]]);
+    }
+    return lines;
+  }
+
+  function dataPart(box, title) {
+    const details = document.createElement("details");
+    details.className = "zo-data";
+    details.innerHTML = "<summary>Data</summary><button type='button'>Download CSV</button><div class='zo-table' tabindex='0'></div>";
+    details.querySelector("summary").setAttribute("aria-label", "Data of the chart: " + title);
+    details.addEventListener("toggle", () => {
+      const shown = table(box).slice(-200);
+      const rows = shown.map((row) => "<tr>" + row.map((c) => "<td></td>").join("") + "</tr>").join("");
+      const place = details.querySelector(".zo-table");
+      place.setAttribute("aria-label", "Last rows of " + title);
+      place.innerHTML = "<table><thead><tr><th>series</th><th>x</th><th>y</th></tr></thead><tbody>" + rows + "</tbody></table>";
+      place.querySelectorAll("td").forEach((cell, i) => { cell.textContent = shown[Math.floor(i / 3)][i % 3] ?? ""; });
+    });
+    details.querySelector("button").addEventListener("click", () => {
+      const text = "series,x,y\n" + table(box).map((row) => row.map(quoted).join(",")).join("\n") + "\n";
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+      link.download = title.toLowerCase().replace(/[^a-z0-9]+/g, "-") + ".csv";
+      link.click();
+      URL.revokeObjectURL(link.href);
+    });
+    return details;
+  }
+
+  window.zoChart = function (element, props, watch, title) {
+    const box = element.querySelector(".zo-plot");
+    if (!box || !plotly) return;
+    const options = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], displayModeBar: "hover" };
+    const chart = { box, figure: null };
+    charts.add(chart);
+
+    chart.draw = function () {
+      if (!chart.figure) return;
+      const shown = themed(chart.figure, box);
+      plotly.react(box, shown.data, shown.layout, options);
+    };
+
+    function take() {
+      const message = props.value;
+      if (!message) return;
+      if (message.figure) {
+        chart.figure = message.figure;
+        chart.draw();
+      } else if (message.rows && message.rows.length && box.data) {
+        plotly.extendTraces(box, { x: message.rows.map((r) => r[1]), y: message.rows.map((r) => r[2]) }, message.rows.map((r) => r[0]));
+        chart.figure.data = box.data.map((trace, i) => ({ ...chart.figure.data[i], x: trace.x, y: trace.y }));
+      }
+    }
+
+    take();
+    watch("value", take);
+    element.appendChild(dataPart(box, title));
+    new ResizeObserver(() => { if (box.data && box.offsetParent) plotly.Plots.resize(box); }).observe(box);
+  };
+
+  new MutationObserver(() => charts.forEach((chart) => (chart.box.isConnected ? chart.draw() : charts.delete(chart))))
+    .observe(document.body || document.documentElement, { attributes: true, attributeFilter: ["class"] });
+})();

@@ -1,0 +1,55 @@
+"""The one live chart: a Plotly plot that takes whole figures or new rows, and keeps zoom and hidden traces.
+
+Plotly comes from the installed package and is served by this server: the page asks nothing of the network.
+"""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import plotly
+
+from app.plots import Column, Figure
+
+HERE = Path(__file__).parent
+PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+SCRIPT = HERE / "chart.js"
+_numbers = itertools.count(1)  # each message differs from the last, or the page would not see it
+
+WHEN_READY = "(function go() { window.zoChart ? zoChart(element, props, watch, %s) : setTimeout(go, 20); })()"
+
+Message = dict[str, Any]
+
+
+def serve() -> None:
+    """Let the server hand out the two scripts, and nothing else of their folders."""
+    gr.set_static_paths([PLOTLY, SCRIPT])
+
+
+def head() -> str:
+    """Return the script tags of the page; relative, so that they work below any path."""
+    return "".join(f'<script defer src="gradio_api/file={path}"></script>' for path in (PLOTLY, SCRIPT))
+
+
+def chart(name: str, title: str, height: int = 260, figure: Figure | None = None) -> gr.HTML:
+    """Return a chart with its title, showing a figure from the first paint on."""
+    return gr.HTML(
+        value=whole(figure) if figure else None,
+        html_template=f'<div class="zo-plot" style="height:{height}px" role="img" aria-label="{title}"></div>',
+        js_on_load=WHEN_READY % repr(title),
+        elem_id=f"zo-{name}", elem_classes="zo-panel zo-chart", apply_default_css=False,
+    )
+
+
+def whole(figure: Figure) -> Message:
+    """A message that draws a figure anew."""
+    return {"n": next(_numbers), "figure": figure}
+
+
+def rows(columns: Sequence[Column], traces: Sequence[int] | None = None) -> Message:
+    """A message that adds rows to traces: x and y for each."""
+    numbers = list(traces if traces is not None else range(len(columns)))
+    kept = [(number, column) for number, column in zip(numbers, columns, strict=True) if column[0]]
+    return {"n": next(_numbers), "rows": [[number, *column] for number, column in kept]}

@@ -1,0 +1,249 @@
+"""The Play tab: the form on the left, the run on the right, and what joins them."""
+
+import contextlib
+import secrets
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app import controls, cost, data_form, forms, live, plots, words
+from app.chart import chart
+from app.jobs import Job
+from app.live import Drawn, Look
+from app.store import JobStore
+from app.view import View
+from zocore.config import RunConfig
+from zocore.errors import InputError
+from zocore.recorder import read_recording
+
+RECORDED = Path(__file__).parent / "recorded" / "toy"
+TICK = 0.8  # seconds
+
+
+@lru_cache(maxsize=1)
+def recorded() -> View:
+    """Return the run that the page opens with."""
+    return View.of(read_recording(RECORDED).events)
+
+
+@dataclass
+class Panel:
+    """The components on the right."""
+
+    axis: gr.Radio
+    weight: gr.Slider
+    log: gr.Checkbox
+    status: gr.HTML
+    told: gr.HTML
+    charts: list[gr.HTML]  # loss, gradient, accuracy, estimator, memory
+    probes: gr.HTML
+    warnings: gr.HTML
+
+    @property
+    def outputs(self) -> list[gr.components.Component]:
+        """What a tick fills, in the order of `live.Tick`."""
+        return [self.status, self.told, *self.charts, self.probes, self.warnings]
+
+    @property
+    def look(self) -> list[gr.components.Component]:
+        """How the charts are to be drawn."""
+        return [self.axis, self.weight, self.log]
+
+
+@dataclass
+class Play:
+    """The tab's components that other tabs drive too."""
+
+    form: controls.Controls
+    panel: Panel
+    start: gr.Button
+    stop: gr.Button
+    resume: gr.Button
+    card: gr.HTML
+    problem: gr.HTML
+    job: gr.State  # id of the job shown
+    drawn: gr.State
+    timer: gr.Timer
+
+
+def layout(config: RunConfig) -> Play:
+    """Lay the tab out."""
+    with gr.Row(elem_classes="zo-main", equal_height=False):
+        with gr.Column(scale=4, min_width=300, elem_classes="zo-side"):
+            form = controls.build(config)
+            card = gr.HTML("", elem_id="zo-card", elem_classes="zo-card")
+            problem = gr.HTML("", elem_id="zo-problem")
+            with gr.Row(elem_classes="zo-buttons"):
+                start = gr.Button("Start", variant="primary", elem_id="zo-start", min_width=120)
+                stop = gr.Button("Stop", variant="stop", elem_id="zo-stop", visible=False, min_width=120)
+                resume = gr.Button("Resume", elem_id="zo-resume", visible=False, min_width=120)
+        with gr.Column(scale=9, min_width=320, elem_classes="zo-stage"):
+            panel = _panel()
+    return Play(form, panel, start, stop, resume, card, problem, gr.State(""), gr.State(Drawn()), gr.Timer(TICK, active=False))
+
+
+def _panel() -> Panel:
+    view = recorded()
+    said, _ = live.tick(None, view, 0, Drawn(), Look())
+    status = gr.HTML(said.status, elem_id="zo-status", elem_classes="zo-status")
+    told = gr.HTML("", elem_id="zo-told", elem_classes="zo-unseen")
+    warnings = gr.HTML("", elem_id="zo-warnings")
+    with gr.Group(elem_classes="zo-panel"):
+        with gr.Row(elem_classes="zo-bar-row"):
+            gr.HTML(_title("Loss", words.ABOUT_LOSS), elem_classes="zo-grow")
+            axis = gr.Radio(words.AXES, value="forwards", label="Over", elem_id="zo-axis", elem_classes="zo-inline", min_width=220)
+            weight = gr.Slider(0, 0.99, value=0.9, step=0.01, label="Smoothing", elem_id="zo-smooth", min_width=150)
+            log = gr.Checkbox(False, label="log scale", elem_id="zo-log", min_width=90, container=False)
+        loss = chart("loss", "Training loss", 300, plots.loss([view]))
+    with gr.Row(equal_height=True):
+        with gr.Group(elem_classes="zo-panel"):
+            gr.HTML(_title("Held-out accuracy", words.ABOUT_ACCURACY))
+            accuracy = chart("accuracy", "Held-out accuracy", 220, plots.accuracy([view]))
+        with gr.Group(elem_classes="zo-panel"):
+            gr.HTML(_title("Projected gradient", words.ABOUT_GRADIENT))
+            gradient = chart("gradient", "Projected gradient", 220, plots.gradient(view))
+    with gr.Row(equal_height=True):
+        with gr.Group(elem_classes="zo-panel"):
+            gr.HTML(_title("Estimate: variance and cosine", words.ABOUT_ESTIMATOR))
+            estimator = chart("estimator", "Variance and cosine of the estimate", 220, plots.estimator(view))
+        with gr.Group(elem_classes="zo-panel"):
+            gr.HTML(_title("Memory", words.ABOUT_MEMORY))
+            memory = chart("memory", "Memory of a training step", 220, said.memory["figure"])
+    with gr.Group(elem_classes="zo-panel"):
+        gr.HTML(_title("What the model says", words.ABOUT_PROBES))
+        probes = gr.HTML(said.probes, elem_id="zo-probes")
+    return Panel(axis, weight, log, status, told, [loss, gradient, accuracy, estimator, memory], probes, warnings)
+
+
+def _title(text: str, about: str) -> str:
+    return f"<h2>{text}</h2><p class='zo-quiet'>{about}</p>"
+
+
+def connect(play: Play, store: JobStore, speeds: cost.Speeds, visitor: gr.BrowserState) -> None:
+    """Join the components to the store."""
+    _connect_form(play, store, speeds)
+    _connect_data(play, store, visitor)
+    handlers = Handlers(store, speeds)
+    shown = [*play.panel.outputs, play.drawn, play.timer, play.start, play.stop, play.resume]
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+    started = play.start.click(
+        handlers.start, [visitor, *play.form.inputs], [play.problem, play.job, visitor, play.drawn], **quiet, trigger_mode="once"
+    )
+    tick_in = [play.job, play.drawn, *play.panel.look]
+    started.then(handlers.tick, tick_in, shown, **quiet)
+    play.timer.tick(handlers.tick, tick_in, shown, **quiet, trigger_mode="once")
+    stopped = play.stop.click(handlers.stop, [visitor, play.job], [play.problem], **quiet)
+    stopped.then(handlers.tick, tick_in, shown, **quiet)
+    resumed = play.resume.click(handlers.resume, [visitor, play.job], [play.problem, play.drawn], **quiet)
+    resumed.then(handlers.tick, tick_in, shown, **quiet)
+    for part in play.panel.look:
+        part.change(handlers.tick, tick_in, shown, **quiet)
+
+
+@dataclass
+class Handlers:
+    """What the buttons and the clock do; the store decides, these only translate."""
+
+    store: JobStore
+    speeds: cost.Speeds
+
+    def start(self, visitor: str, *values: Any) -> tuple[Any, ...]:
+        """Start a run of the form's settings, or say why not."""
+        visitor = visitor or secrets.token_urlsafe(16)
+        try:
+            job = self.store.start(visitor, [controls.collect(values, self.store.limits)])
+        except ValueError as error:
+            return data_form.error(str(error)), gr.skip(), visitor, gr.skip()
+        return "", job.id, visitor, Drawn()
+
+    def stop(self, visitor: str, job: str) -> str:
+        """Stop the run shown, after its step."""
+        try:
+            self.store.stop(job, visitor)
+        except InputError as error:
+            return data_form.error(str(error))
+        return ""
+
+    def resume(self, visitor: str, job: str) -> tuple[Any, Any]:
+        """Let the run shown go on where it was cut off."""
+        try:
+            self.store.resume(job, visitor)
+        except InputError as error:
+            return data_form.error(str(error)), gr.skip()
+        return "", Drawn()
+
+    def tick(self, job_id: str, drawn: Drawn, axis: str, weight: float, log: bool) -> list[Any]:
+        """Send what changed since the last tick; the clock runs only while there is something to wait for."""
+        job = self._job(job_id)
+        look = Look(axis, weight, log)
+        position = self.store.position(job) if job else 0
+        if job and job.version == drawn.version and look == drawn.look and job.phase != "queued":
+            return [gr.skip()] * 14
+        view = job.lane.view if job else recorded()
+        said, now = live.tick(job, view, position, drawn, look)
+        turned = drawn.phase != now.phase or drawn.version < 0
+        return [*said.values(), now, *(_buttons(job, self.speeds) if turned else [gr.skip()] * 4)]
+
+    def _job(self, job_id: str) -> Job | None:
+        with contextlib.suppress(InputError):
+            return self.store.get(job_id) if job_id else None
+        return None
+
+
+def _buttons(job: Job | None, speeds: cost.Speeds) -> list[Any]:
+    """The clock and the three buttons, as they are in the job's phase."""
+    live_ = job is not None and not job.over
+    again = job is not None and job.phase in ("interrupted", "stopped") and bool(job.lane.view.steps)
+    if job is not None and job.over and job.lane.view.steps >= 5:
+        speeds.learn(job.lane.config, job.lane.view.place.seconds / job.lane.view.steps)
+    return [gr.update(active=live_), gr.update(visible=not live_), gr.update(visible=live_), gr.update(visible=again)]
+
+
+def _connect_form(play: Play, store: JobStore, speeds: cost.Speeds) -> None:
+    form, quiet = play.form, {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+    parts = list(form.parts.values())
+    shown = [*parts, form.about, form.origin]
+    form.preset.input(lambda name: controls.filled(forms.PRESETS[name]), form.preset, shown, **quiet)
+    for name in ("model", "method", "subspace"):
+        form.parts[name].input(controls.rechosen, parts, shown, **quiet)
+
+    def priced(*values: Any) -> tuple[str, Any]:
+        card, blocker = controls.price(values, speeds, store.limits)
+        return card, gr.update(value=blocker or "Start", interactive=not blocker)
+
+    gr.on([part.change for part in form.inputs if hasattr(part, "change")], priced, form.inputs, [play.card, play.start], **quiet, trigger_mode="always_last")
+
+
+def _connect_data(play: Play, store: JobStore, visitor: gr.BrowserState) -> None:
+    data, most = play.form.data, store.limits.upload_bytes
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+
+    def chosen(source: str) -> tuple[Any, Any]:
+        return gr.update(visible=source != data_form.OWN), gr.update(visible=source == data_form.OWN)
+
+    def uploaded(file: str | None, visitor_: str) -> tuple[Any, ...]:
+        if not file:
+            return "", "", gr.update(choices=[], value=[]), gr.update(choices=[], value=None)
+        try:
+            folder = store.root / "uploads" / secrets.token_urlsafe(12)
+            path = data_form.keep_upload(file, folder, most)
+            table, texts, label = data_form.understood(path, most)
+        except InputError as error:
+            return data_form.error(str(error)), "", gr.update(choices=[], value=[]), gr.update(choices=[], value=None)
+        columns = list(table.columns)
+        return data_form.first_rows(table), str(path), gr.update(choices=columns, value=list(texts)), gr.update(choices=columns, value=label)
+
+    def previewed(*values: Any) -> str:
+        try:
+            settings = data_form.data_settings(*values)
+            return data_form.prompt_of(settings, most) if settings else ""
+        except InputError as error:
+            return data_form.error(str(error)) if values[1] else ""
+
+    data.source.input(chosen, data.source, [data.task, data.own], **quiet)
+    sent = data.file.change(uploaded, [data.file, visitor], [data.rows, data.path, data.texts, data.label], **quiet)
+    sent.then(previewed, data.inputs, data.prompt, **quiet)
+    gr.on([part.input for part in (data.texts, data.label, data.template, data.words)], previewed, data.inputs, data.prompt, **quiet, trigger_mode="always_last")

@@ -1,0 +1,105 @@
+"""All text the page shows, apart from what the engine says itself."""
+
+from collections.abc import Mapping
+
+from app.jobs import Job
+from app.view import View
+
+NAME = "ZO Lab"
+TAGLINE = "Fine-tune a language model from forward passes alone, and watch how it works."
+
+PRESETS: Mapping[str, str] = {
+    "toy": "Toy · one minute",
+    "cpu": "CPU fine-tune",
+    "gpu": "GPU fine-tune",
+}
+PRESET_NOTES: Mapping[str, str] = {
+    "toy": "The bundled model learns a small task while you watch. No download, no account.",
+    "cpu": "A 23 M parameter sentence encoder, downloaded once (90 MB). Some minutes on a laptop.",
+    "gpu": "A 0.5 B parameter language model in 16 bits, downloaded once (1 GB). Needs a GPU.",
+}
+BREAKS: Mapping[str, str] = {
+    "lr": "Too high: the loss jumps and then sticks. Too low: nothing happens.",
+    "eps": "Too large: curvature bends the difference. Too small: rounding drowns it.",
+    "steps": "Zeroth-order steps are cheap and noisy: hundreds, where backprop takes tens.",
+    "seed": "Decides the noise and the order of the data. The same seed gives the same run.",
+}
+SUBSPACES = [
+    ("Preset of the method", "auto"), ("All weights", "all"), ("LoRA adapters", "lora"),
+    ("Sparse: the smallest quarter of each tensor", "sparse"), ("Low rank: directions of rank 4", "low-rank"),
+    ("Quantisation scales (loads in 4 bits)", "scales"),
+]
+AXES = [("forward passes", "forwards"), ("steps", "steps"), ("seconds", "seconds")]
+
+ABOUT_LOSS = (
+    "Faint: the loss each step measured. Bold: its debiased running mean. Two forward passes make one MeZO step; "
+    "no backward pass is ever run."
+)
+ABOUT_GRADIENT = "One number per step: how steep the loss is along the random direction z. It is all a step learns."
+ABOUT_ACCURACY = "Examples the run never trains on. Circles: dev while training. Dots: test, before and after."
+ABOUT_ESTIMATOR = (
+    "Variance of the whole estimate over fresh directions at fixed weights, and its cosine to the true gradient "
+    "where backprop fits in memory. Measured apart, its forwards are not counted."
+)
+ABOUT_MEMORY = "Predicted peak of one step for this method and for the usual ones, from the model's sizes alone."
+ABOUT_PROBES = "Five test sentences: what the model said before, and what it says now."
+RECORDED = "recorded · a run of the toy preset that came with the project. Press Start for your own."
+NO_PROBES = "The five sentences appear with the first evaluation."
+
+
+def status(job: Job | None, position: int) -> str:
+    """Return where a job stands, in words."""
+    if job is None:
+        return RECORDED
+    if job.phase == "queued":
+        return f"queued, {ordinal(position + 1)} in line" if position else "queued, next"
+    if job.phase == "loading":
+        return "stopping before the first step" if job.stop.is_set() else "loading model and data, first evaluation"
+    if job.phase == "running":
+        return " · ".join(_running(lane.view, job) for lane in job.lanes[:1]) + _others(job)
+    return _over(job)
+
+
+def _running(view: View, job: Job) -> str:
+    if job.stop.is_set():
+        return f"stops after this step ({view.steps}/{view.planned})"
+    word = "warm-up" if view.steps < 3 else "training"
+    left = (view.planned - view.steps) / max(view.speed, 1e-9)
+    return f"{word} {view.steps}/{view.planned} at {view.speed:.3g} steps/s · {clock(left)} left"
+
+
+def _others(job: Job) -> str:
+    return f" · {len(job.lanes)} lanes" if len(job.lanes) > 1 else ""
+
+
+def _over(job: Job) -> str:
+    view = job.lane.view
+    if job.phase == "finished":
+        return f"finished · {view.steps} steps, {view.place.forwards} forward passes, {clock(view.place.seconds)}"
+    if job.phase == "stopped":
+        where = f" at step {view.steps}" if view.steps else " before the first step"
+        return f"stopped by {job.stopped_by or 'you'}{where}"
+    if job.phase == "interrupted":
+        return f"interrupted at step {view.steps}: {job.reason}. Resume goes on from there."
+    return f"failed: {job.reason}"
+
+
+def clock(seconds: float) -> str:
+    """Return a duration in words."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def ordinal(number: int) -> str:
+    """Return 1st, 2nd, 3rd, 4th, ..."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 not in (11, 12, 13) else 0, "th")
+    return f"{number}{ending}"
+
+
+def size(count: float) -> str:
+    """Return bytes in words."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count / 1e3:.3g} kB"
