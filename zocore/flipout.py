@@ -73,7 +73,7 @@ class Flipout:
 
     def __post_init__(self) -> None:
         self._responders = [
-            (leaf, site.module, responder(site, leaf, self)) for leaf in self.leaves for site in leaf.sites
+            (leaf, site.module, responder(site, leaf, self)) for leaf in self.leaves for site in _readers(leaf)
         ]
 
     @contextmanager
@@ -119,10 +119,10 @@ class Flipout:
         return 1.0 + extra / max(self.matmul_weights, 1)
 
     def record(self, leaf: Leaf, layout: Layout, ids: Tensor) -> None:
-        """Remember which rows of a table each example looked up."""
+        """Remember which rows of a table each example looked up, in all calls of the module."""
         rows = self.touched.setdefault(leaf.id, {})
         for example, seen in zip(layout.examples.unique().tolist(), layout.distinct(ids), strict=True):
-            rows[example] = seen
+            rows[example] = torch.unique(torch.cat([seen, rows.get(example, seen)]))
 
     def _by_module(self) -> list[tuple[nn.Module, list[tuple[Leaf, Responder]]]]:
         groups: dict[int, tuple[nn.Module, list[tuple[Leaf, Responder]]]] = {}
@@ -141,6 +141,12 @@ def matmul_weights(model: nn.Module) -> int:
         for module in model.modules()
         if isinstance(module, nn.Linear | Conv1D)
     )
+
+
+def _readers(leaf: Leaf) -> list[Site]:
+    """The sites that read the leaf: a module that only hands its parameter to a child (BERT's decoder bias) does not."""
+    modules = {site.module for site in leaf.sites}
+    return [site for site in leaf.sites if not modules & set(list(site.module.modules())[1:])]
 
 
 def _is_table(module: nn.Module) -> bool:
