@@ -46,13 +46,13 @@ def test_weights_shown_by_scratch_are_one_rounding_of_the_exact_ones() -> None:
     """In 16 bits a probe is theta + eps z computed in float32 and rounded once."""
     for dtype in (torch.bfloat16, torch.float16):
         toy = least_squares(dtype=dtype, width=40, height=9, count=2)
-        leaf, direction, shown = toy.leaves[0], Direction(Key(0, 0), Gaussian()), []
-        with patch.object(ParameterSite, "show", lambda site, tensor: shown.append(tensor.clone())):
-            with Scratch(toy.leaves).along(direction) as move_to:
-                move_to(1e-3)
-                toy.model(torch.tensor([0]))
+        leaf, direction = toy.leaves[0], Direction(Key(0, 0), Gaussian())
+        with patch.object(ParameterSite, "show") as show, Scratch(toy.leaves).along(direction) as move_to:
+            move_to(1e-3)
+            toy.model(torch.tensor([0]))
+            (shown,) = (call.args[0].clone() for call in show.call_args_list)
         expected = (leaf.tensor.float() + direction.tensor(leaf) * torch.tensor(1e-3)).to(dtype)
-        assert torch.equal(shown[0], expected)
+        assert torch.equal(shown, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

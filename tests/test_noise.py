@@ -1,7 +1,7 @@
 """Noise: known answers, addresses instead of positions, two implementations bit for bit, and statistics."""
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ def test_any_tile_in_any_order_equals_the_whole() -> None:
         count = noise.TILE_BLOCKS * per_block + 1003 if per_block == 4 else 70001
         whole = draw(where, 0, count)
         cuts = [0, 1, 5, 131, 4097, count // 2 + 3, count]
-        pieces = [draw(where, a, b - a) for a, b in reversed(list(zip(cuts, cuts[1:], strict=False)))]
+        pieces = [draw(where, a, b - a) for a, b in reversed(list(pairwise(cuts)))]
         assert torch.equal(torch.cat(pieces[::-1]), whole)
     words = noise.uniform_words(where, 0, 100)
     assert torch.equal(noise.uniform_words(where, 37, 20), words[37:57])

@@ -9,8 +9,17 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
-from transformers import BertConfig, GPT2Config, LlamaConfig, OPTConfig, Qwen2Config, RobertaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    GPT2Config,
+    LlamaConfig,
+    OPTConfig,
+    Qwen2Config,
+    RobertaConfig,
+)
 
 from zocore.flipout import Flipout
 from zocore.in_place import InPlace
@@ -266,7 +275,9 @@ def language_model(name: str, count: int = 5, tokens: int = 7, dtype: torch.dtyp
     ids, mask, target = _ragged(count, tokens, VOCABULARY, left)
 
     def losses(rows: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        extra = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)} if name == "gpt2" else {}
+        # OPT and the masked kinds count positions themselves; for rotary ones a shift changes float32 tables
+        counted = left and name != "opt"
+        extra = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)} if counted else {}
         logits = model(input_ids=ids, attention_mask=mask, **extra).logits
         if logits.ndim == 3:
             logits = logits[:, -1] if left else logits[:, 0]
