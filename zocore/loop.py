@@ -132,6 +132,7 @@ class _Course:
         yield from self.watch.add(event)
         if config.eval_every and number % config.eval_every == 0 and number < config.steps:
             yield self._evaluate(number, "dev")
+            yield self._sample(number)
 
     def _step(self, number: int) -> StepDone:
         session, started = self.session, time.perf_counter()
@@ -175,12 +176,16 @@ class _Course:
     def _look(self, step: int) -> Iterator[Event]:
         """Accuracy and a few answers on held-out examples, before the first step and after the last."""
         yield self._evaluate(step, "test")
+        yield self._sample(step)
+
+    def _sample(self, step: int) -> SampleShown:
+        """The model's answers on the first few test examples."""
         shown = self.session.task.test[:SAMPLES]
         with self.meter.apart(), torch.no_grad():
             scores = self.session.objective.scores(self.session.objective.batch(list(shown)))
         names = self.session.task.label_names
         texts = ["\n".join(example.fields.values()) for example in shown]
-        yield SampleShown(step, texts, [names[example.label] for example in shown], scores.exp().tolist())
+        return SampleShown(step, texts, [names[example.label] for example in shown], scores.exp().tolist())
 
     def _evaluate(self, step: int, split: str) -> EvalDone:
         started, config = time.perf_counter(), self.session.config

@@ -99,8 +99,8 @@ class Progress:
                 f"{after.loss:.4f}, {event.forward_passes} forward passes, {event.seconds:.1f} s of training, "
                 f"{event.steps_per_second:.1f} steps/s"
             )
-        if len(self._samples) == 2:
-            self._answers(*self._samples)
+        if len(self._samples) >= 2:
+            self._answers(self._samples[0], self._samples[-1])
         self._line(f"run folder: {self.folder}")
 
     def _answers(self, before: SampleShown, after: SampleShown) -> None:
