@@ -88,7 +88,8 @@
         chart.figure = message.figure;
         chart.draw();
       } else if (message.rows && message.rows.length && box.data) {
-        plotly.extendTraces(box, { x: message.rows.map((r) => r[1]), y: message.rows.map((r) => r[2]) }, message.rows.map((r) => r[0]));
+        const parts = message.rows.flatMap(([traces, x, ys]) => traces.map((trace, i) => ({ trace, x, y: ys[i] })));
+        plotly.extendTraces(box, { x: parts.map((p) => p.x), y: parts.map((p) => p.y) }, parts.map((p) => p.trace));
         chart.figure.data = box.data.map((trace, i) => ({ ...chart.figure.data[i], x: trace.x, y: trace.y }));
       }
     }

@@ -39,7 +39,7 @@ def chart(name: str, title: str, height: int = 260, figure: Figure | None = None
         value=whole(figure) if figure else None,
         html_template=f'<div class="zo-plot" style="height:{height}px" role="img" aria-label="{title}"></div>',
         js_on_load=WHEN_READY % repr(title),
-        elem_id=f"zo-{name}", elem_classes="zo-panel zo-chart", apply_default_css=False,
+        elem_id=f"zo-{name}", elem_classes="zo-chart", apply_default_css=False,
     )
 
 
@@ -48,8 +48,13 @@ def whole(figure: Figure) -> Message:
     return {"n": next(_numbers), "figure": figure}
 
 
-def rows(columns: Sequence[Column], traces: Sequence[int] | None = None) -> Message:
-    """A message that adds rows to traces: x and y for each."""
-    numbers = list(traces if traces is not None else range(len(columns)))
-    kept = [(number, column) for number, column in zip(numbers, columns, strict=True) if column[0]]
-    return {"n": next(_numbers), "rows": [[number, *column] for number, column in kept]}
+def rows(columns: Sequence[Column]) -> Message:
+    """A message that adds rows to traces, one column a trace; x is sent once where traces share it."""
+    shared: list[list[Any]] = []
+    for number, (x, y) in enumerate(columns):
+        if x and shared and shared[-1][1] == x:
+            shared[-1][0].append(number)
+            shared[-1][2].append(y)
+        elif x:
+            shared.append([[number], x, [y]])
+    return {"n": next(_numbers), "rows": shared}

@@ -49,11 +49,10 @@ def guard(config: RunConfig, limits: Limits) -> None:
         forms.check_hub_id(config.model)
 
 
-def build(config: RunConfig) -> Controls:
+def build(config: RunConfig, preset: gr.Radio) -> Controls:
     """Lay the controls out, filled from a configuration."""
     values = forms.to_form(config)
     parts: dict[str, gr.components.Component] = {}
-    preset = gr.Radio([(title, name) for name, title in words.PRESETS.items()], value="toy", label="Preset", elem_id="zo-preset")
     parts["model"] = gr.Dropdown(
         catalogue.choices(), value=values["model"], label="Model", allow_custom_value=True, elem_id="zo-model",
         info="On offer with the memory a MeZO step takes; or write any hub id or folder.",

@@ -27,7 +27,7 @@ class DataForm:
 
     source: gr.Radio
     task: gr.Dropdown
-    own: gr.Group
+    own: gr.Column
     file: gr.File
     path: gr.State  # where the upload was put
     texts: gr.Dropdown
@@ -48,7 +48,7 @@ class DataForm:
         source = gr.Radio(["Bundled task", OWN], value="Bundled task", label="What to learn", elem_id="zo-source")
         offered = [(load_task(name).title, name) for name in tasks]
         task = gr.Dropdown(offered, value=chosen, label="Task", elem_id="zo-task")
-        with gr.Group(visible=False, elem_classes="zo-own") as own:
+        with gr.Column(visible=False, elem_classes="zo-own") as own:
             file = gr.File(
                 label="CSV, TSV or JSON Lines, one example a row", type="filepath", height=110, elem_id="zo-file",
                 file_count="single",

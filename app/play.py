@@ -73,13 +73,14 @@ def layout(config: RunConfig) -> Play:
     """Lay the tab out."""
     with gr.Row(elem_classes="zo-main", equal_height=False):
         with gr.Column(scale=4, min_width=300, elem_classes="zo-side"):
-            form = controls.build(config)
+            preset = gr.Radio([(title, name) for name, title in words.PRESETS.items()], value="toy", label="Preset", elem_id="zo-preset")
             card = gr.HTML("", elem_id="zo-card", elem_classes="zo-card")
-            problem = gr.HTML("", elem_id="zo-problem")
             with gr.Row(elem_classes="zo-buttons"):
-                start = gr.Button("Start", variant="primary", elem_id="zo-start", min_width=120)
-                stop = gr.Button("Stop", variant="stop", elem_id="zo-stop", visible=False, min_width=120)
-                resume = gr.Button("Resume", elem_id="zo-resume", visible=False, min_width=120)
+                start = gr.Button("Start", variant="primary", elem_id="zo-start", min_width=100)
+                stop = gr.Button("Stop", variant="stop", elem_id="zo-stop", visible=False, min_width=100)
+                resume = gr.Button("Resume", elem_id="zo-resume", visible=False, min_width=100)
+            problem = gr.HTML("", elem_id="zo-problem")
+            form = controls.build(config, preset)
         with gr.Column(scale=9, min_width=320, elem_classes="zo-stage"):
             panel = _panel()
     return Play(form, panel, start, stop, resume, card, problem, gr.State(""), gr.State(Drawn()), gr.Timer(TICK, active=False))
@@ -91,28 +92,28 @@ def _panel() -> Panel:
     status = gr.HTML(said.status, elem_id="zo-status", elem_classes="zo-status")
     told = gr.HTML("", elem_id="zo-told", elem_classes="zo-unseen")
     warnings = gr.HTML("", elem_id="zo-warnings")
-    with gr.Group(elem_classes="zo-panel"):
+    with gr.Column(elem_classes="zo-panel", min_width=280):
+        gr.HTML(_title("Loss", words.ABOUT_LOSS))
         with gr.Row(elem_classes="zo-bar-row"):
-            gr.HTML(_title("Loss", words.ABOUT_LOSS), elem_classes="zo-grow")
-            axis = gr.Radio(words.AXES, value="forwards", label="Over", elem_id="zo-axis", elem_classes="zo-inline", min_width=220)
-            weight = gr.Slider(0, 0.99, value=0.9, step=0.01, label="Smoothing", elem_id="zo-smooth", min_width=150)
-            log = gr.Checkbox(False, label="log scale", elem_id="zo-log", min_width=90, container=False)
+            axis = gr.Radio(words.AXES, value="forwards", label="Over", elem_id="zo-axis", min_width=220)
+            weight = gr.Slider(0, 0.99, value=0.9, step=0.01, label="Smoothing", elem_id="zo-smooth", min_width=150, buttons=[])
+            log = gr.Checkbox(False, label="log scale", elem_id="zo-log", min_width=90)
         loss = chart("loss", "Training loss", 300, plots.loss([view]))
     with gr.Row(equal_height=True):
-        with gr.Group(elem_classes="zo-panel"):
+        with gr.Column(elem_classes="zo-panel", min_width=280):
             gr.HTML(_title("Held-out accuracy", words.ABOUT_ACCURACY))
             accuracy = chart("accuracy", "Held-out accuracy", 220, plots.accuracy([view]))
-        with gr.Group(elem_classes="zo-panel"):
+        with gr.Column(elem_classes="zo-panel", min_width=280):
             gr.HTML(_title("Projected gradient", words.ABOUT_GRADIENT))
             gradient = chart("gradient", "Projected gradient", 220, plots.gradient(view))
     with gr.Row(equal_height=True):
-        with gr.Group(elem_classes="zo-panel"):
+        with gr.Column(elem_classes="zo-panel", min_width=280):
             gr.HTML(_title("Estimate: variance and cosine", words.ABOUT_ESTIMATOR))
             estimator = chart("estimator", "Variance and cosine of the estimate", 220, plots.estimator(view))
-        with gr.Group(elem_classes="zo-panel"):
+        with gr.Column(elem_classes="zo-panel", min_width=280):
             gr.HTML(_title("Memory", words.ABOUT_MEMORY))
             memory = chart("memory", "Memory of a training step", 220, said.memory["figure"])
-    with gr.Group(elem_classes="zo-panel"):
+    with gr.Column(elem_classes="zo-panel", min_width=280):
         gr.HTML(_title("What the model says", words.ABOUT_PROBES))
         probes = gr.HTML(said.probes, elem_id="zo-probes")
     return Panel(axis, weight, log, status, told, [loss, gradient, accuracy, estimator, memory], probes, warnings)

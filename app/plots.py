@@ -61,7 +61,7 @@ def layout(x: str = "", y: str = "", **more: Any) -> dict[str, Any]:
 
 
 def _axis(text: str) -> dict[str, Any]:
-    return {"title": {"text": text, "standoff": 8}, "zeroline": False, "automargin": True, "nticks": 7}
+    return {"title": {"text": text, "standoff": 8, "font": {"size": 12}}, "zeroline": False, "automargin": True, "nticks": 7}
 
 
 def loss(views: Sequence[View], axis: str = "forwards", weight: float = SMOOTHING, log: bool = False) -> Figure:
@@ -144,10 +144,10 @@ def estimator(view: View, axis: str = "forwards") -> Figure:
     data: list[Trace] = [_dots(x, [_short(m.event.variance) for m in marks], "variance", hue, "y", "solid")]
     cosines = [mark.event.cosine for mark in marks]
     shown = layout(AXIS_TITLES[axis], "variance")
-    shown["yaxis"] |= {"type": "log", "exponentformat": "power", "dtick": 1}
+    shown["yaxis"] |= {"type": "log", "tickformat": ".1e", "nticks": 4}
     if any(value is not None for value in cosines):
         data.append(_dots(x, cosines, "cosine to the gradient", "#CC79A7", "y2", "dot"))
-        shown["yaxis2"] = _axis("cosine") | {"overlaying": "y", "side": "right", "showgrid": False, "tickformat": ".1e", "nticks": 5}
+        shown["yaxis2"] = _axis("cosine") | {"overlaying": "y", "side": "right", "showgrid": False, "tickformat": ".1e", "nticks": 4, "rangemode": "tozero"}
         shown["margin"] = shown["margin"] | {"r": 64}
     return {"data": data, "layout": shown}
 
