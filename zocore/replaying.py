@@ -9,7 +9,6 @@ from zocore.config import RunConfig
 from zocore.delta import merge_adapters, save_delta
 from zocore.errors import InputError
 from zocore.loop import check_base, check_data, replay
-from zocore.quant_file import save_scales
 from zocore.recorder import Recording, read_recording
 from zocore.session import Session, open_session
 
@@ -104,6 +103,8 @@ def export_run(folder: Path, to: Path, step: int | None, delta: bool) -> str:
     model = session.loaded.model
     if delta:
         if session.config.subspace == "scales":
+            from zocore.quant_file import save_scales
+
             save_scales(to / "scales.safetensors", session.leaves, model, recording.header.model)
         else:
             save_delta(to / "delta.safetensors", session.leaves, recording.header)

@@ -14,14 +14,12 @@ from zocore.config import RunConfig
 from zocore.defaults import before_loading, filled
 from zocore.flipout import Flipout, matmul_weights
 from zocore.in_place import InPlace
-from zocore.lora import lora
 from zocore.losses import Carrier, Losses, Part
 from zocore.method import Method, Stepper
 from zocore.models import LoadedModel, load
 from zocore.noise import Key, permutation
 from zocore.objective import Objective, objective_for
 from zocore.per_example import PerExample
-from zocore.quant import prepare, quant_scales
 from zocore.scratch import Scratch, unreached
 from zocore.subspace import Leaf, all_weights, matching, without
 from zocore.tasks import Example, Task, load_task, read_task
@@ -139,6 +137,8 @@ def open_session(config: RunConfig, frozen: Sequence[str] | None = None) -> Sess
     )
     config = replace(filled(config), kind=loaded.kind)
     if config.quantise:
+        from zocore.quant import prepare  # here and below: bitsandbytes and peft take seconds to import
+
         prepare(loaded.model)  # before any forward, also when adapters move and the scales do not
     leaves = subspace(loaded.model, config)
     objective = objective_for(loaded, task, max_tokens=config.max_tokens)
@@ -155,8 +155,14 @@ def subspace(model: nn.Module, config: RunConfig) -> list[Leaf]:
     if config.subspace == "all":
         return all_weights(model)
     if config.subspace == "lora":
+        from zocore.lora import lora
+
         return lora(model, config.seed)
-    return quant_scales(model) if config.subspace == "scales" else matching(model, config.subspace)
+    if config.subspace == "scales":
+        from zocore.quant import quant_scales
+
+        return quant_scales(model)
+    return matching(model, config.subspace)
 
 
 def _method(config: RunConfig) -> Stepper:
