@@ -131,10 +131,14 @@ def probes(view: View) -> str:
     """The five sentences with what the model said before and says now."""
     if not view.samples or view.header is None:
         return f'<p class="zo-quiet">{words.NO_PROBES}</p>'
-    before, now = view.samples[0], view.samples[-1]
-    rows = "".join(_probe(before, now, i, view.header.labels) for i in range(len(now.texts)))
-    head = "<tr><th>Sentence</th><th>Truth</th><th>Before</th><th>Now</th></tr>"
-    return f'<table class="zo-probes"><caption>After step {now.step}</caption><thead>{head}</thead><tbody>{rows}</tbody></table>'
+    return probe_table(view.samples[0], view.samples[-1], view.header.labels)
+
+
+def probe_table(before: SampleShown, now: SampleShown, labels: Sequence[str]) -> str:
+    """The same sentences asked at two steps, as a table."""
+    rows = "".join(_probe(before, now, i, labels) for i in range(len(now.texts)))
+    head = f"<tr><th>Sentence</th><th>Truth</th><th>Step {before.step}</th><th>Step {now.step}</th></tr>"
+    return f'<table class="zo-probes"><caption>Label and its probability</caption><thead>{head}</thead><tbody>{rows}</tbody></table>'
 
 
 def _probe(before: SampleShown, now: SampleShown, i: int, labels: Sequence[str]) -> str:
@@ -147,12 +151,11 @@ def _probe(before: SampleShown, now: SampleShown, i: int, labels: Sequence[str])
 def _said(probabilities: Sequence[float], labels: Sequence[str], truth: str) -> str:
     """The likeliest label with its probability as a bar; a mark says whether it is right."""
     best = max(range(len(probabilities)), key=probabilities.__getitem__)
-    good = labels[best] == truth
-    mark, name = ("✓", "right") if good else ("✗", "wrong")
+    mark, name = ("✓", "right") if labels[best] == truth else ("✗", "wrong") if truth else ("", "unknown")
     share = f"{100 * probabilities[best]:.0f}%"
     return (
         f'<span class="zo-bar {name}" style="--share:{share}"><i></i><b>{escape(labels[best])} {probabilities[best]:.2f}</b>'
-        f'<em aria-label="{name}">{mark}</em></span>'
+        f'<em role="img" aria-label="{name}">{mark}</em></span>'
     )
 
 

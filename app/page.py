@@ -8,9 +8,10 @@ from typing import Any
 import gradio as gr
 import torch
 
-from app import controls, forms, play, words
+from app import controls, forms, play, replay, words
 from app.chart import head, serve
 from app.cost import Speeds
+from app.lab import Lab
 from app.live import Drawn
 from app.store import JobStore
 
@@ -46,13 +47,15 @@ def theme() -> gr.themes.Base:
 def build(store: JobStore) -> Shown:
     """Return the page over a job store."""
     serve()
-    speeds = Speeds(store.root / "speeds.json")
+    speeds, lab = Speeds(store.root / "speeds.json"), Lab()
     with gr.Blocks(title=words.NAME, fill_width=True, analytics_enabled=False) as blocks:
         visitor = gr.BrowserState("", storage_key="zocore-visitor", secret=_secret(store.root))
         _header()
         with gr.Tabs(elem_id="zo-tabs"):
             with gr.Tab("Play", id="play"):
                 playing = play.layout(forms.with_presets(forms.PRESETS["toy"]))
+                with playing.stage:
+                    playing.slider = replay.build(playing, store, lab, visitor)
         play.connect(playing, store, speeds, visitor)
         _on_load(blocks, playing, store, speeds, visitor)
     return Shown(blocks, {"theme": theme(), "css_paths": [STYLE], "head": head(), "js": START})
@@ -79,9 +82,9 @@ def _on_load(blocks: gr.Blocks, playing: play.Play, store: JobStore, speeds: Spe
         return known, jobs[0].id if jobs else "", Drawn(), card, button
 
     def attached(job: str, drawn: Drawn, *look: Any) -> list[Any]:
-        return handlers.tick(job, drawn, *look) if job else [gr.skip()] * 14
+        return handlers.tick(job, drawn, *look) if job else [gr.skip()] * 15
 
-    shown = [*playing.panel.outputs, playing.drawn, playing.timer, playing.start, playing.stop, playing.resume]
+    shown = play.tick_outputs(playing)
     load = blocks.load(opened, [visitor, *playing.form.inputs], [visitor, playing.job, playing.drawn, playing.card, playing.start], **quiet)
     load.then(attached, [playing.job, playing.drawn, *playing.panel.look], shown, **quiet)
 

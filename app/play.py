@@ -57,6 +57,7 @@ class Panel:
 class Play:
     """The tab's components that other tabs drive too."""
 
+    stage: gr.Column
     form: controls.Controls
     panel: Panel
     start: gr.Button
@@ -67,6 +68,7 @@ class Play:
     job: gr.State  # id of the job shown
     drawn: gr.State
     timer: gr.Timer
+    slider: gr.Slider | None = None  # of the replay, whose length follows the run
 
 
 def layout(config: RunConfig) -> Play:
@@ -81,9 +83,9 @@ def layout(config: RunConfig) -> Play:
                 resume = gr.Button("Resume", elem_id="zo-resume", visible=False, min_width=100)
             problem = gr.HTML("", elem_id="zo-problem")
             form = controls.build(config, preset)
-        with gr.Column(scale=9, min_width=320, elem_classes="zo-stage"):
+        with gr.Column(scale=9, min_width=320, elem_classes="zo-stage") as stage:
             panel = _panel()
-    return Play(form, panel, start, stop, resume, card, problem, gr.State(""), gr.State(Drawn()), gr.Timer(TICK, active=False))
+    return Play(stage, form, panel, start, stop, resume, card, problem, gr.State(""), gr.State(Drawn()), gr.Timer(TICK, active=False))
 
 
 def _panel() -> Panel:
@@ -123,12 +125,17 @@ def _title(text: str, about: str) -> str:
     return f"<h2>{text}</h2><p class='zo-quiet'>{about}</p>"
 
 
+def tick_outputs(play: Play) -> list[Any]:
+    """What a tick fills."""
+    return [*play.panel.outputs, play.drawn, play.timer, play.start, play.stop, play.resume, play.slider]
+
+
 def connect(play: Play, store: JobStore, speeds: cost.Speeds, visitor: gr.BrowserState) -> None:
     """Join the components to the store."""
     _connect_form(play, store, speeds)
     _connect_data(play, store, visitor)
     handlers = Handlers(store, speeds)
-    shown = [*play.panel.outputs, play.drawn, play.timer, play.start, play.stop, play.resume]
+    shown = tick_outputs(play)
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
     started = play.start.click(
         handlers.start, [visitor, *play.form.inputs], [play.problem, play.job, visitor, play.drawn], **quiet, trigger_mode="once"
@@ -182,11 +189,11 @@ class Handlers:
         look = Look(axis, weight, log)
         position = self.store.position(job) if job else 0
         if job and job.version == drawn.version and look == drawn.look and job.phase != "queued":
-            return [gr.skip()] * 14
+            return [gr.skip()] * 15
         view = job.lane.view if job else recorded()
         said, now = live.tick(job, view, position, drawn, look)
         turned = drawn.phase != now.phase or drawn.version < 0
-        return [*said.values(), now, *(_buttons(job, self.speeds) if turned else [gr.skip()] * 4)]
+        return [*said.values(), now, *(_buttons(job, self.speeds) if turned else [gr.skip()] * 5)]
 
     def _job(self, job_id: str) -> Job | None:
         with contextlib.suppress(InputError):
@@ -200,7 +207,9 @@ def _buttons(job: Job | None, speeds: cost.Speeds) -> list[Any]:
     again = job is not None and job.phase in ("interrupted", "stopped") and bool(job.lane.view.steps)
     if job is not None and job.over and job.lane.view.steps >= 5:
         speeds.learn(job.lane.config, job.lane.view.place.seconds / job.lane.view.steps)
-    return [gr.update(active=live_), gr.update(visible=not live_), gr.update(visible=live_), gr.update(visible=again)]
+    shown = [gr.update(active=live_), gr.update(visible=not live_), gr.update(visible=live_), gr.update(visible=again)]
+    steps = job.lane.view.steps if job else recorded().steps
+    return [*shown, gr.update(maximum=max(steps, 1), value=steps) if not live_ else gr.skip()]
 
 
 def _connect_form(play: Play, store: JobStore, speeds: cost.Speeds) -> None:
