@@ -5,7 +5,7 @@ under Delta_i alone, and Delta_i = U * (r_i s_i^T) lets one product with U serve
 
     linear, Conv1D    r_i * ((s_i * x) U^T)
     bias              u * r_i
-    norm weight       r_i * x_hat * u          x_hat from the module itself, its weight set to u
+    norm weight       r_i * x_hat * u          from the module itself, its weight set to w + u
     table look-up     r_i[t] * s_i * U[t]      for token t
     tied head         as linear, with the table's own U, r_i and s_i
 
@@ -40,7 +40,13 @@ class Call:
     layout: Layout
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    output: Tensor
+    output: Tensor  # the module's own
+    shifted: Tensor  # the same with what other leaves of the module added
+    offset: float
+
+    def add(self, answer: Tensor) -> Tensor:
+        """Return the shifted output plus offset times this leaf's answer."""
+        return torch.add(self.shifted, answer, alpha=self.offset)
 
     def row_signs(self, activation: Tensor) -> Tensor:
         """r of each leading index of `activation`, shaped to broadcast against it."""
@@ -59,7 +65,7 @@ class Call:
         return chosen.view(len(chosen), *(1,) * (activation.ndim - 2), chosen.shape[1])
 
 
-Responder = Callable[[Call], Tensor]  # the layer's output under Delta_i alone
+Responder = Callable[[Call], Tensor]  # the layer's output, shifted by offset times that under Delta_i alone
 
 
 @dataclass
@@ -96,7 +102,7 @@ class Flipout:
                 shifted = output
                 for leaf, respond in answers:
                     # from the module's own output: a row scale reads it, and a bias beside it must not shift it
-                    shifted = shifted + offset * respond(Call(direction, leaf, self.layout, args, kwargs, output))
+                    shifted = respond(Call(direction, leaf, self.layout, args, kwargs, output, shifted, offset))
                 return shifted
 
             return add
@@ -193,42 +199,51 @@ def refusal(leaf: Leaf, site: Site) -> ValueError:
 
 def _linear(call: Call) -> Tensor:
     x = call.args[0]
-    signed = x * call.column_signs(x)
     if isinstance(call.direction.law, LowRank):
-        u, v = call.direction.law.factors(call.leaf, call.direction.key, x.device)
-        product = functional.linear(functional.linear(signed, v.T.to(x.dtype)), u.to(x.dtype))
-    else:
-        product = functional.linear(signed, call.base(x.dtype))
-    return product * call.row_signs(product)
+        return _thin(call, call.direction.law)
+    product = functional.linear(x * call.column_signs(x), call.base(x.dtype))
+    return call.add(product * call.row_signs(product))
+
+
+def _thin(call: Call, law: LowRank) -> Tensor:
+    """U = L V^T: the signs go to the thin factors, (r_i * L) and (s_i * V), so activations are read once."""
+    x = call.args[0]
+    left, right = (factor.to(x.dtype) for factor in law.factors(call.leaf, call.direction.key, x.device))
+    examples = call.layout.examples.to(x.device)
+    r = call.direction.row_signs(call.leaf, x.device)[examples].to(x.dtype)
+    s = call.direction.column_signs(call.leaf, x.device)[examples].to(x.dtype)
+    call.layout.of(x)  # refuses a shape that does not split into rows
+    stacked = x.reshape(call.layout.rows, -1, x.shape[-1])  # (rows, tokens, in)
+    inner = torch.bmm(stacked, s.unsqueeze(2) * right)  # (rows, tokens, rank)
+    outer = (r.unsqueeze(2) * left).transpose(1, 2)  # (rows, rank, out)
+    shifted = call.shifted.reshape(call.layout.rows, -1, outer.shape[2])
+    return torch.baddbmm(shifted, inner, outer, alpha=call.offset).view(call.shifted.shape)
 
 
 def _conv1d(call: Call) -> Tensor:
     """Conv1D stores (in, out): the row signs meet the input, the column signs the output."""
     x = call.args[0]
     product = (x * call.row_signs(x)) @ call.base(x.dtype)
-    return product * call.column_signs(product)
+    return call.add(product * call.column_signs(product))
 
 
 def _offset(call: Call) -> Tensor:
-    return call.base(call.output.dtype) * call.row_signs(call.output)
+    return call.add(call.base(call.output.dtype) * call.row_signs(call.output))
 
 
 @dataclass(frozen=True)
 class _NormWeight:
-    """x_hat * u is the module's output with weight u less its output with weight 0, whatever its class."""
+    """x_hat * u is the module's output with weight w + u less its own output, whatever its class."""
 
     site: ParameterSite
 
     def __call__(self, call: Call) -> Tensor:
-        u = call.base(self.site.stored.dtype)
         try:
-            answers = []
-            for weight in (u, torch.zeros_like(u)):
-                self.site.show(weight)
-                answers.append(self.site.module.forward(*call.args, **call.kwargs))
+            self.site.show(self.site.stored + call.base(self.site.stored.dtype))
+            answer = self.site.module.forward(*call.args, **call.kwargs) - call.output
         finally:
             self.site.hide()
-        return (answers[0] - answers[1]) * call.row_signs(answers[0])
+        return call.add(answer * call.row_signs(answer))
 
 
 @dataclass(frozen=True)
@@ -250,7 +265,7 @@ class _Table:
         examples = call.layout.of(ids)
         r = call.direction.row_signs(self.leaf, ids.device)[examples].gather(1, ids)
         s = call.direction.column_signs(self.leaf, ids.device)[examples]
-        return functional.embedding(inverse, u) * (r.unsqueeze(-1) * s.unsqueeze(1)).to(u.dtype)
+        return call.add(functional.embedding(inverse, u) * (r.unsqueeze(-1) * s.unsqueeze(1)).to(u.dtype))
 
     def _observe(self, call: Call) -> tuple[Tensor, float]:
         """Read the row numbers and the scale off the module: look up a table of ones and one of row numbers."""

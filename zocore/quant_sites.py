@@ -83,12 +83,12 @@ def _(site: FourBitScales, leaf: Leaf, carrier: Flipout) -> Responder:
             f"per-example directions and {leaf.name} do not go together: its blocks straddle rows, which its "
             "signs cannot; leave it out, or take a method with one direction for the whole batch"
         )
-    return site.answer
+    return lambda call: call.add(site.answer(call))
 
 
 @responder.register
 def _(site: RowScales, leaf: Leaf, carrier: Flipout) -> Responder:
-    return site.answer
+    return lambda call: call.add(site.answer(call))
 
 
 def refuse_packed(state: Any) -> None:
