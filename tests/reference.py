@@ -30,7 +30,9 @@ def philox(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, i
     return c0, c1, c2, c3
 
 
-def _block(number: int, seed: int, step: int, direction: int, leaf: int, purpose: int) -> tuple[int, int, int, int]:
+def _block(
+    number: int, seed: int, step: int, direction: int, leaf: int, purpose: int
+) -> tuple[int, int, int, int]:
     return philox((number, leaf + 2**24 * purpose, direction, step), (seed & MASK, seed >> 32))
 
 
@@ -94,12 +96,16 @@ def fzoo(loss: Loss, theta: Vector, us: Sequence[Vector], eps: float, lr: float)
     losses = [loss(theta + eps * u) for u in us]
     mean = sum(losses) / len(losses)
     deviation = sqrt(sum((one - mean) ** 2 for one in losses) / (len(losses) - 1))
-    g = sum(((one - base) * u for one, u in zip(losses, us, strict=True)), np.zeros_like(theta)) / (eps * len(us))
+    g = sum(((one - base) * u for one, u in zip(losses, us, strict=True)), np.zeros_like(theta)) / (
+        eps * len(us)
+    )
     return theta - lr * g / deviation
 
 
 def openai_es(loss: Loss, theta: Vector, zs: Sequence[Vector], sigma: float, lr: float) -> Vector:
-    """OpenAI-ES (1703.03864): theta + lr / (n sigma) sum_i F_i eps_i, antithetic, F = centred ranks of -loss."""
+    """OpenAI-ES (1703.03864): theta + lr / (n sigma) sum_i F_i eps_i, antithetic, F = centred ranks of
+    -loss.
+    """
     noises = [*zs, *(-z for z in zs)]
     fitness = [-loss(theta + sigma * noise) for noise in noises]
     ranks = np.array([sum(other < one for other in fitness) for one in fitness]) / (len(fitness) - 1) - 0.5
@@ -112,7 +118,8 @@ def grzo(
 ) -> Vector:
     """GRZO (2606.02857): a_i = delta_i / (s + 1e-8), theta - lr / (2 sigma B) sum_i a_i Delta_i.
 
-    `std` is the paper's s (about the mean, divisor B - 1), `rms` the root mean square, `raw` has a_i = delta_i.
+    `std` is the paper's s (about the mean, divisor B - 1), `rms` the root mean square,
+    `raw` has a_i = delta_i.
     """
     count = len(deltas)
     differences = np.array(

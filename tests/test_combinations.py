@@ -1,4 +1,6 @@
-"""Any sampler goes with any law, update and carrier: the cross product steps, and equal compositions are equal."""
+"""Any sampler goes with any law, update and carrier: the cross product steps, and equal compositions are
+equal.
+"""
 
 from itertools import product
 
@@ -30,7 +32,9 @@ SAMPLERS = {
 }
 
 
-def run(method: Method, toy: Toy, steps: int = 1, lr: float = 1e-2, eps: float = 1e-3, in_place: bool = False):
+def run(
+    method: Method, toy: Toy, steps: int = 1, lr: float = 1e-2, eps: float = 1e-3, in_place: bool = False
+):
     state: dict = {}
     method = method.prepared(toy.leaves)
     done = None
@@ -123,7 +127,15 @@ def test_estimates_of_every_law_agree_with_autograd_along_their_direction(one: s
 
 def test_shapings_go_with_every_sampler() -> None:
     """Ranks, signs, clips and scales work on shared and per-example measurements alike."""
-    shapings = (Mean(), Clip(0.1), Clip(0.1, Normalise("std")), Normalise("rms"), Normalise("std"), CentredRank(), Sign())
+    shapings = (
+        Mean(),
+        Clip(0.1),
+        Clip(0.1, Normalise("std")),
+        Normalise("rms"),
+        Normalise("std"),
+        CentredRank(),
+        Sign(),
+    )
     for shaping, sampler in product(shapings, (Fresh(3), OnePerExample())):
         toy = mixed()
         before = flat(toy.weights())

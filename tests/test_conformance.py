@@ -63,7 +63,8 @@ def test_every_method_learns_repeats_and_spends_what_it_says(method: str, kind: 
     stepper = build(method, **KNOBS.get(method, {}))
     passes, cost = spent[0]
     assert passes == stepper.forward_passes()
-    calls = {"grzo": 2.0, "sgd": 3.0, "adamw": 3.0}  # per-example forwards do each product twice; a backward costs two
+    # per-example forwards do each product twice; a backward costs two
+    calls = {"grzo": 2.0, "sgd": 3.0, "adamw": 3.0}
     assert cost == passes * calls.get(method, 1.0)
 
 

@@ -42,7 +42,9 @@ def cosine(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize("method", ["mezo", "mezo-gv", "mezo-greedy", "qzo"])
 @pytest.mark.parametrize("name", ["mixed", "llama tied"])
 def test_every_tensor_moves_parallel_to_what_the_probe_added(method: str, name: str) -> None:
-    """G8: theta_after - theta_before is parallel to theta_plus - theta_minus, tensor by tensor (released code: only one)."""
+    """G8: theta_after - theta_before is parallel to theta_plus - theta_minus, tensor by tensor (released
+    code: only one).
+    """
     toy = mixed() if name == "mixed" else language_model(name)
     before, seen = toy.weights(), snapshots(toy)
     knobs = {"pool": 4, "share": 0.25} if method == "mezo-gv" else {}
@@ -50,9 +52,11 @@ def test_every_tensor_moves_parallel_to_what_the_probe_added(method: str, name: 
     (c,) = step.coefficients
     assert c != 0
     for leaf in toy.leaves:
-        probe = (seen[-2][leaf.id] if method != "mezo-greedy" else 2 * before[leaf.id] - seen[-1][leaf.id]) - seen[-1][
-            leaf.id
-        ]
+        minus = seen[-1][leaf.id]
+        plus = (
+            2 * before[leaf.id] - minus if method == "mezo-greedy" else seen[-2][leaf.id]
+        )  # greedy reuses its plus
+        probe = plus - minus
         moved = leaf.tensor - before[leaf.id]
         assert abs(cosine(moved, probe)) > 1 - 1e-6, leaf.name
         # and of the right length and sign: the probe is 2 eps z, the move -lr c z
@@ -75,7 +79,9 @@ def test_steps_of_several_directions_combine_what_was_probed(method: str) -> Non
 
 @contextmanager
 def reads(toy: Toy) -> Iterator[list[tuple[int, Tensor]]]:
-    """Note every leaf as a module reads it inside its forward; whole tables are left out, their rows are tested below."""
+    """Note every leaf as a module reads it inside its forward; whole tables are left out, their rows are
+    tested below.
+    """
     seen: list[tuple[int, Tensor]] = []
     patches = []
     for leaf in toy.leaves:
@@ -97,10 +103,14 @@ def reads(toy: Toy) -> Iterator[list[tuple[int, Tensor]]]:
             one.stop()
 
 
-@pytest.mark.parametrize("law", [Gaussian(), Rademacher(), LowRank(2), Masked(Gaussian(), 0.5)], ids=lambda law: law.name)
+@pytest.mark.parametrize(
+    "law", [Gaussian(), Rademacher(), LowRank(2), Masked(Gaussian(), 0.5)], ids=lambda law: law.name
+)
 @pytest.mark.parametrize("decay", [0.0, 2.0])
 def test_scratch_shows_modules_what_the_update_will_add(law, decay: float) -> None:
-    """The tensors that modules read differ from the weights by eps times what the update adds, with decay too."""
+    """The tensors that modules read differ from the weights by eps times what the update adds, with decay
+    too.
+    """
     toy = language_model("llama")
     method = Method("mezo", Fresh(1, law), update=Sgd(decay)).prepared(toy.leaves)
     before = toy.weights()
@@ -113,7 +123,9 @@ def test_scratch_shows_modules_what_the_update_will_add(law, decay: float) -> No
         z = (shown - before[number]) / EPS
         shrink = 1 - LR * decay if by_id[number].decay else 1.0
         # 1e-9: rounding of (theta + eps z) - theta over eps
-        assert torch.allclose(by_id[number].tensor, shrink * before[number] - LR * c * z, rtol=1e-9, atol=1e-12)
+        assert torch.allclose(
+            by_id[number].tensor, shrink * before[number] - LR * c * z, rtol=1e-9, atol=1e-12
+        )
 
 
 def test_a_table_shows_the_rows_that_the_update_will_add() -> None:
@@ -133,13 +145,17 @@ def test_a_table_shows_the_rows_that_the_update_will_add() -> None:
 
 
 def test_a_combination_is_the_sum_of_its_terms() -> None:
-    """v = sum w_i z_i tensor by tensor and row by row, nested or not, and one term is that term bit for bit."""
+    """v = sum w_i z_i tensor by tensor and row by row, nested or not, and one term is that term bit for
+    bit.
+    """
     toy = mixed()
     z = [Direction(Key(0, 0, number), Gaussian()) for number in range(3)]
     v = Combination(((0.5, z[0]), (-2.0, z[1]), (1.0, Combination(((3.0, z[2]),)))))
     for leaf in toy.leaves:
         parts = [one.tensor(leaf) for one in z]
-        assert torch.allclose(v.tensor(leaf), 0.5 * parts[0] - 2 * parts[1] + 3 * parts[2], rtol=0, atol=1e-14)
+        assert torch.allclose(
+            v.tensor(leaf), 0.5 * parts[0] - 2 * parts[1] + 3 * parts[2], rtol=0, atol=1e-14
+        )
         rows = torch.tensor([len(leaf.matrix) - 1, 0])
         some = torch.zeros(2, leaf.matrix.shape[1], dtype=torch.float64)
         v.displace(some, some, leaf, 1.0, rows)
@@ -148,7 +164,9 @@ def test_a_combination_is_the_sum_of_its_terms() -> None:
 
 
 def test_low_rank_directions_have_the_rank_the_variance_and_the_lazy_side() -> None:
-    """Matrices get U V^T / sqrt(rank) with unit variance; V stays for `refresh` steps while U is new; vectors are dense."""
+    """Matrices get U V^T / sqrt(rank) with unit variance; V stays for `refresh` steps while U is new;
+    vectors are dense.
+    """
     leaf, vector = Leaf("w", 0, torch.zeros(60, 80), ()), Leaf("b", 1, torch.zeros(50), ())
     law = LowRank(3, refresh=4)
     z = [Direction(Key(0, step), law).tensor(leaf).double() for step in range(8)]
@@ -159,7 +177,9 @@ def test_low_rank_directions_have_the_rank_the_variance_and_the_lazy_side() -> N
     many = torch.stack([Direction(Key(0, 4 * step), law).tensor(leaf) for step in range(300)])
     # z^2 has variance about 8 here, elements share factors: 300 * 60 * 80 draws of rank 3 give about 2 % s.e.
     assert float(many.square().mean()) == pytest.approx(1, abs=0.06)
-    assert torch.equal(Direction(Key(0, 1), law).tensor(vector), Direction(Key(0, 1), Gaussian()).tensor(vector))
+    assert torch.equal(
+        Direction(Key(0, 1), law).tensor(vector), Direction(Key(0, 1), Gaussian()).tensor(vector)
+    )
     for wrong in ({"rank": 0}, {"refresh": 0}):
         with pytest.raises(ValueError, match="at least 1"):
             LowRank(**wrong)
@@ -177,7 +197,9 @@ def test_low_rank_rows_equal_the_whole() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_a_mask_keeps_the_smallest_weights(dtype: torch.dtype) -> None:
-    """z is the inner z on the `keep` smallest weights of each leaf and 0 elsewhere; keep = 1 is the inner law."""
+    """z is the inner z on the `keep` smallest weights of each leaf and 0 elsewhere; keep = 1 is the inner
+    law.
+    """
     toy = mixed(dtype=dtype)
     for leaf in toy.leaves:
         leaf.tensor.mul_(1 + 2**0.5 * 1e-9)  # float64 weights that are no float32 numbers

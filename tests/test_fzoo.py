@@ -57,13 +57,17 @@ def test_shapings_give_the_numbers_of_their_formulas() -> None:
     rms, std = 7.5**0.5, (26 / 3) ** 0.5  # mean square 30/4; squared distances from 1: 4 + 4 + 9 + 9 over 3
     assert Normalise("rms")(d).tolist() == pytest.approx([x / rms / 4 for x in (3, -1, 4, -2)], rel=1e-7)
     assert Normalise("std")(d).tolist() == pytest.approx([x / std / 4 for x in (3, -1, 4, -2)], rel=1e-7)
-    assert Normalise("rms", floor=100)(d).tolist() == pytest.approx([x / 400 for x in (3, -1, 4, -2)], rel=1e-7)
+    assert Normalise("rms", floor=100)(d).tolist() == pytest.approx(
+        [x / 400 for x in (3, -1, 4, -2)], rel=1e-7
+    )
     # plus 4, 0, 5, -1 has ranks 6, 3, 7, 2 among the eight losses, minus -2, 2, -3, 3 has 1, 4, 0, 5
     assert CentredRank()(d).tolist() == pytest.approx([5 / 56, -1 / 56, 7 / 56, -3 / 56])
 
 
 def test_normalised_steps_have_the_length_that_lr_says() -> None:
-    """rms scaling gives sum (K c)^2 = K, does not change with the losses' scale, and one measurement gives its sign."""
+    """rms scaling gives sum (K c)^2 = K, does not change with the losses' scale, and one measurement gives
+    its sign.
+    """
     d = record(3, -1, 4, -2)
     for scale in (1e-3, 1.0, 1e3):
         scaled = record(*(scale * d.projected_grad).tolist())

@@ -1,4 +1,6 @@
-"""GRZO: batched forwards and closed-form update are what one direction per example means, on every kind of layer."""
+"""GRZO: batched forwards and closed-form update are what one direction per example means, on every kind of
+layer.
+"""
 
 from dataclasses import replace
 from math import pi, sqrt
@@ -41,7 +43,9 @@ def explicit(toy: Toy, directions: PerExample, example: int, offset: float) -> f
 
 @pytest.mark.parametrize("name", EVERY)
 def test_each_example_sees_its_own_weights(name: str) -> None:
-    """G1: the batched forward gives each example the loss it has alone, unpadded, under theta +- sigma Delta_i."""
+    """G1: the batched forward gives each example the loss it has alone, unpadded, under theta +- sigma
+    Delta_i.
+    """
     toy = toy_of(name)
     for law in LAWS if name in ("mixed", "llama tied", "gpt2") else LAWS[:1]:
         directions = PerExample(Key(0, 1), law.prepared(toy.leaves), B)
@@ -49,12 +53,16 @@ def test_each_example_sees_its_own_weights(name: str) -> None:
         assert float((plus - minus).abs().min()) > 1e-6
         for example in range(B):
             for losses, offset in ((plus, 0.05), (minus, -0.05)):
-                assert float(losses[example]) == pytest.approx(explicit(toy, directions, example, offset), abs=1e-12)
+                assert float(losses[example]) == pytest.approx(
+                    explicit(toy, directions, example, offset), abs=1e-12
+                )
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_the_update_is_the_weighted_sum_of_the_directions(name: str) -> None:
-    """G2: theta moves by -lr sum a_i Delta_i on every tensor, a table that is only looked up on each example's tokens."""
+    """G2: theta moves by -lr sum a_i Delta_i on every tensor, a table that is only looked up on each
+    example's tokens.
+    """
     for law in LAWS if name in ("mixed", "llama", "gpt2") else LAWS[:1]:
         toy, lr = toy_of(name), 0.5
         before = toy.weights()
@@ -95,7 +103,9 @@ def test_differences_are_per_example_directional_derivatives(name: str) -> None:
 
 
 def test_the_base_is_bitwise_the_same_in_both_forwards_and_the_update(monkeypatch) -> None:
-    """G4: U of every leaf is drawn with the same bits in plus, minus and update, and forwards leave the weights bitwise."""
+    """G4: U of every leaf is drawn with the same bits in plus, minus and update, and forwards leave the
+    weights bitwise.
+    """
     toy = language_model("gpt2", dtype=torch.float32)
     drawn: dict[int, set[bytes]] = {}
     original = Direction.displace
@@ -134,7 +144,9 @@ def test_micro_batches_with_global_example_numbers_are_the_full_batch(name: str)
 
 
 def test_several_rows_of_one_question_share_its_direction() -> None:
-    """Rows that are options of one example see one Delta_i; the update counts each token of the question once."""
+    """Rows that are options of one example see one Delta_i; the update counts each token of the question
+    once.
+    """
     toy = language_model("llama", count=6)
     examples = torch.tensor([0, 0, 1, 1, 2, 2])
     layout = Layout(examples, toy.mask.bool())
@@ -161,19 +173,25 @@ def test_without_signs_it_is_mezo(monkeypatch) -> None:
     ends = []
     for method in ("grzo", "mezo"):
         toy = mixed()
-        toy.leaves = [leaf for leaf in toy.leaves if leaf.name != "places.weight"]  # moves only in rows that were used
+        # a table that is only looked up moves in used rows alone, unlike MeZO's
+        toy.leaves = [leaf for leaf in toy.leaves if leaf.name != "places.weight"]
         with monkeypatch.context() as patch:
-            patch.setattr(per_example, "draw_signs", lambda k, leaf, p, rows, width, d: torch.ones(rows, width))
+            patch.setattr(
+                per_example, "draw_signs", lambda k, leaf, p, rows, width, d: torch.ones(rows, width)
+            )
             knobs = {"scale": "raw"} if method == "grzo" else {}
             build(method, **knobs).step(toy.leaves, toy.losses(), Key(0, 1), 0.1, 1e-3, {})
         ends.append(flat(toy.weights()))
     assert torch.allclose(*ends, rtol=0, atol=1e-12)
 
     toy = least_squares(count=1)
-    before, (delta) = theta_of(toy), PerExample(Key(0, 1), Gaussian(), 1).of(toy.leaves[0], 0).flatten().numpy()
+    before = theta_of(toy)
+    delta = PerExample(Key(0, 1), Gaussian(), 1).of(toy.leaves[0], 0).flatten().numpy()
     build("grzo", scale="raw").step(toy.leaves, toy.losses(), Key(0, 1), 0.1, 1e-3, {})
     (grad,) = gradient(replace_weights(least_squares(count=1), before)).values()
-    np.testing.assert_allclose(theta_of(toy), before - 0.1 * float(grad.flatten().numpy() @ delta) * delta, atol=1e-9)
+    np.testing.assert_allclose(
+        theta_of(toy), before - 0.1 * float(grad.flatten().numpy() @ delta) * delta, atol=1e-9
+    )
 
 
 def replace_weights(toy: Toy, theta: np.ndarray) -> Toy:
@@ -184,7 +202,9 @@ def replace_weights(toy: Toy, theta: np.ndarray) -> Toy:
 @pytest.mark.parametrize("scale", ["raw", "std", "rms"])
 @pytest.mark.parametrize("shape", [(3, 1), (3, 2)])
 def test_one_step_is_the_papers(scale: str, shape: tuple[int, int]) -> None:
-    """GRZO on a matrix equals the paper's equations in NumPy; zocore's lr is the paper's over 2 sigma, but for raw."""
+    """GRZO on a matrix equals the paper's equations in NumPy; zocore's lr is the paper's over 2 sigma, but
+    for raw.
+    """
     sigma, lr, count = 1e-1, 0.05, 4
     toy = least_squares(count, *shape, kind="smooth")
     x, y, theta = toy.model.inputs.numpy(), toy.model.targets.numpy(), theta_of(toy)
@@ -205,7 +225,9 @@ def test_one_step_is_the_papers(scale: str, shape: tuple[int, int]) -> None:
 
 
 def test_sigma_zero_negation_and_order() -> None:
-    """G7: at offset 0 nothing differs; swapping the sides negates d; the order of examples in a batch does not matter."""
+    """G7: at offset 0 nothing differs; swapping the sides negates d; the order of examples in a batch does
+    not matter.
+    """
     toy = mixed()
     directions = PerExample(Key(0, 1), Gaussian(), B)
     zero, plus, minus = toy.carried(directions, (0.0, 1e-2, -1e-2))
@@ -236,11 +258,15 @@ def test_signs_of_the_examples_are_independent(purpose: Purpose) -> None:
         vectors.append(signs)
     stacked = torch.cat(vectors)
     assert float((stacked @ stacked.T / 200).fill_diagonal_(0).abs().max()) < 6 / sqrt(200)
-    assert torch.equal(directions.row_signs(other, "cpu")[:3], replace(directions, count=3).row_signs(other, "cpu"))
+    assert torch.equal(
+        directions.row_signs(other, "cpu")[:3], replace(directions, count=3).row_signs(other, "cpu")
+    )
 
 
 def cosines(method: str, count: int, trials: int, alike: float) -> tuple[np.ndarray, float]:
-    """Cosines of steps with the gradient on a block of 32 x 32 weights, and B_eff of a batch of `alike` examples."""
+    """Cosines of steps with the gradient on a block of 32 x 32 weights, and B_eff of a batch of `alike`
+    examples.
+    """
     toy = least_squares(count, 32, 32, kind="smooth")
     for fixed in (toy.model.inputs, toy.model.targets):
         fixed.copy_(alike * fixed[:1] + (1 - alike) * fixed)
@@ -259,11 +285,15 @@ def cosines(method: str, count: int, trials: int, alike: float) -> tuple[np.ndar
 
 @pytest.mark.parametrize(("count", "alike"), [(8, 0.9), (16, 0.9), (16, 0.0)])
 def test_cosines_of_grzo_follow_the_law(count: int, alike: float) -> None:
-    """G10: the rms cosine is sqrt(B_eff / d) where examples agree; the part 1 - B_eff / B matters where they do not."""
+    """G10: the rms cosine is sqrt(B_eff / d) where examples agree; the part 1 - B_eff / B matters where
+    they do not.
+    """
     found, effective = cosines("grzo", count, 400, alike)
     rms = sqrt((found**2).mean())
-    # for equal norms E cos^2 = (rho^2 sum x^2 + (1 - rho^2)) / d with rho^2 = B_eff / B; 5 %: 400 trials and finite d
-    assert rms == pytest.approx(sqrt((effective + 1 - effective / count) / 1024), rel=0.05)
+    # for equal norms E cos^2 = (rho^2 sum x^2 + (1 - rho^2)) / d with rho^2 = B_eff / B and x normal; the s.e. of
+    # the rms over 400 trials is 1 % where examples agree (a sum of B squares) and 3.5 % where they do not (of one)
+    wanted = sqrt((effective + 1 - effective / count) / 1024)
+    assert rms == pytest.approx(wanted, rel=0.05 if alike else 0.1)
     if alike > 0.5:
         assert effective > count / 2
         assert rms == pytest.approx(sqrt(effective / 1024), rel=0.05)
@@ -277,7 +307,9 @@ def test_cosines_of_mezo_follow_the_law() -> None:
 
 @pytest.mark.parametrize("law", [Gaussian(), Rademacher()], ids=["gaussian", "rademacher"])
 def test_raw_steps_average_to_the_gradient_with_the_derived_length(law) -> None:
-    """G11: the mean of raw estimates is the gradient, and E ||g||^2 the closed form, both within 5 standard errors."""
+    """G11: the mean of raw estimates is the gradient, and E ||g||^2 the closed form, both within 5 standard
+    errors.
+    """
     count, trials = 4, 800
     toy = least_squares(count, 3, 2, kind="smooth")
     grads = torch.stack([flat(gradient(toy, i)) for i in range(count)])
@@ -300,7 +332,9 @@ def test_raw_steps_average_to_the_gradient_with_the_derived_length(law) -> None:
 
 
 def test_the_step_has_the_length_that_lr_says() -> None:
-    """G12: the rms move per weight is lr rms(a) / sqrt B with the unit-step lr, so lr / sqrt B under rms scaling."""
+    """G12: the rms move per weight is lr rms(a) / sqrt B with the unit-step lr, so lr / sqrt B under rms
+    scaling.
+    """
     toy = least_squares(16, 60, 50, kind="smooth")
     before = flat(toy.weights())
     build("grzo").step(toy.leaves, toy.losses(), Key(0, 0), 1e-3, 1e-3, {})
@@ -309,7 +343,9 @@ def test_the_step_has_the_length_that_lr_says() -> None:
 
 
 def test_degenerate_batches_have_defined_steps() -> None:
-    """G13: B = 1 moves by the sign, identical differences and all-zero ones stay finite, one NaN skips the step."""
+    """G13: B = 1 moves by the sign, identical differences and all-zero ones stay finite, one NaN skips the
+    step.
+    """
     toy = least_squares(count=1)
     before, directions = theta_of(toy), PerExample(Key(0, 0), Gaussian(), 1)
     step = build("grzo").step(toy.leaves, toy.losses(), Key(0, 0), 0.1, 1e-3, {})
@@ -326,7 +362,8 @@ def test_degenerate_batches_have_defined_steps() -> None:
             assert step.skipped == (value != 0)
             assert np.array_equal(theta_of(toy), before)
 
-    for scale in ("rms", "raw"):  # under std identical differences are divided by the guard alone, as published
+    # under std identical differences are divided by the guard alone, as published
+    for scale in ("rms", "raw"):
         shaped = build("grzo", scale=scale).shaping(record(*[0.3] * 4))
         assert shaped.tolist() == pytest.approx([0.25 if scale == "rms" else 0.3 / 4] * 4, rel=1e-6)
     assert bool(torch.isfinite(build("grzo", scale="std").shaping(record(*[0.3] * 4))).all())
@@ -347,10 +384,14 @@ def test_each_storage_is_updated_once_and_fires(name: str, monkeypatch) -> None:
     grzo = build("grzo")
     original_call, original_signs = type(grzo.update).__call__, PerExample.row_signs
     monkeypatch.setattr(
-        type(grzo.update), "__call__", lambda self, leaf, *rest: (moved.append(leaf.id), original_call(self, leaf, *rest))
+        type(grzo.update),
+        "__call__",
+        lambda self, leaf, *rest: (moved.append(leaf.id), original_call(self, leaf, *rest)),
     )
     monkeypatch.setattr(
-        PerExample, "row_signs", lambda self, leaf, device: (fired.append(leaf.id), original_signs(self, leaf, device))[1]
+        PerExample,
+        "row_signs",
+        lambda self, leaf, device: (fired.append(leaf.id), original_signs(self, leaf, device))[1],
     )
     grzo.step(toy.leaves, toy.losses(), Key(0, 0), 0.1, 1e-3, {})
     assert moved == [leaf.id for leaf in toy.leaves]
@@ -379,7 +420,10 @@ class Twice(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table, self.layer = nn.Embedding(12, 4, dtype=torch.float64), nn.Linear(4, 4, dtype=torch.float64)
+        self.table, self.layer = (
+            nn.Embedding(12, 4, dtype=torch.float64),
+            nn.Linear(4, 4, dtype=torch.float64),
+        )
 
     def forward(self, ids: Tensor) -> Tensor:
         first = torch.tanh(self.layer(self.table(ids)))
@@ -391,7 +435,14 @@ def test_a_module_that_runs_twice_has_one_direction_and_all_its_rows() -> None:
     torch.manual_seed(0)
     model = Twice().requires_grad_(False)
     ids = torch.tensor([[0, 1, 1], [2, 3, 0], [5, 5, 5]])
-    toy = Toy(model, all_weights(model), 3, lambda rows: model(ids[rows]), lambda i: model(ids[i : i + 1])[0], ids=ids)
+    toy = Toy(
+        model,
+        all_weights(model),
+        3,
+        lambda rows: model(ids[rows]),
+        lambda i: model(ids[i : i + 1])[0],
+        ids=ids,
+    )
     directions = PerExample(Key(0, 1), Gaussian(), 3)
     (seen,) = toy.carried(directions, [0.1])
     for example in range(3):

@@ -39,7 +39,9 @@ class Ranked:
 @pytest.mark.parametrize("pool", [2, 3, 4, 7])
 @pytest.mark.parametrize("kind", ["quadratic", "smooth"])
 def test_one_step_is_the_papers(pool: int, kind: str) -> None:
-    """GV (elite share 0.5 and 0.3) and Greedy on three parameters equal a NumPy transcription of the algorithms."""
+    """GV (elite share 0.5 and 0.3) and Greedy on three parameters equal a NumPy transcription of the
+    algorithms.
+    """
     eps, lr = 1e-1, 0.3
     for method, knobs in (("mezo-gv", {}), ("mezo-gv", {"share": 0.3}), ("mezo-greedy", {})):
         if int(knobs.get("share", 0.5) * pool) < 1:
@@ -58,7 +60,9 @@ def test_one_step_is_the_papers(pool: int, kind: str) -> None:
 
 
 def test_the_pool_asks_the_loss_of_each_candidate_and_leaves_the_weights() -> None:
-    """Candidates are asked once at +eps each, their losses are those of explicit weights, and nothing moves."""
+    """Candidates are asked once at +eps each, their losses are those of explicit weights, and nothing
+    moves.
+    """
     toy = mixed()
     before, losses = toy.weights(), toy.losses()
     (v,) = Guided(5)(Key(0, 1), losses, 1e-2)
@@ -72,7 +76,9 @@ def test_the_pool_asks_the_loss_of_each_candidate_and_leaves_the_weights() -> No
 
 
 def test_v_is_rebuilt_right_on_every_tensor() -> None:
-    """v = mean of elite z - mean of the rest, of the z that the pool was asked along, on every tensor (released code: one)."""
+    """v = mean of elite z - mean of the rest, of the z that the pool was asked along, on every tensor
+    (released code: one).
+    """
     toy = mixed()
     seen, original, before = [], toy.forward, toy.weights()
     toy.forward = lambda rows: (seen.append(toy.weights()), original(rows))[1]
@@ -86,7 +92,9 @@ def test_v_is_rebuilt_right_on_every_tensor() -> None:
 
 @pytest.mark.parametrize(("pool", "share"), [(2, 0.5), (4, 0.5), (5, 0.5), (8, 0.25), (7, 0.9), (10, 0.1)])
 def test_the_partition_uses_every_candidate(pool: int, share: float) -> None:
-    """floor(share * pool) elite and the rest, weights summing to 0, by loss order alone, whatever the losses' scale."""
+    """floor(share * pool) elite and the rest, weights summing to 0, by loss order alone, whatever the
+    losses' scale.
+    """
     values = np.random.default_rng(0).normal(size=pool)
     guided = Guided(pool, share)
     (v,) = guided(Key(0, 0), Ranked(values), 1.0)
@@ -106,14 +114,21 @@ def test_v_does_not_depend_on_the_order_of_the_candidates() -> None:
     values = [0.3, -1.0, 2.0]
     sets = set()
     for order in permutations(range(3)):
-        ranked = sorted((Direction(Key(0, 0, m), Gaussian()) for m in order), key=lambda z: values[z.key.direction])
+        ranked = sorted(
+            (Direction(Key(0, 0, m), Gaussian()) for m in order), key=lambda z: values[z.key.direction]
+        )
         sets.add(tuple(guided._contrast(ranked).tensor(leaf).flatten().round(decimals=12).tolist()))
     assert len(sets) == 1
 
 
 def test_ties_and_nan_are_ranked_deterministically() -> None:
     """Equal losses go to the earlier candidate, so v is never 0; a candidate whose loss is NaN comes last."""
-    assert [d.key.direction for _, d in Guided(4)(Key(0, 0), Ranked([1, 1, 1, 1]), 1.0)[0].terms] == [0, 1, 2, 3]
+    assert [d.key.direction for _, d in Guided(4)(Key(0, 0), Ranked([1, 1, 1, 1]), 1.0)[0].terms] == [
+        0,
+        1,
+        2,
+        3,
+    ]
     nan = Ranked([float("nan"), 2, 1, float("nan")])
     assert [d.key.direction for _, d in Guided(4)(Key(0, 0), nan, 1.0)[0].terms] == [2, 1, 0, 3]
     (best,) = Guided(4, greedy=True)(Key(0, 0), nan, 1.0)
@@ -147,7 +162,9 @@ def moved(method: Method, lr: float, eps: float) -> tuple[torch.Tensor, float]:
 
 
 def test_a_pool_of_two_is_mezo_at_twice_the_rate() -> None:
-    """GV with M = 2 is MeZO along (z1 - z2)/sqrt 2 with eps sqrt 2 and 2 lr, on a non-linear loss; swapping changes nothing."""
+    """GV with M = 2 is MeZO along (z1 - z2)/sqrt 2 with eps sqrt 2 and 2 lr, on a non-linear loss; swapping
+    changes nothing.
+    """
     lr, eps = 0.1, 0.05
     guided, g = moved(Method("gv", Guided(2)), lr, eps)
     along = Along(2)
@@ -170,10 +187,13 @@ GAINS = {2: (1.00, 1.00), 4: (2.103, 1.551), 8: (4.553, 2.400), 16: (9.601, 3.41
 
 @pytest.mark.parametrize("pool", GAINS)
 def test_ranking_gains_what_order_statistics_say(pool: int) -> None:
-    """On a linear loss E[(v . g)^2] / w is 1.00, 2.10, 4.55, 9.60 and Greedy's 1.00, 1.55, 2.40, 3.41; shuffled 1.00."""
+    """On a linear loss E[(v . g)^2] / w is 1.00, 2.10, 4.55, 9.60 and Greedy's 1.00, 1.55, 2.40, 3.41;
+    shuffled 1.00.
+    """
     trials = 200_000
     y = noise.normals(address(Key(1, 0), pool, Purpose.NORMAL), 0, trials * pool).double().view(trials, pool)
-    # the engine's weights by place; a direction's loss to first order is its projection y on the unit gradient
+    # the engine's weights by place; a direction's loss to first order is its projection y on the unit
+    # gradient
     order = list(range(pool))
     (v,) = Guided(pool)(Key(0, 0), Ranked(order), 1.0)
     weights = torch.tensor([w for w, _ in v.terms]).double()
@@ -238,7 +258,9 @@ def test_forward_passes_include_the_pool(pool: int) -> None:
     for method, extra in (("mezo-gv", 2), ("mezo-greedy", 1)):
         toy = mixed()
         original, batches = toy.forward, []
-        toy.forward = lambda rows, original=original, batches=batches: (batches.append(rows), original(rows))[1]
+        toy.forward = lambda rows, original=original, batches=batches: (batches.append(rows), original(rows))[
+            1
+        ]
         losses = toy.losses()
         stepper = build(method, pool=pool)
         stepper.step(toy.leaves, losses, Key(0, 0), 0.1, 1e-2, {})
@@ -253,5 +275,7 @@ def test_steps_repeat_bitwise_from_their_record(method: str) -> None:
     for number in range(3):
         stepper = build(method)
         step = stepper.step(live.leaves, live.losses(), Key(0, number), 0.01, 1e-2, {})
-        stepper.apply(again.leaves, step.directions, step.coefficients, step.touched, Key(0, number), 0.01, {})
+        stepper.apply(
+            again.leaves, step.directions, step.coefficients, step.touched, Key(0, number), 0.01, {}
+        )
     assert torch.equal(flat(live.weights()), flat(again.weights()))

@@ -108,7 +108,9 @@ def test_halving_eps_quarters_the_error_against_autograd(name: str) -> None:
     """g - z . grad L is O(eps^2) on a whole model, tied table included."""
     toy = mixed() if name == "mixed" else language_model(name)
     direction = Direction(Key(0, 1), Gaussian())
-    exact = sum(float((direction.tensor(leaf) * g).sum()) for leaf, g in zip(toy.leaves, ordered(toy), strict=True))
+    exact = sum(
+        float((direction.tensor(leaf) * g).sum()) for leaf, g in zip(toy.leaves, ordered(toy), strict=True)
+    )
     errors = [measured(toy, eps) - exact for eps in (2e-3, 1e-3, 5e-4)]
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.02)
     assert errors[1] / errors[2] == pytest.approx(4, rel=0.02)
@@ -122,9 +124,11 @@ def ordered(toy: Toy) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("law", [Gaussian(), Rademacher()], ids=["gaussian", "rademacher"])
 def test_the_mean_of_many_estimates_is_autograds_gradient(law) -> None:
-    """Averaged over 1,000 directions the estimate lies within 5 standard errors of the gradient in every coordinate."""
+    """Averaged over 600 directions the estimate lies within 5 standard errors of the gradient in every
+    coordinate.
+    """
     toy = least_squares(kind="smooth", width=4, height=2)
-    grad, n = flat(gradient(toy)), 1000
+    grad, n = flat(gradient(toy)), 600
     losses = toy.losses()
     directions = Fresh(n, law)(Key(0, 0), losses, 1e-4)
     g = Central()(losses, directions, 1e-4).projected_grad
@@ -225,8 +229,10 @@ def test_a_step_repeated_from_its_coefficients_is_bitwise_the_same() -> None:
         method = build("mezo")
         for step in range(5):
             done = method.step(live.leaves, live.losses(), Key(0, step), 0.01, 1e-2, {})
-            method.apply(replayed.leaves, done.directions, done.coefficients, done.touched, Key(0, step), 0.01, {})
-        assert all(torch.equal(a, b) for a, b in zip(*(list(t.weights().values()) for t in (live, replayed)), strict=True))
+            method.apply(
+                replayed.leaves, done.directions, done.coefficients, done.touched, Key(0, step), 0.01, {}
+            )
+        assert torch.equal(flat(live.weights()), flat(replayed.weights()))
 
 
 def test_losses_of_the_step_are_those_of_explicit_weights() -> None:
@@ -246,7 +252,7 @@ def test_clipping_shortens_the_estimate_by_the_papers_factor() -> None:
     g = torch.tensor([0.3, -1.0, 0.5, 0.2]).double()
     z = noise.normals(address(Key(0, 0), 0, Purpose.NORMAL), 0, n * d).double().view(n, d)
     d_k = z @ g
-    shaped = build("qzo", directions=n, clip=threshold).shaping(Measured(d_k, -d_k, d_k))  # the clipped d over n
+    # the clipped d over n
+    shaped = build("qzo", directions=n, clip=threshold).shaping(Measured(d_k, -d_k, d_k))
     factor = 2 * reference.phi(threshold / float(g.norm())) - 1  # erf(x / sqrt 2) = 2 Phi(x) - 1
     assert torch.allclose(shaped @ z, factor * g, rtol=0, atol=5 / n**0.5)
-

@@ -43,13 +43,17 @@ def test_signs_and_normals_equal_an_independent_reading_of_the_layout() -> None:
         normals = noise.normals(address(Key(**where), leaf, Purpose.NORMAL), indices.start, len(indices))
         assert signs.tolist() == [reference.sign(i, **where, leaf=leaf, purpose=2) for i in indices]
         # 1.7e-6 is the float32 error of Box-Muller measured over 4 million draws
-        assert normals.tolist() == pytest.approx([reference.normal(i, **where, leaf=leaf) for i in indices], abs=2e-6)
+        assert normals.tolist() == pytest.approx(
+            [reference.normal(i, **where, leaf=leaf) for i in indices], abs=2e-6
+        )
 
 
 @pytest.mark.parametrize("signs", [False, True], ids=["normals", "signs"])
 @pytest.mark.parametrize(("start", "count"), RANGES)
 def test_compiled_noise_equals_plain_torch_bit_for_bit(signs: bool, start: int, count: int) -> None:
-    """The kernel is a copy of the definition for any start and length, multiplied and added in one rounding each."""
+    """The kernel is a copy of the definition for any start and length, multiplied and added in one rounding
+    each.
+    """
     where = address(Key(11, 2**32 - 1, 3), 77, Purpose.SIGN if signs else Purpose.NORMAL)
     draw = noise.signs if signs else noise.normals
     base = torch.linspace(-2, 2, count).unsqueeze(1)
@@ -76,7 +80,9 @@ def test_rows_of_a_matrix_equal_the_whole_bit_for_bit(signs: bool, width: int) -
 
 
 def test_any_tile_in_any_order_equals_the_whole() -> None:
-    """Ranges cut anywhere and drawn backwards give the same bits, past the tile length of the plain version too."""
+    """Ranges cut anywhere and drawn backwards give the same bits, past the tile length of the plain version
+    too.
+    """
     for purpose, draw, per_block in ((Purpose.NORMAL, noise.normals, 4), (Purpose.SIGN, noise.signs, 128)):
         where = address(Key(5, 6), 7, purpose)
         count = noise.TILE_BLOCKS * per_block + 1003 if per_block == 4 else 70001
@@ -101,7 +107,9 @@ def test_leaves_larger_than_a_tile_have_the_noise_of_the_whole() -> None:
 
 
 def test_normals_have_the_moments_and_the_distribution_of_normals() -> None:
-    """Mean, variance, skewness and kurtosis lie within 5 standard errors, and the distribution within K-S's 0.1 %."""
+    """Mean, variance, skewness and kurtosis lie within 5 standard errors, and the distribution within K-S's
+    0.1 %.
+    """
     n = 200_000
     z = noise.normals(address(Key(3, 1), 0, Purpose.NORMAL), 0, n).double()
     errors = {1: 1.0, 2: 2**0.5, 3: 15**0.5, 4: 96**0.5}  # standard deviations of z, z^2, z^3, z^4
@@ -124,7 +132,9 @@ def test_signs_are_fair_and_only_plus_or_minus_one() -> None:
 
 @pytest.mark.parametrize("purpose", [Purpose.NORMAL, Purpose.SIGN])
 def test_no_two_addresses_are_correlated(purpose: Purpose) -> None:
-    """Draws that differ in seed, step, direction, leaf or position correlate as independent ones: below 5 / sqrt n."""
+    """Draws that differ in seed, step, direction, leaf or position correlate as independent ones: below 5 /
+    sqrt n.
+    """
     n = 40_000
     draw = noise.signs if purpose == Purpose.SIGN else noise.normals
     keys = [Key(0, 0), Key(1, 0), Key(2**32, 0), Key(0, 1), Key(0, 0, 1), Key(1, 1), Key(2**63, 7, 7)]
@@ -136,7 +146,9 @@ def test_no_two_addresses_are_correlated(purpose: Purpose) -> None:
 
 
 def test_purposes_never_share_an_address() -> None:
-    """Signs for different purposes at one key and leaf are uncorrelated, and no two purposes have equal words."""
+    """Signs for different purposes at one key and leaf are uncorrelated, and no two purposes have equal
+    words.
+    """
     n = 40_000
     signs = torch.stack([noise.signs(address(Key(0, 0), 0, purpose), 0, n) for purpose in Purpose])
     assert float((signs @ signs.T / n).fill_diagonal_(0).abs().max()) < 5 / n**0.5
@@ -147,7 +159,8 @@ def test_leaves_of_one_shape_move_along_unrelated_directions() -> None:
     leaves = [Leaf(str(i), i, torch.zeros(64, 64), ()) for i in range(6)]
     for law in (Gaussian(), Rademacher(), LowRank(4)):
         z = [Direction(Key(0, 3), law).tensor(leaf).flatten() for leaf in leaves]
-        bound = 5 / 64 if not isinstance(law, LowRank) else 5 / 64 * 3  # thin factors: fewer degrees of freedom
+        # thin factors have fewer degrees of freedom
+        bound = 5 / 64 if not isinstance(law, LowRank) else 5 / 64 * 3
         assert max(abs(float(a @ b)) / 64**2 for a, b in combinations(z, 2)) < bound
 
 
@@ -155,7 +168,9 @@ def test_rows_and_columns_of_signs_are_uncorrelated_and_of_full_rank() -> None:
     """No checkerboard: sign matrices have full rank, and no two rows or columns are equal or opposite."""
     for step in range(5):
         for shape in ((64, 64), (32, 200), (200, 32), (128, 128)):
-            signs = noise.signs(address(Key(0, step), 2, Purpose.ROW_SIGN), 0, shape[0] * shape[1]).view(shape)
+            signs = noise.signs(address(Key(0, step), 2, Purpose.ROW_SIGN), 0, shape[0] * shape[1]).view(
+                shape
+            )
             assert np.linalg.matrix_rank(signs.numpy()) == min(shape)
             for matrix in (signs, signs.T):
                 products = (matrix @ matrix.T / matrix.shape[1]).fill_diagonal_(0)
@@ -164,8 +179,15 @@ def test_rows_and_columns_of_signs_are_uncorrelated_and_of_full_rank() -> None:
 
 def test_every_seed_and_step_gives_another_sign_vector() -> None:
     """1,000 seeds give 1,000 distinct sign vectors; the released GRZO hash gives two."""
-    for where in (lambda i: Key(i, 0), lambda i: Key(0, i), lambda i: Key(0, 0, i), lambda i: Key(i << 32, 0)):
-        vectors = {tuple(noise.signs(address(where(i), 0, Purpose.ROW_SIGN), 0, 64).tolist()) for i in range(1000)}
+    for where in (
+        lambda i: Key(i, 0),
+        lambda i: Key(0, i),
+        lambda i: Key(0, 0, i),
+        lambda i: Key(i << 32, 0),
+    ):
+        vectors = {
+            tuple(noise.signs(address(where(i), 0, Purpose.ROW_SIGN), 0, 64).tolist()) for i in range(1000)
+        }
         assert len(vectors) == 1000
 
 

@@ -15,7 +15,12 @@ from zocore.methods import METHODS, build
 from zocore.noise import Key
 from zocore.shaping import Normalise
 
-SMALL = {"fzoo": {"directions": 2}, "openai-es": {"directions": 2}, "n-spsa": {"directions": 2}, "mezo-gv": {"pool": 2}}
+SMALL = {
+    "fzoo": {"directions": 2},
+    "openai-es": {"directions": 2},
+    "n-spsa": {"directions": 2},
+    "mezo-gv": {"pool": 2},
+}
 
 
 def take_step(method: str, toy: Toy, in_place: bool = False, step: int = 0) -> Step:
@@ -28,7 +33,9 @@ def pointers(toy: Toy) -> list[int]:
     return [parameter.data_ptr() for parameter in toy.model.parameters()]
 
 
-@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=["error", "interrupt"])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=["error", "interrupt"]
+)
 @pytest.mark.parametrize("method", ["mezo", "grzo"], ids=["scratch", "flipout"])
 @pytest.mark.parametrize("name", ["opt", "mixed"])
 def test_an_exception_in_any_module_leaves_weights_pointers_and_hooks(name, method, error) -> None:
@@ -40,7 +47,8 @@ def test_an_exception_in_any_module_leaves_weights_pointers_and_hooks(name, meth
     for module in toy.model.modules():
         with raising(module, error) as runs:
             try:
-                # the module may not run twice in a step (Flipout on a pooler it left out): then nothing is raised
+                # the module may not run twice in a step (Flipout on a pooler it left out): then nothing is
+                # raised
                 take_step_without_update(method, toy)
             except type(error) as seen:
                 assert seen is error
@@ -82,7 +90,9 @@ def test_an_exception_under_in_place_probes_restores_to_rounding(method: str) ->
 
 
 def test_an_interrupt_between_two_tensors_of_a_move_is_undone() -> None:
-    """Stopping in-place after any number of tensors of any move brings all of them back, in float64 to 1e-15."""
+    """Stopping in-place after any number of tensors of any move brings all of them back, in float64 to
+    1e-15.
+    """
     toy = mixed()
     before = toy.weights()
     original = directions.Gaussian.displace
@@ -113,7 +123,9 @@ def test_an_interrupt_between_two_tensors_of_a_move_is_undone() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_steps_leave_the_generator_grad_mode_and_parameters_as_they_were(method: str) -> None:
-    """No step reads or moves the global generator, changes grad mode, or leaves requires_grad or a gradient."""
+    """No step reads or moves the global generator, changes grad mode, or leaves requires_grad or a
+    gradient.
+    """
     toy = mixed()
     for enabled in (True, False):
         with torch.set_grad_enabled(enabled):
@@ -121,7 +133,9 @@ def test_steps_leave_the_generator_grad_mode_and_parameters_as_they_were(method:
             take_step(method, toy)
             assert torch.equal(before, torch.get_rng_state())
             assert torch.is_grad_enabled() is enabled
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in toy.model.parameters())
+    assert not any(
+        parameter.requires_grad or parameter.grad is not None for parameter in toy.model.parameters()
+    )
     assert not list(hooks(toy.model))
 
 
@@ -151,12 +165,14 @@ def test_a_loss_that_is_not_finite_skips_the_step(method: str, value: float) -> 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in ("sgd", "adamw")])
 def test_a_plateau_moves_no_weight(method: str) -> None:
-    """Where the loss does not change, every coefficient is 0 and no weight moves: no step without information."""
-    toy = least_squares(kind="steps")
-    toy.leaves[0].tensor.copy_(torch.full((1, 3), 0.0))
-    toy.model.inputs += 0  # y = 0 sits on a step: move it to the middle of one
-    original = toy.model.forward
-    toy.forward = lambda rows: torch.floor(original(rows) * 0 + 0.5 + toy.model.layer(toy.model.inputs[rows])[:, 0])
+    """Where the loss does not change, every coefficient is 0 and no weight moves: no step without
+    information.
+    """
+    toy = least_squares()
+    toy.leaves[0].tensor.zero_()
+    toy.forward = lambda rows: torch.floor(0.5 + toy.model.layer(toy.model.inputs[rows]))[
+        :, 0
+    ]  # 0 for small weights
     before = toy.weights()
     step = take_step(method, toy)
     assert not step.skipped and set(step.coefficients) == {0.0}
@@ -176,7 +192,11 @@ def test_weights_tied_in_the_model_are_one_leaf() -> None:
                 if len(leaf.sites) == 1:
                     continue
                 (direction,) = step.directions
-                z = [direction.tensor(leaf)] if direction.shared else [direction.of(leaf, i) for i in range(toy.count)]
+                z = (
+                    [direction.tensor(leaf)]
+                    if direction.shared
+                    else [direction.of(leaf, i) for i in range(toy.count)]
+                )
                 expected = sum(c * one for c, one in zip(step.coefficients, z, strict=True))
                 assert torch.allclose(before[leaf.id] - leaf.tensor, 1e-3 * expected, rtol=1e-9, atol=1e-15)
                 assert all(site.parameter.data_ptr() == leaf.tensor.data_ptr() for site in leaf.sites)

@@ -1,4 +1,6 @@
-"""Updates: descent, momentum and Adam against torch.optim and explicit buffers; decay, floor, 16-bit rounding."""
+"""Updates: descent, momentum and Adam against torch.optim and explicit buffers; decay, floor, 16-bit
+rounding.
+"""
 
 from dataclasses import replace
 
@@ -38,7 +40,9 @@ def torch_run(toy: Toy, make, steps: int) -> torch.Tensor:
     return flat(toy.weights())
 
 
-@pytest.mark.parametrize(("update", "make"), OPTIMISERS, ids=["sgd", "momentum", "adam", "adam with other constants"])
+@pytest.mark.parametrize(
+    ("update", "make"), OPTIMISERS, ids=["sgd", "momentum", "adam", "adam with other constants"]
+)
 def test_backprop_with_each_update_is_torch_optim(update: Update, make) -> None:
     """Six steps from the true gradient end where torch.optim ends, on a network with a tied table."""
     toy, state = mixed(), {}
@@ -60,8 +64,12 @@ def test_decoupled_decay_is_torch_adamw() -> None:
 
 
 @pytest.mark.parametrize("sampler", [Fresh(3), OnePerExample()], ids=["shared", "per example"])
-@pytest.mark.parametrize(("update", "make"), OPTIMISERS, ids=["sgd", "momentum", "adam", "adam with other constants"])
-def test_zeroth_order_with_each_update_is_torch_optim_on_the_explicit_estimate(update: Update, make, sampler) -> None:
+@pytest.mark.parametrize(
+    ("update", "make"), OPTIMISERS, ids=["sgd", "momentum", "adam", "adam with other constants"]
+)
+def test_zeroth_order_with_each_update_is_torch_optim_on_the_explicit_estimate(
+    update: Update, make, sampler
+) -> None:
     """The estimate built whole and given to torch.optim ends where the tile-by-tile update ends."""
     toy, state = mixed(), {}
     method = Method("m", sampler, update=update)
@@ -79,9 +87,13 @@ def test_zeroth_order_with_each_update_is_torch_optim_on_the_explicit_estimate(u
     assert torch.allclose(flat(toy.weights()), explicit, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("update", [Sgd(decay=0.5), Momentum(decay=0.5), Adam(decay=0.5)], ids=["sgd", "momentum", "adam"])
+@pytest.mark.parametrize(
+    "update", [Sgd(decay=0.5), Momentum(decay=0.5), Adam(decay=0.5)], ids=["sgd", "momentum", "adam"]
+)
 def test_decay_acts_on_names_that_are_not_exempt(update: Update) -> None:
-    """With g = 0 a weight shrinks to theta (1 - lr decay) exactly, and biases and layer norms stay bitwise."""
+    """With g = 0 a weight shrinks to theta (1 - lr decay) exactly, and biases and layer norms stay
+    bitwise.
+    """
     toy = mixed()
     names = {leaf.name: leaf for leaf in toy.leaves}
     assert {name for name, leaf in names.items() if not leaf.decay} == {"inner.bias", "norm.bias"}
@@ -121,7 +133,9 @@ def test_no_update_goes_below_the_floor(dtype: torch.dtype) -> None:
 
 
 def test_estimates_are_the_same_in_any_tile() -> None:
-    """Any rows of sum_k c_k z_k and sum_i a_i Delta_i are rows of the whole; only touched rows of a table are not 0."""
+    """Any rows of sum_k c_k z_k and sum_i a_i Delta_i are rows of the whole; only touched rows of a table
+    are not 0.
+    """
     leaf = Leaf("w", 5, torch.zeros(30, 7, dtype=torch.float64), ())
     directions = PerExample(Key(0, 1), Gaussian(), 3)
     touched = {5: [torch.tensor([0, 4]), torch.tensor([4, 29]), torch.tensor([7])]}
@@ -154,11 +168,15 @@ def rounded(exact: torch.Tensor, dtype: torch.dtype, step: int = 0) -> torch.Ten
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("size", [3.0, 0.02, 2.0**-14, 1e-5, 3e-8, 0.0])
 def test_stochastic_rounding_is_right_on_average_and_within_one_ulp(dtype: torch.dtype, size: float) -> None:
-    """Normal and subnormal numbers of both signs round to a neighbour, with a mean exact within 5 standard errors."""
+    """Normal and subnormal numbers of both signs round to a neighbour, with a mean exact within 5 standard
+    errors.
+    """
     values = size * torch.linspace(-1.9, 1.9, 41).float()
     many = values.repeat(20_000, 1)
     stored = rounded(many, dtype).float()
-    up, down = (torch.nextafter(values.to(dtype), torch.tensor(s * torch.inf, dtype=dtype)).float() for s in (1, -1))
+    up, down = (
+        torch.nextafter(values.to(dtype), torch.tensor(s * torch.inf, dtype=dtype)).float() for s in (1, -1)
+    )
     assert bool(((stored - values).abs() < torch.maximum(up - down, torch.tensor(2.0**-24))).all())
     # every value is one of the two neighbours: no error reaches one ulp
     assert all(len(column.unique()) <= 2 for column in stored.T)
@@ -172,7 +190,9 @@ def test_stochastic_rounding_is_right_on_average_and_within_one_ulp(dtype: torch
 def test_numbers_that_fit_are_stored_unchanged(dtype: torch.dtype) -> None:
     """What the dtype holds exactly stays bitwise, zero, subnormal and largest ones included."""
     info = torch.finfo(dtype)
-    grid = torch.tensor([0.0, 1.0, -1.5, info.tiny, info.tiny / 4, -info.tiny / 2, info.max, -info.max]).to(dtype)
+    grid = torch.tensor([0.0, 1.0, -1.5, info.tiny, info.tiny / 4, -info.tiny / 2, info.max, -info.max]).to(
+        dtype
+    )
     assert torch.equal(rounded(grid.float().repeat(100, 1), dtype), grid.repeat(100, 1))
     with pytest.raises(TypeError, match="bfloat16 and float16"):
         store(torch.empty(3), torch.ones(3), address(Key(0, 0), 0, Purpose.ROUNDING), 0)
@@ -180,8 +200,11 @@ def test_numbers_that_fit_are_stored_unchanged(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_small_steps_survive_in_half_precision(dtype: torch.dtype) -> None:
-    """lr g = 1e-6 on weights of 0.02: stored moves have slope 1 on the wanted ones, where nearest rounding loses them."""
-    leaf = Leaf("w", 0, (0.02 * noise.normals(address(Key(9, 0), 0, Purpose.INITIAL), 0, 400_000)).to(dtype).view(400, -1), ())
+    """lr g = 1e-6 on weights of 0.02: stored moves have slope 1 on the wanted ones, where nearest rounding
+    loses them.
+    """
+    weights = 0.02 * noise.normals(address(Key(9, 0), 0, Purpose.INITIAL), 0, 400_000)
+    leaf = Leaf("w", 0, weights.to(dtype).view(400, -1), ())
     before, direction = leaf.tensor.float(), Direction(Key(0, 0), Gaussian())
     wanted = -1e-6 * direction.tensor(leaf)
     Sgd()(leaf, estimate([direction], [1.0]), 1e-6, Key(0, 0), {})
@@ -190,7 +213,7 @@ def test_small_steps_survive_in_half_precision(dtype: torch.dtype) -> None:
     error = float((moved - wanted).std()) / float(wanted.norm())
     assert slope == pytest.approx(1, abs=5 * error)
     nearest = (before + wanted).to(dtype).float() - before
-    assert abs(float((nearest * wanted).sum() / wanted.square().sum()) - 1) > 10 * error or dtype == torch.float16
+    assert abs(float((nearest * wanted).sum() / wanted.square().sum()) - 1) > 10 * error
 
 
 def test_rounding_of_a_large_leaf_uses_each_word_once() -> None:
@@ -200,16 +223,17 @@ def test_rounding_of_a_large_leaf_uses_each_word_once() -> None:
     assert len(list(leaf.tiles())) > 1
     g = Gradient({0: torch.full((rows, 1024), 1.0)})
     Sgd()(leaf, g, 1e-3, Key(0, 7), {})
-    words = noise.uniform_words(address(Key(0, 7), 0, Purpose.ROUNDING), 0, leaf.tensor.numel())
     exact = torch.tensor(1.0) - torch.tensor(1e-3)
     target = torch.empty_like(leaf.tensor)
     store(target, exact.expand(rows, 1024).contiguous(), address(Key(0, 7), 0, Purpose.ROUNDING), 0)
-    assert torch.equal(leaf.tensor, target) and len(words) == leaf.tensor.numel()
+    assert torch.equal(leaf.tensor, target)
     assert len(leaf.tensor.unique()) == 2
 
 
 def test_buffers_are_kept_per_leaf_in_full_precision() -> None:
-    """Adam keeps two float32 buffers a leaf for 16-bit weights, float64 ones for float64; plain descent keeps none."""
+    """Adam keeps two float32 buffers a leaf for 16-bit weights, float64 ones for float64; plain descent
+    keeps none.
+    """
     for dtype, kept in ((torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
         toy, state = mixed(dtype=dtype), {}
         build("mezo", update=Adam()).step(toy.leaves, toy.losses(), Key(0, 0), 0.01, 1e-2, state)

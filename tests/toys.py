@@ -1,4 +1,6 @@
-"""Small models with per-example losses: toy networks and random Hugging Face models, float64 unless said otherwise."""
+"""Small models with per-example losses: toy networks and random Hugging Face models, float64 unless said
+otherwise.
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
@@ -48,7 +50,9 @@ class Toy:
         mask = None if self.mask is None else self.mask[examples].bool()
         return Part(Layout(examples, mask), lambda: self.forward(examples))
 
-    def losses(self, sizes: Sequence[int] | None = None, in_place: bool = False, only: Rows | None = None) -> Losses:
+    def losses(
+        self, sizes: Sequence[int] | None = None, in_place: bool = False, only: Rows | None = None
+    ) -> Losses:
         """The losses of the batch (or of the examples `only`), split in micro-batches of the given sizes."""
         examples = torch.arange(self.count) if only is None else only
         parts = [self.part(chunk) for chunk in examples.split(list(sizes or [len(examples)]))]
@@ -79,7 +83,9 @@ class Toy:
         finally:
             self.set(before)
 
-    def carried(self, direction: AnyDirection, offsets: Sequence[float], in_place: bool = False) -> list[Tensor]:
+    def carried(
+        self, direction: AnyDirection, offsets: Sequence[float], in_place: bool = False
+    ) -> list[Tensor]:
         """Losses (B,) at each offset, by the carrier under test."""
         with self.losses(in_place=in_place).along(direction) as at:
             return [at(offset) for offset in offsets]
@@ -115,7 +121,9 @@ def _seeded(seed: int) -> torch.Generator:
 
 
 class Rows2(nn.Module):
-    """A linear layer on fixed inputs, and a loss of its outputs: quadratic, linear, cubic or smooth in the weights."""
+    """A linear layer on fixed inputs, and a loss of its outputs: quadratic, linear, cubic or smooth in the
+    weights.
+    """
 
     def __init__(self, count: int, width: int, height: int, kind: str, dtype: torch.dtype) -> None:
         super().__init__()
@@ -137,13 +145,15 @@ class Rows2(nn.Module):
                 return (y - target).pow(3).sum(-1)
             case "smooth":
                 return torch.log1p((y - target).square()).sum(-1) + torch.sin(y).sum(-1)
-            case "steps":
-                return torch.floor(y).sum(-1)
         raise ValueError(self.kind)
 
 
 def least_squares(
-    count: int = 4, width: int = 3, height: int = 1, kind: str = "quadratic", dtype: torch.dtype = torch.float64
+    count: int = 4,
+    width: int = 3,
+    height: int = 1,
+    kind: str = "quadratic",
+    dtype: torch.dtype = torch.float64,
 ) -> Toy:
     """Per-example losses of one weight matrix (height, width): three parameters and quadratic by default."""
     model = Rows2(count, width, height, kind, dtype)
@@ -152,7 +162,9 @@ def least_squares(
 
 
 class Mixed(nn.Module):
-    """Every kind of layer at once: table, learned positions, linear with and without bias, norm, tied head."""
+    """Every kind of layer at once: table, learned positions, linear with and without bias, norm, tied
+    head.
+    """
 
     def __init__(self, vocabulary: int = 11, width: int = 6) -> None:
         super().__init__()
@@ -172,7 +184,9 @@ class Mixed(nn.Module):
         return self.head(pooled)
 
 
-def _ragged(count: int, tokens: int, vocabulary: int, left: bool, pad: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+def _ragged(
+    count: int, tokens: int, vocabulary: int, left: bool, pad: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
     """Token ids, a ragged mask and targets; pads carry the id `pad`, which no real token has."""
     g = _seeded(5)
     ids = torch.randint(3, vocabulary, (count, tokens), generator=g)
@@ -206,7 +220,9 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _toy(model: nn.Module, ids: Tensor, mask: Tensor, losses: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Toy:
+def _toy(
+    model: nn.Module, ids: Tensor, mask: Tensor, losses: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> Toy:
     def alone(example: int) -> Tensor:
         real = mask[example].bool()
         rows = torch.tensor([example])
@@ -221,7 +237,9 @@ def _toy(model: nn.Module, ids: Tensor, mask: Tensor, losses: Callable[[Tensor, 
 
 
 def _exact_norms(model: nn.Module) -> None:
-    """Let RMS norms compute in float64: the library rounds to float32 inside, which would hide small errors."""
+    """Let RMS norms compute in float64: the library rounds to float32 inside, which would hide small
+    errors.
+    """
     for module in model.modules():
         if hasattr(module, "variance_epsilon"):
             module.forward = partial(_rms_norm, module)
@@ -247,7 +265,9 @@ def _built(name: str) -> nn.Module:
         case "qwen2":
             config = Qwen2Config(**base, **causal, **small, num_key_value_heads=2, tie_word_embeddings=True)
         case "opt":
-            config = OPTConfig(**base, **causal, ffn_dim=40, word_embed_proj_dim=32, max_position_embeddings=24)
+            config = OPTConfig(
+                **base, **causal, ffn_dim=40, word_embed_proj_dim=32, max_position_embeddings=24
+            )
         case "gpt2":
             size = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 24}
             config = GPT2Config(vocab_size=VOCABULARY, **size, **causal, bos_token_id=2, eos_token_id=2)
