@@ -290,8 +290,8 @@ def test_cosines_of_grzo_follow_the_law(count: int, alike: float) -> None:
     """
     found, effective = cosines("grzo", count, 400, alike)
     rms = sqrt((found**2).mean())
-    # for equal norms E cos^2 = (rho^2 sum x^2 + (1 - rho^2)) / d with rho^2 = B_eff / B and x normal; the s.e. of
-    # the rms over 400 trials is 1 % where examples agree (a sum of B squares) and 3.5 % where they do not (of one)
+    # for equal norms E cos^2 = (rho^2 sum x^2 + (1 - rho^2)) / d with rho^2 = B_eff / B and x normal;
+    # the s.e. of the rms over 400 trials is 1 % where examples agree (a sum of B squares), else 3.5 % (of one)
     wanted = sqrt((effective + 1 - effective / count) / 1024)
     assert rms == pytest.approx(wanted, rel=0.05 if alike else 0.1)
     if alike > 0.5:
