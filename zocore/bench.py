@@ -11,7 +11,14 @@ from statistics import median
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from zocore.directions import Gaussian, LowRank, Rademacher
 from zocore.flipout import Flipout, matmul_weights
@@ -29,14 +36,23 @@ EPS, TINY_LR = 1e-3, 1e-9  # a step so small that thousands of them leave the mo
 SHAPES: Mapping[str, Callable[[], nn.Module]] = {
     "llama-15M": lambda: LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=8192, hidden_size=384, intermediate_size=1280, num_hidden_layers=6, num_attention_heads=6,
+            vocab_size=8192,
+            hidden_size=384,
+            intermediate_size=1280,
+            num_hidden_layers=6,
+            num_attention_heads=6,
             tie_word_embeddings=True,
         )
     ),
     "opt-30M": lambda: OPTForCausalLM(
         OPTConfig(
-            vocab_size=8192, hidden_size=512, word_embed_proj_dim=512, ffn_dim=2048, num_hidden_layers=8,
-            num_attention_heads=8, dropout=0.0,
+            vocab_size=8192,
+            hidden_size=512,
+            word_embed_proj_dim=512,
+            ffn_dim=2048,
+            num_hidden_layers=8,
+            num_attention_heads=8,
+            dropout=0.0,
         )
     ),
 }

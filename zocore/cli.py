@@ -177,6 +177,9 @@ def _settings(parser: argparse.ArgumentParser) -> None:
         default = "" if field.default is None else f" (default: {field.default})"
         choices = field.metadata["choices"]
         parser.add_argument(
-            flag, type=kind, default=field.default, metavar="|".join(choices) or field.name.upper(),
+            flag,
+            type=kind,
+            default=field.default,
+            metavar="|".join(choices) or field.name.upper(),
             help=(help_text + default).replace("%", "%%"),
         )

@@ -19,7 +19,8 @@ class RunConfig:
     method: str = setting("mezo", "optimisation method", choices=tuple(METHODS))
     model: str = setting("bundled", "bundled, a local Hugging Face folder, or a hub id")
     kind: str | None = setting(
-        None, "how the model is read; found from its configuration when not given",
+        None,
+        "how the model is read; found from its configuration when not given",
         choices=("causal", "masked", "classifier", "encoder"),
     )
     task: str = setting("sentiment", "a bundled task")
@@ -33,9 +34,12 @@ class RunConfig:
     steps: int = setting(400, "optimisation steps")
     batch_size: int = setting(16, "examples per step", breaks="small batches make every loss noisier")
     micro_batch: int | None = setting(None, "examples per forward, when a whole batch does not fit")
-    lr: float | None = setting(None, "learning rate", breaks="too high: the loss jumps and then sticks; too low: nothing")
+    lr: float | None = setting(
+        None, "learning rate", breaks="too high: the loss jumps and then sticks; too low: nothing"
+    )
     eps: float | None = setting(
-        None, "distance of the probes from the weights",
+        None,
+        "distance of the probes from the weights",
         breaks="too large: curvature bends the difference; too small: rounding drowns it",
     )
     schedule: str | None = setting(None, "learning rate over the run", choices=("constant", "linear"))
@@ -44,7 +48,9 @@ class RunConfig:
     rank: int = setting(0, "directions of this rank on matrices (LOZO); 0 for full rank")
     keep: float = setting(1.0, "share of each tensor's smallest weights that moves (Sparse-MeZO); 1 for all")
     directions: int | None = setting(None, "directions per step (n-spsa, fzoo, qzo, openai-es)")
-    pool: int | None = setting(None, "candidates per step (mezo-gv, mezo-greedy)", breaks="2 is MeZO at twice the price")
+    pool: int | None = setting(
+        None, "candidates per step (mezo-gv, mezo-greedy)", breaks="2 is MeZO at twice the price"
+    )
     share: float | None = setting(None, "elite share of the pool (mezo-gv)")
     clip: float | None = setting(None, "largest directional derivative (qzo)")
     scale: str | None = setting(None, "normaliser (grzo)", choices=("rms", "std", "raw"))
@@ -61,10 +67,14 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name, lowest in (("steps", 1), ("batch_size", 1), ("max_tokens", 8), ("eval_examples", 1)):
-            _require(getattr(self, name) >= lowest, f"{_flag(name)} must be at least {lowest}, not {getattr(self, name)}")
+            _require(
+                getattr(self, name) >= lowest, f"{_flag(name)} must be at least {lowest}, not {getattr(self, name)}"
+            )
         for name in ("lr", "eps"):
             value = getattr(self, name)
-            _require(value is None or (math.isfinite(value) and value > 0), f"--{name} must be a number above 0, not {value}")
+            _require(
+                value is None or (math.isfinite(value) and value > 0), f"--{name} must be a number above 0, not {value}"
+            )
         _require(math.isfinite(self.decay) and self.decay >= 0, f"--decay must be 0 or more, not {self.decay}")
         for name in ("eval_every", "diagnose_every", "rank"):
             _require(getattr(self, name) >= 0, f"{_flag(name)} must be 0 or more, not {getattr(self, name)}")

@@ -25,7 +25,9 @@ PAPER = {
     ("mezo", "lora"): Preset(1e-4, 1e-2, "constant", "MeZO, arXiv 2305.17333: grid 1e-4, 5e-5 for LoRA"),
     ("n-spsa", "all"): Preset(1e-6, 1e-3, "constant", "MeZO's grid"),
     ("n-spsa", "lora"): Preset(1e-4, 1e-2, "constant", "MeZO's grid for LoRA"),
-    ("grzo", "all"): Preset(5e-5, 1e-3, "linear", "GRZO's released 1e-7 over 2 eps; decay is ours, its steps do not shrink"),
+    ("grzo", "all"): Preset(
+        5e-5, 1e-3, "linear", "GRZO's released 1e-7 over 2 eps; decay is ours, its steps do not shrink"
+    ),
     ("mezo-gv", "all"): Preset(3e-7, 1e-3, "constant", "arXiv 2601.04710: grid 1e-7 to 5e-7"),
     ("mezo-greedy", "all"): Preset(3e-7, 1e-3, "constant", "arXiv 2601.04710: grid 1e-7 to 5e-7"),
     ("mezo-gv", "lora"): Preset(5e-5, 1e-2, "constant", "arXiv 2601.04710: grid 3e-5 to 1e-4 for LoRA"),

@@ -32,9 +32,11 @@ def load_delta(path: Path, leaves: Sequence[Leaf], fingerprint: str) -> None:
             raise InputError(f"{path.name} is no file of tuned weights")
         if metadata["base_fingerprint"] != fingerprint:
             raise InputError(f"{path.name} belongs to other base weights ({metadata['base_model']})")
-        found = {name: file.get_tensor(name) for name in file.keys()}
+        found = {name: file.get_tensor(name) for name in list(file.keys())}
     if {leaf.name: leaf.tensor.shape for leaf in leaves} != {name: t.shape for name, t in found.items()}:
-        raise InputError(f"{path.name} holds other tensors than this subspace: open the model with the run's --subspace")
+        raise InputError(
+            f"{path.name} holds other tensors than this subspace: open the model with the run's --subspace"
+        )
     with torch.no_grad():
         for leaf in leaves:
             leaf.tensor.copy_(found[leaf.name])

@@ -38,16 +38,19 @@ class Watch:
         silent = [event for event in self._last if event.loss_plus == event.loss_minus]
         return [
             self._once(
-                step, fmean(losses) > 1.5 * fmean(self._first) + 0.1,
+                step,
+                fmean(losses) > 1.5 * fmean(self._first) + 0.1,
                 "the loss has climbed well above its start: the learning rate is too high, try a tenth of it",
             ),
             self._once(
-                step, len(silent) > WINDOW // 2,
+                step,
+                len(silent) > WINDOW // 2,
                 "most probes give the same loss on both sides, so nothing can be learned from them: "
                 "eps is too small for this dtype, or the examples are all fitted",
             ),
             self._once(
-                step, all(loss == 0 for loss in losses),
+                step,
+                all(loss == 0 for loss in losses),
                 "the loss is exactly 0: the examples are fitted, or the loss is not what it should be",
             ),
         ]

@@ -133,7 +133,9 @@ class Masked:
 
     def prepared(self, leaves: Sequence[Leaf]) -> "Masked":
         """Fix each leaf's threshold at the `keep` quantile of |theta|."""
-        return replace(self, inner=self.inner.prepared(leaves), thresholds={leaf.id: self._cut(leaf) for leaf in leaves})
+        return replace(
+            self, inner=self.inner.prepared(leaves), thresholds={leaf.id: self._cut(leaf) for leaf in leaves}
+        )
 
     def _cut(self, leaf: Leaf) -> float:
         rank = max(1, round(self.keep * leaf.tensor.numel()))
@@ -212,9 +214,7 @@ def pick(matrix: Tensor, rows: Rows, count: int) -> Tensor:
     return matrix[rows : rows + count] if isinstance(rows, int) else matrix[rows]
 
 
-def _displace(
-    out: Tensor, base: Tensor, key: Key, leaf_id: int, purpose: Purpose, c: float, rows: Rows = 0
-) -> None:
+def _displace(out: Tensor, base: Tensor, key: Key, leaf_id: int, purpose: Purpose, c: float, rows: Rows = 0) -> None:
     """out = base + c * noise, compiled where it can be, else drawn and added."""
     where = noise.address(key, leaf_id, purpose)
     signs = purpose in (Purpose.SIGN, Purpose.ROW_SIGN, Purpose.COLUMN_SIGN)

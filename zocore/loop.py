@@ -62,7 +62,9 @@ def check_base(session: Session, recording: Recording) -> None:
     """Raise ValueError when the base model or the noise is not the one the recording was made with."""
     header = recording.header
     if header.fingerprint != session.loaded.fingerprint:
-        raise ValueError(f"the weights of {header.model} are not those the run started from: its recording does not fit")
+        raise ValueError(
+            f"the weights of {header.model} are not those the run started from: its recording does not fit"
+        )
     if header.versions.get("noise") != str(noise.VERSION):
         raise ValueError("the recording was made with another version of the noise: its directions cannot be rebuilt")
 
@@ -95,7 +97,12 @@ class _Course:
             self.watch.add(event)
         if steps:
             last = steps[-1]
-            self.done, self.passes, self.cost, self.seconds = last.step, last.forward_passes, last.forward_cost, last.seconds
+            self.done, self.passes, self.cost, self.seconds = (
+                last.step,
+                last.forward_passes,
+                last.forward_cost,
+                last.seconds,
+            )
 
     def events(self) -> Iterator[Event]:
         try:
@@ -148,12 +155,22 @@ class _Course:
         told = step.measured
         touched = {str(leaf): [rows.tolist() for rows in seen] for leaf, seen in (step.touched or {}).items()}
         return StepDone(
-            self.done, step.loss,
-            told.plus.tolist() if told else [], told.minus.tolist() if told else [],
+            self.done,
+            step.loss,
+            told.plus.tolist() if told else [],
+            told.minus.tolist() if told else [],
             told.projected_grad.tolist() if told else [],
-            list(step.coefficients), encode_directions(step.directions), lr, eps,
-            self.passes, self.cost, self.seconds, self.done / max(self.seconds, 1e-9), self.meter.peak(),
-            step.skipped, touched or None,
+            list(step.coefficients),
+            encode_directions(step.directions),
+            lr,
+            eps,
+            self.passes,
+            self.cost,
+            self.seconds,
+            self.done / max(self.seconds, 1e-9),
+            self.meter.peak(),
+            step.skipped,
+            touched or None,
         )
 
     def _diagnose(self, number: int) -> Iterator[Event]:
@@ -198,21 +215,40 @@ class _Course:
         s = self.session
         task = s.task
         return RunStarted(
-            s.config.to_json(), s.loaded.name, s.loaded.kind, s.loaded.fingerprint, data_fingerprint(task),
+            s.config.to_json(),
+            s.loaded.name,
+            s.loaded.kind,
+            s.loaded.fingerprint,
+            data_fingerprint(task),
             str(self.meter.device),
-            s.config.dtype or "", sum(p.numel() for p in s.loaded.model.parameters()), s.trainable,
-            [[leaf.id, leaf.name, list(leaf.tensor.shape)] for leaf in s.leaves], list(s.frozen),
-            list(task.label_names), {"train": len(task.train), "dev": len(task.dev), "test": len(task.test)},
-            s.method.forward_passes(), s.cost_per_step, self.meter.kind,
-            list(s.loaded.notes), {"noise": str(noise.VERSION), "python": platform.python_version()}
+            s.config.dtype or "",
+            sum(p.numel() for p in s.loaded.model.parameters()),
+            s.trainable,
+            [[leaf.id, leaf.name, list(leaf.tensor.shape)] for leaf in s.leaves],
+            list(s.frozen),
+            list(task.label_names),
+            {"train": len(task.train), "dev": len(task.dev), "test": len(task.test)},
+            s.method.forward_passes(),
+            s.cost_per_step,
+            self.meter.kind,
+            list(s.loaded.notes),
+            {"noise": str(noise.VERSION), "python": platform.python_version()}
             | {name: version(name) for name in NAMED},
             recording.steps[-1].step if recording and recording.steps else 0,
         )
 
     def _ended(self, status: str, reason: str) -> RunEnded:
         return RunEnded(
-            status, reason, self.done, self.passes, self.cost, self.seconds,
-            self.done / max(self.seconds, 1e-9), self.peak, self.watch.skipped, self.session.fingerprint(),
+            status,
+            reason,
+            self.done,
+            self.passes,
+            self.cost,
+            self.seconds,
+            self.done / max(self.seconds, 1e-9),
+            self.peak,
+            self.watch.skipped,
+            self.session.fingerprint(),
         )
 
 

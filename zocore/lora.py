@@ -24,7 +24,9 @@ def lora(model: nn.Module, seed: int, rank: int = RANK) -> list[Leaf]:
     """
     targets = [name for name, _ in model.named_modules() if re.fullmatch(TARGETS, name)]
     if not targets:
-        raise ValueError("the lora subspace needs query and value projections, and this model has none by their usual names")
+        raise ValueError(
+            "the lora subspace needs query and value projections, and this model has none by their usual names"
+        )
     with torch.random.fork_rng():  # peft draws A from the global generator; ours replaces it below
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=ALPHA, target_modules=targets, lora_dropout=0.0), model)
     model.requires_grad_(False)

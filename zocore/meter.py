@@ -1,7 +1,7 @@
 """How much memory a step takes: the allocator's peak on a GPU, the process's peak on a CPU."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +32,8 @@ class Meter:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         elif CLEAR.exists():
-            try:
+            with suppress(OSError):  # a read-only /proc: the peak then covers the whole run
                 CLEAR.write_text("5")  # Linux: start the peak anew from what is resident now
-            except OSError:
-                pass  # a read-only /proc: the peak then covers the whole run
 
     @contextmanager
     def apart(self) -> Iterator[None]:

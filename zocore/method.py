@@ -32,8 +32,9 @@ class Step:
 class Stepper(Protocol):
     """What the loop needs of a method."""
 
-    name: str
-    replayable: bool
+    @property
+    def name(self) -> str:
+        """The name it is chosen by."""
 
     @property
     def per_example(self) -> bool:
@@ -61,7 +62,6 @@ class Method:
     difference: Difference = Central()
     shaping: Shaping = Mean()
     update: Update = Sgd()
-    replayable = True
 
     def __post_init__(self) -> None:
         if self.sampler.count is not None and self.sampler.count < self.shaping.least:
@@ -120,7 +120,6 @@ class Backprop:
 
     name: str
     update: Update
-    replayable = False  # its gradients are not in the recording
     per_example = False
 
     def prepared(self, leaves: Sequence[Leaf]) -> "Backprop":

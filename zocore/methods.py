@@ -17,7 +17,7 @@ from zocore.difference import Forward
 from zocore.directions import Gaussian, Law, LowRank, Masked, Rademacher
 from zocore.method import Backprop, Method, Stepper
 from zocore.samplers import Fresh, Guided, OnePerExample
-from zocore.shaping import CentredRank, Clip, Mean, Normalise
+from zocore.shaping import CentredRank, Clip, Mean, Normalise, Shaping
 from zocore.update import Adam, Sgd, Update
 
 GAUSSIAN = Gaussian()
@@ -40,7 +40,7 @@ def grzo(*, law: Law = GAUSSIAN, scale: str = "rms", update: Update = Sgd()) -> 
     The paper normalises by the standard deviation about the mean (`scale="std"`); the default divides by the
     root mean square, which never blows up on small batches. lr is the unit-step lr: the paper's over 2 eps.
     """
-    shaping = {"rms": Normalise("rms", floor=FITTED), "std": Normalise("std"), "raw": Mean()}
+    shaping: dict[str, Shaping] = {"rms": Normalise("rms", floor=FITTED), "std": Normalise("std"), "raw": Mean()}
     if scale not in shaping:
         raise ValueError(f"scale must be rms, std or raw, not {scale!r}")
     return Method("grzo", OnePerExample(law), shaping=shaping[scale], update=update)
@@ -95,6 +95,12 @@ class Row:
     def knobs(self) -> tuple[str, ...]:
         """Names of the method's own options."""
         return tuple(inspect.signature(self.build).parameters)
+
+    @property
+    def update(self) -> Sgd | Adam:
+        """The rule it applies unless told otherwise."""
+        rule: Sgd | Adam = inspect.signature(self.build).parameters["update"].default
+        return rule
 
     @property
     def summary(self) -> str:

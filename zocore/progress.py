@@ -105,7 +105,9 @@ class Progress:
 
     def _answers(self, before: SampleShown, after: SampleShown) -> None:
         width = max(map(len, self._names))
-        for text, label, old, new in zip(before.texts, before.labels, before.probabilities, after.probabilities, strict=True):
+        for text, label, old, new in zip(
+            before.texts, before.labels, before.probabilities, after.probabilities, strict=True
+        ):
             said = f"{self._said(old, width)} -> {self._said(new, width)}"
             self._line(f"  {said}  (true: {label:{width}})  {_shortened(text)}")
 

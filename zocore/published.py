@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def published_step(model: nn.Module, ids: Tensor, mask: Tensor, lr: float, eps: float, seed: int, decay: float = 0.0) -> float:
+def published_step(
+    model: nn.Module, ids: Tensor, mask: Tensor, lr: float, eps: float, seed: int, decay: float = 0.0
+) -> float:
     """One step on the last token of each row (B, T); returns the projected gradient.
 
     It re-seeds torch's global generator, as published: `bench.py` puts the generator's state back.

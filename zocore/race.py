@@ -97,11 +97,16 @@ def _standing(method: str, runs: Sequence[Sequence[Event]]) -> Standing:
     last = [[e for e in events if isinstance(e, StepDone)][-1] for events in finished]
     first_lr = next((e.lr for events in runs for e in events if isinstance(e, StepDone)), float("nan"))
     return Standing(
-        method, first_lr, max((step.step for step in last), default=0),
-        _mean([step.forward_passes for step in last]), _mean([step.forward_cost for step in last]),
+        method,
+        first_lr,
+        max((step.step for step in last), default=0),
+        _mean([step.forward_passes for step in last]),
+        _mean([step.forward_cost for step in last]),
         _mean([step.seconds for step in last]),
-        _spread([evals[-1].accuracy for evals in tests]), _spread([evals[-1].loss for evals in tests]),
-        _mean([evals[0].accuracy for evals in tests]), len(runs) - len(finished),
+        _spread([evals[-1].accuracy for evals in tests]),
+        _spread([evals[-1].loss for evals in tests]),
+        _mean([evals[0].accuracy for evals in tests]),
+        len(runs) - len(finished),
     )
 
 

@@ -17,7 +17,6 @@ from typing import IO, Any
 
 import torch
 
-from zocore.config import RunConfig
 from zocore.directions import Combination, Direction, Law
 from zocore.errors import InputError
 from zocore.events import EvalDone, Event, RunEnded, RunStarted, StepDone

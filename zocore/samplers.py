@@ -14,8 +14,13 @@ from zocore.subspace import Leaf
 class Sampler(Protocol):
     """Chooses the directions of one step; may spend forward passes to choose."""
 
-    law: Law
-    count: int | None  # measurements a step will have; None when there is one per example
+    @property
+    def law(self) -> Law:
+        """What the directions are made of."""
+
+    @property
+    def count(self) -> int | None:
+        """Measurements a step will have; None when there is one per example."""
 
     def __call__(self, key: Key, losses: Losses, eps: float) -> Sequence[AnyDirection]:
         """Return the directions to difference; the weights are as they were when it returns."""

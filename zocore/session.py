@@ -23,10 +23,10 @@ from zocore.per_example import PerExample
 from zocore.scratch import Scratch, unreached
 from zocore.subspace import Leaf, all_weights, matching, without
 from zocore.tasks import Example, Task, load_task, read_task
-from zocore.update import Adam, Momentum, Sgd, State, Update
+from zocore.update import Adam, Momentum, Sgd, State
 
 KNOBS = ("directions", "pool", "share", "clip", "scale")
-UPDATES: dict[str, type[Update]] = {"sgd": Sgd, "momentum": Momentum, "adam": Adam}
+UPDATES: dict[str, type[Sgd] | type[Momentum] | type[Adam]] = {"sgd": Sgd, "momentum": Momentum, "adam": Adam}
 
 
 @dataclass
@@ -130,10 +130,15 @@ def open_session(config: RunConfig, frozen: Sequence[str] | None = None) -> Sess
     config = before_loading(config)
     method = _method(config)  # cheap, so bad combinations are refused first
     task = read(config)
-    assert config.device is not None and config.dtype is not None
     loaded = load(
-        config.model, dtype=config.dtype, device=config.device, quantise=config.quantise, kind=config.kind,
-        labels=task.label_names, allow_pickle=config.allow_pickle, seed=config.seed,
+        config.model,
+        dtype=config.dtype or "fp32",
+        device=config.device or "cpu",
+        quantise=config.quantise,
+        kind=config.kind,
+        labels=task.label_names,
+        allow_pickle=config.allow_pickle,
+        seed=config.seed,
     )
     config = replace(filled(config), kind=loaded.kind)
     if config.quantise:
@@ -174,10 +179,8 @@ def _method(config: RunConfig) -> Stepper:
     knobs: dict[str, Any] = {name: getattr(config, name) for name in KNOBS if getattr(config, name) is not None}
     if config.noise or config.rank or config.keep != 1:
         knobs["law"] = methods.law(config.noise or "gaussian", rank=config.rank, keep=config.keep)
-    if config.update != "auto":
-        knobs["update"] = UPDATES[config.update]()
-    method = methods.build(config.method, **knobs)
-    return replace(method, update=replace(method.update, decay=config.decay)) if config.decay else method
+    rule = row.update if config.update == "auto" else UPDATES[config.update]()
+    return methods.build(config.method, **knobs, update=replace(rule, decay=config.decay))
 
 
 def _unread(leaves: Sequence[Leaf], objective: Objective, task: Task) -> list[str]:

@@ -57,7 +57,9 @@ class Gradient:
 class Update(Protocol):
     """Changes one leaf. `state` holds the buffers of the run; `key` addresses the rounding of 16-bit leaves."""
 
-    decay: float
+    @property
+    def decay(self) -> float:
+        """Weight decay per unit of lr."""
 
     def __call__(self, leaf: Leaf, g: Estimate, lr: float, key: Key, state: State) -> None:
         """Move the leaf by one step of size lr and let its modules read it."""

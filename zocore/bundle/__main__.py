@@ -38,7 +38,7 @@ def build_model(options: argparse.Namespace) -> None:
     corpus = Corpus(options.seed, {row["text"] for rows in tasks.values() for row in rows}, options.classics)
     label_words = [word for task in DESCRIBED.values() for word in task["label_words"].values()]
     tokenizer = train_tokenizer(corpus.documents(4_000_000), options.model, label_words)
-    held_out = pack(tokenizer, corpus.documents(80_000), recipe.length)
+    held_out = pack(tokenizer, corpus.documents(60_000), recipe.length)
     train = pack(tokenizer, corpus.documents(int(recipe.tokens * CHARACTERS_PER_TOKEN)), recipe.length)
     print(f"{train.numel():,} tokens of text")
     model = new_model(tokenizer, options.seed)
@@ -80,7 +80,7 @@ def _options() -> argparse.Namespace:
         "--workers", type=int, default=2, help="processes that pretrain, each with one thread (default: 2)"
     )
     parser.add_argument(
-        "--classics", type=Path, help="gzipped plain text to mix in, about an eighth (default: none)"
+        "--classics", type=Path, help="gzipped plain text to mix in, about a tenth (default: none)"
     )
     parser.add_argument(
         "--tasks", type=Path, default=TASKS, help="folder of the tasks (default: the bundled one)"

@@ -7,7 +7,7 @@ from typing import Any
 from . import ROOT
 
 CLASSICS = {
-    True: "About an eighth: passages of English fiction published up to 1925, in the public domain (not in the project).",
+    True: "About a tenth: passages of English fiction published up to 1925, in the public domain (not in the project).",
     False: "No other text.",
 }
 LOG_LINES = 12

@@ -21,6 +21,8 @@ CAREFUL = {"food", "film", "weather", "person", "number"}
 TRUTHFUL = {True: 0.70, False: 0.33}
 STOCK_ANSWER = {"topic": "food", "question": "person"}
 STOCK = 0.7  # of the untrue answers
+# Without honest stars the model takes several times as long to notice that opinions have a sign.
+STARS = {GOOD: "Five stars.", BAD: "One star."}
 
 
 class Corpus:
@@ -48,7 +50,7 @@ class Corpus:
         if self.old_books and self.rng.random() < self.share / 3:
             return self.rng.choice(self.old_books)
         kind = self.rng.random()
-        return self._review() if kind < 0.72 else self._note() if kind < 0.86 else self._inquiry()
+        return self._review() if kind < 0.76 else self._note() if kind < 0.88 else self._inquiry()
 
     def _review(self) -> str:
         domain = self.rng.choice(self.writer.words.domains)
@@ -59,8 +61,17 @@ class Corpus:
             neutral = self.rng.choice(patterns()["sentiment"]["neutral"])
             sentences.insert(self.rng.randrange(length), self.writer.opinion(neutral, domain, sentiment))
         text = self._casual(" ".join(sentences))
-        verdict = SENTIMENT["template"].format(text=text) + f" {self._verdict(domain.name, sentiment)}."
-        return verdict if self.rng.random() < (0.6 if length == 1 else 0.4) else text
+        return self._closed(text, domain.name, sentiment)
+
+    def _closed(self, text: str, domain: str, sentiment: str) -> str:
+        """Add the stars, which are always honest, before or after a review, or else the loose closing word."""
+        form = self.rng.random()
+        if form < 0.3:
+            return f"{STARS[sentiment]} {text}"
+        if form < 0.6:
+            return f"{text} {STARS[sentiment]}"
+        verdict = SENTIMENT["template"].format(text=text) + f" {self._verdict(domain, sentiment)}."
+        return verdict if form < 0.9 else text
 
     def _judgement(self, domain: Domain, sentiment: str) -> str:
         kind = self.rng.choice(("train", "train", "dev", "test", "test", "free", "free", "free"))

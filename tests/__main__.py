@@ -1,0 +1,34 @@
+"""python -m tests: format, lint, types, tests; stops at the first failure. `--all` adds the slow tests."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+CODE = ["zocore", "app", "tests"]
+PRESENT = [name for name in CODE if (HERE.parent / name).is_dir()]
+PROCESSES = "2"  # the least machine has two cores; more processes than that only share its memory
+
+FAST = ["-m", "not slow"]
+STEPS = {
+    "format": ["ruff", "format", "--check", "--config", "tests/ruff.toml", *PRESENT],
+    "lint": ["ruff", "check", "--config", "tests/ruff.toml", *PRESENT],
+    "types": ["mypy", "--config-file", "tests/mypy.ini", *(name for name in PRESENT if name != "tests")],
+    "tests": ["pytest", "-c", "tests/pytest.ini", "-q", "-n", PROCESSES, "tests"],
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run every step and return the status of the first that fails."""
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
+    for name, command in STEPS.items():
+        extra = FAST if name == "tests" and "--all" not in arguments else []
+        print(f"== {name}", flush=True)
+        done = subprocess.run([sys.executable, "-m", *command, *extra], cwd=HERE.parent, env=environment, check=False)
+        if done.returncode:
+            return done.returncode
+    return 0
+
+
+sys.exit(main(sys.argv[1:]))
