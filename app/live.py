@@ -124,7 +124,7 @@ def _measured(job: Job | None, view: View) -> tuple[str, int] | None:
     if view.header.memory_kind == "allocator":
         return "measured peak", view.peak
     rise = view.peak - (job.base_memory if job else 0)
-    return ("measured: rise of the process", rise) if job and job.base_memory and rise > 0 else None
+    return ("measured", rise) if job and job.base_memory and rise > 0 else None
 
 
 def probes(view: View) -> str:

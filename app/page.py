@@ -8,13 +8,35 @@ from typing import Any
 import gradio as gr
 import torch
 
-from app import controls, forms, play, replay, words
+from app import (
+    controls,
+    data_form,
+    forms,
+    memory_page,
+    microscope,
+    play,
+    race,
+    replay,
+    share,
+    take_away,
+    words,
+)
 from app.chart import head, serve
 from app.cost import Speeds
 from app.lab import Lab
 from app.live import Drawn
 from app.store import JobStore
 
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+COPY = """async (code) => {
+  if (!code) return;
+  const link = location.origin + location.pathname + '?cfg=' + code;
+  history.replaceState(null, '', '?cfg=' + code);
+  const button = document.querySelector('#zo-link');
+  try { await navigator.clipboard.writeText(link); button.textContent = 'Link copied'; }
+  catch (error) { button.textContent = 'Link is in the address bar'; }
+  setTimeout(() => { button.textContent = 'Copy link'; }, 2500);
+}"""
 STYLE = Path(__file__).parent / "style.css"
 START = """() => {
   const told = document.querySelector('#zo-told');
@@ -50,43 +72,106 @@ def build(store: JobStore) -> Shown:
     speeds, lab = Speeds(store.root / "speeds.json"), Lab()
     with gr.Blocks(title=words.NAME, fill_width=True, analytics_enabled=False) as blocks:
         visitor = gr.BrowserState("", storage_key="zocore-visitor", secret=_secret(store.root))
-        _header()
-        with gr.Tabs(elem_id="zo-tabs"):
+        head_row = _header()
+        with gr.Tabs(elem_id="zo-tabs") as tabs:
             with gr.Tab("Play", id="play"):
                 playing = play.layout(forms.with_presets(forms.PRESETS["toy"]))
                 with playing.stage:
                     playing.slider = replay.build(playing, store, lab, visitor)
+                    take_away.build(playing, store, lab)
+            with gr.Tab("Race", id="race"):
+                racing = race.layout()
+            with gr.Tab("Microscope", id="microscope"):
+                microscope.layout(playing, store, lab, visitor)
+            with gr.Tab("Memory", id="memory"):
+                memory_page.layout()
         play.connect(playing, store, speeds, visitor)
-        _on_load(blocks, playing, store, speeds, visitor)
+        race.connect(racing, playing, store, visitor)
+        _share(head_row, tabs, playing, store)
+        _on_load(blocks, head_row, tabs, playing, racing, store, speeds, visitor)
     return Shown(blocks, {"theme": theme(), "css_paths": [STYLE], "head": head(), "js": START})
 
 
-def _header() -> None:
-    device = f"{torch.cuda.get_device_name(0)}" if torch.cuda.is_available() else f"CPU · {torch.get_num_threads()} threads"
-    gr.HTML(
-        f'<div><h1>{words.NAME}</h1><p>{words.TAGLINE}</p></div><span class="zo-chip">{device}</span>',
-        elem_id="zo-header", elem_classes="zo-header",
-    )
+@dataclass
+class Header:
+    """The line above the tabs."""
+
+    link: gr.Button
+    code: gr.Textbox
+    tab: gr.State
+    note: gr.HTML
 
 
-def _on_load(blocks: gr.Blocks, playing: play.Play, store: JobStore, speeds: Speeds, visitor: gr.BrowserState) -> None:
-    """Give a new visitor a secret, attach a known one to the newest run, and price the form."""
+def _header() -> Header:
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "CPU"
+    with gr.Row(elem_id="zo-header", equal_height=True):
+        title = f'<div><h1>{words.NAME}</h1><p>{words.TAGLINE}</p></div><span class="zo-chip">{device}</span>'
+        gr.HTML(title, elem_id="zo-title", scale=9)
+        link = gr.Button("Copy link", elem_id="zo-link", size="sm", scale=0, min_width=110)
+    code = gr.Textbox("", visible="hidden", elem_id="zo-code", label="Link")
+    return Header(link, code, gr.State("play"), gr.HTML("", elem_id="zo-note"))
+
+
+def _share(header: Header, tabs: gr.Tabs, playing: play.Play, store: JobStore) -> None:
+    """The button that copies a link to the page as it is set."""
+
+    def coded(tab: str, *values: Any) -> tuple[str, str]:
+        try:
+            return share.encode(controls.collect(values, store.limits), tab), ""
+        except ValueError as error:
+            return "", f'<p class="zo-error">No link: {error}</p>'
+
+    def chosen(event: gr.SelectData) -> str:
+        return str(event.value).lower()
+
+    tabs.select(chosen, None, header.tab, **QUIET)
+    done = header.link.click(coded, [header.tab, *playing.form.inputs], [header.code, header.note], **QUIET)
+    done.then(None, header.code, None, js=COPY)
+
+
+def _on_load(
+    blocks: gr.Blocks, header: Header, tabs: gr.Tabs, playing: play.Play, racing: race.RacePage, store: JobStore,
+    speeds: Speeds, visitor: gr.BrowserState,
+) -> None:
+    """Give a new visitor a secret, attach a known one to the newest runs, and fill the form from the link."""
     handlers = play.Handlers(store, speeds)
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 
-    def opened(known: str, *values: Any) -> tuple[Any, ...]:
+    def opened(known: str, request: gr.Request) -> tuple[Any, ...]:
         known = known or secrets.token_urlsafe(16)
-        jobs = [job for job in store.of(known) if job.kind == "run"]
+        newest = {kind: next((job.id for job in store.of(known) if job.kind == kind), "") for kind in ("run", "race")}
+        form, tab, note = _from_link(request, store)
+        return known, newest["run"], Drawn(), newest["race"], race.Drawn(), tab, note, *form
+
+    def priced(*values: Any) -> tuple[str, Any]:
         card, blocker = controls.price(values, speeds, store.limits)
-        button = gr.update(value=blocker or "Start", interactive=not blocker)
-        return known, jobs[0].id if jobs else "", Drawn(), card, button
+        return card, gr.update(value=blocker or "Start", interactive=not blocker)
 
     def attached(job: str, drawn: Drawn, *look: Any) -> list[Any]:
         return handlers.tick(job, drawn, *look) if job else [gr.skip()] * 15
 
-    shown = play.tick_outputs(playing)
-    load = blocks.load(opened, [visitor, *playing.form.inputs], [visitor, playing.job, playing.drawn, playing.card, playing.start], **quiet)
-    load.then(attached, [playing.job, playing.drawn, *playing.panel.look], shown, **quiet)
+    def raced(job: str, drawn: race.Drawn, axis: str, guess: str | None) -> list[Any]:
+        return race.race_tick(store, job, drawn, axis, guess)
+
+    form = [*playing.form.parts.values(), playing.form.about, playing.form.origin]
+    fresh = [visitor, playing.job, playing.drawn, racing.job, racing.drawn, tabs, header.note, *form]
+    load = blocks.load(opened, visitor, fresh, **QUIET)
+    load.then(priced, playing.form.inputs, [playing.card, playing.start], **QUIET)
+    load.then(attached, [playing.job, playing.drawn, *playing.panel.look], play.tick_outputs(playing), **QUIET)
+    load.then(raced, [racing.job, racing.drawn, racing.axis, racing.guess], racing.shown, **QUIET)
+
+
+def _from_link(request: gr.Request, store: JobStore) -> tuple[list[Any], Any, str]:
+    """Updates of the form, the tab and a note, from the page's address; nothing without a link."""
+    code = request.query_params.get("cfg", "")
+    nothing = [gr.skip()] * (len(forms.NAMES) + 2)
+    if not code:
+        return nothing, gr.skip(), ""
+    try:
+        config, tab = share.decode(code)
+        controls.guard(config, store.limits)
+        return controls.filled(config), gr.update(selected=tab), ""
+    except ValueError as error:
+        return nothing, gr.skip(), data_form.error(str(error))
 
 
 def _secret(root: Path) -> str:

@@ -111,10 +111,10 @@ def _panel() -> Panel:
     with gr.Row(equal_height=True):
         with gr.Column(elem_classes="zo-panel", min_width=280):
             gr.HTML(_title("Estimate: variance and cosine", words.ABOUT_ESTIMATOR))
-            estimator = chart("estimator", "Variance and cosine of the estimate", 220, plots.estimator(view))
+            estimator = chart("estimator", "Variance and cosine of the estimate", 250, plots.estimator(view))
         with gr.Column(elem_classes="zo-panel", min_width=280):
             gr.HTML(_title("Memory", words.ABOUT_MEMORY))
-            memory = chart("memory", "Memory of a training step", 220, said.memory["figure"])
+            memory = chart("memory", "Memory of a training step", 250, said.memory["figure"])
     with gr.Column(elem_classes="zo-panel", min_width=280):
         gr.HTML(_title("What the model says", words.ABOUT_PROBES))
         probes = gr.HTML(said.probes, elem_id="zo-probes")

@@ -28,7 +28,7 @@ LOOK: Mapping[str, tuple[str, str]] = {
     "sgd": (INK, "dot"),
     "adamw": (INK, "solid"),
 }
-AXIS_TITLES = {"forwards": "forward passes", "steps": "steps", "seconds": "seconds of training"}
+AXIS_TITLES = {"forwards": "forward passes", "steps": "steps", "seconds": "seconds of training", "cost": "plain forwards' worth of work"}
 LIGHT = {"ink": "#1f2933", "grid": "rgba(31,41,51,0.10)", "paper": "#ffffff"}
 DARK = {"ink": "#e6e9ee", "grid": "rgba(230,233,238,0.14)", "paper": "#14181f"}
 
@@ -157,6 +157,46 @@ def _dots(x: list[float], y: list[Any], name: str, hue: str, axis: str, dash: st
     return {"type": "scatter", "mode": "lines+markers", "x": x, "y": y, "name": name, "yaxis": axis, **look}
 
 
+def race(views: Sequence[View], axis: str = "forwards", weight: float = SMOOTHING, band: bool = False) -> Figure:
+    """One smoothed line a run, or with `band` one line a method inside the span of its seeds."""
+    groups: dict[str, list[View]] = {}
+    for view in views:
+        groups.setdefault(view.method, []).append(view)
+    data: list[Trace] = []
+    for method, members in groups.items():
+        spread = band and len(members) > 1
+        data += _spread(method, members, axis, weight) if spread else _each(method, members, axis, weight)
+    return {"data": data, "layout": layout(AXIS_TITLES[axis], "training loss, smoothed")}
+
+
+def _each(method: str, members: Sequence[View], axis: str, weight: float) -> list[Trace]:
+    traces = []
+    for number, view in enumerate(members):
+        x, y = loss_columns(view.points, axis, weight)[1]
+        look = {"line": line(method, 2.5 if number == 0 else 1.2), "showlegend": number == 0, "legendgroup": method}
+        traces.append({"type": "scatter", "mode": "lines", "x": x, "y": y, "name": title(method), **look})
+    return traces
+
+
+def _spread(method: str, members: Sequence[View], axis: str, weight: float) -> list[Trace]:
+    """The mean over the seeds, and a band from the lowest to the highest."""
+    columns = [loss_columns(view.points, axis, weight)[1] for view in members]
+    count = min(len(x) for x, _ in columns)
+    x = columns[0][0][:count]
+    rows = [[y[i] for _, y in columns if y[i] is not None] for i in range(count)]
+    edge = {"type": "scatter", "mode": "lines", "x": x, "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "legendgroup": method}
+    fill = f"rgba({','.join(str(part) for part in _rgb(colour(method)))},0.18)"
+    low = edge | {"y": [_short(min(r)) if r else None for r in rows], "name": f"{title(method)}, lowest"}
+    high = edge | {"y": [_short(max(r)) if r else None for r in rows], "fill": "tonexty", "fillcolor": fill, "name": f"{title(method)}, highest"}
+    mean = [_short(sum(r) / len(r)) if r else None for r in rows]
+    middle = {"type": "scatter", "mode": "lines", "x": x, "y": mean, "name": title(method), "line": line(method), "legendgroup": method}
+    return [low, high, middle]
+
+
+def _rgb(hue: str) -> tuple[int, ...]:
+    return tuple(int(hue[i : i + 2], 16) for i in (1, 3, 5)) if hue.startswith("#") else (127, 127, 127)
+
+
 PARTS = (
     ("weights", "#0072B2", ""), ("scratch", "#56B4E9", "/"), ("activations", "#009E73", "."),
     ("gradients", "#E69F00", "x"), ("optimiser_state", "#CC79A7", "\\"),
@@ -178,6 +218,7 @@ def memory(bills: Sequence[Bill], card: tuple[str, int] | None = None, measured:
         data.append({"type": "bar", "orientation": "h", "x": [round(measured[1] / scale, 3)], "y": [measured[0]], "name": "measured", "marker": bar})
     order = ([measured[0]] if measured else []) + names
     shown = layout(f"{unit} at the peak of a step", "", barmode="stack", bargap=0.35)
+    shown["legend"] = {"orientation": "h", "y": -0.32, "yanchor": "top", "x": 0, "font": {"size": 11}, "traceorder": "normal"}
     shown["yaxis"] |= {"categoryorder": "array", "categoryarray": order[::-1], "nticks": len(order), "title": {"text": ""}}
     if card and card[1] < 8 * top:
         shown |= _card_line(card[0], card[1] / scale)
@@ -212,6 +253,11 @@ def _inked(value: Any, ink: str) -> Any:
     if isinstance(value, dict):
         return {name: _inked(part, ink) for name, part in value.items()}
     return ink if value == INK else value
+
+
+def digits(value: float, count: int = 5) -> float | None:
+    """A number to so many digits; None when it is not finite."""
+    return float(f"{float(value):.{count}g}") if math.isfinite(value) else None
 
 
 def _number(value: float) -> float | None:

@@ -18,15 +18,16 @@ from zocore.events import (
 
 MOST_POINTS = 800  # drawn on one line
 SMOOTHING = 0.9  # weight of the past in the smoothed loss
-AXES = ("forwards", "steps", "seconds")
+AXES = ("forwards", "steps", "seconds", "cost")
 
 
 class Place(NamedTuple):
-    """Where a run stood: the three ways to count how far it was."""
+    """Where a run stood: the ways to count how far it was."""
 
     steps: int
     forwards: int
     seconds: float
+    cost: float = 0.0  # in plain forwards' worth of arithmetic
 
     def on(self, axis: str) -> float:
         """Return the coordinate on one of `AXES`."""
@@ -114,7 +115,7 @@ class View:
         return self
 
     def _stepped(self, event: StepDone) -> "View":
-        place = Place(event.step, event.forward_passes, event.seconds)
+        place = Place(event.step, event.forward_passes, event.seconds, event.forward_cost)
         told = event.projected_grads
         point = Point(place, event.loss, sum(told) / len(told) if told else math.nan, event.memory_bytes)
         rows = (self.rows or Rows([])).add(point)

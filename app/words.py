@@ -41,7 +41,10 @@ ABOUT_ESTIMATOR = (
     "Variance of the whole estimate over fresh directions at fixed weights, and its cosine to the true gradient "
     "where backprop fits in memory. Measured apart, its forwards are not counted."
 )
-ABOUT_MEMORY = "Predicted peak of one step for this method and for the usual ones, from the model's sizes alone."
+ABOUT_MEMORY = (
+    "Predicted peak of one step from the model's sizes, for this method and the usual ones. Measured: the allocator's "
+    "peak on a GPU; on a CPU, how much the whole process grew, libraries included."
+)
 ABOUT_PROBES = "Five test sentences: what the model said before, and what it says now."
 RECORDED = "recorded · a run of the toy preset that came with the project. Press Start for your own."
 NO_PROBES = "The five sentences appear with the first evaluation."
@@ -103,3 +106,12 @@ def size(count: float) -> str:
         if count >= scale:
             return f"{count / scale:.3g} {unit}"
     return f"{count / 1e3:.3g} kB"
+
+
+RACE_AXES = [*AXES, ("plain forwards' worth", "cost")]
+ABOUT_RACE = (
+    "Two to five methods on the model and task of the Play tab, with the same seeds, batches and budget of forward "
+    "passes; each with its own preset learning rate. The lane with the fewest forward passes always goes next."
+)
+PREDICT = "Predict first: which will have the lowest loss at the end?"
+NO_GUESS = "I would rather not say"

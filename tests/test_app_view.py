@@ -44,7 +44,7 @@ def test_an_older_view_is_not_changed_by_newer_events():
 
 def test_a_measurement_stands_where_the_run_was():
     view = View.of([step(1), step(2), EvalDone(2, "dev", 0.5, 0.75, 10, 0.1)])
-    assert view.accuracy("dev") == [((2, 4, 0.2), 0.75)]
+    assert view.accuracy("dev") == [((2, 4, 0.2, 4.0), 0.75)]
 
 
 def test_a_step_after_an_end_means_that_the_run_went_on():
