@@ -30,9 +30,7 @@ def philox(counter: Sequence[int], key: Sequence[int]) -> tuple[int, int, int, i
     return c0, c1, c2, c3
 
 
-def _block(
-    number: int, seed: int, step: int, direction: int, leaf: int, purpose: int
-) -> tuple[int, int, int, int]:
+def _block(number: int, seed: int, step: int, direction: int, leaf: int, purpose: int) -> tuple[int, int, int, int]:
     return philox((number, leaf + 2**24 * purpose, direction, step), (seed & MASK, seed >> 32))
 
 
@@ -96,9 +94,7 @@ def fzoo(loss: Loss, theta: Vector, us: Sequence[Vector], eps: float, lr: float)
     losses = [loss(theta + eps * u) for u in us]
     mean = sum(losses) / len(losses)
     deviation = sqrt(sum((one - mean) ** 2 for one in losses) / (len(losses) - 1))
-    g = sum(((one - base) * u for one, u in zip(losses, us, strict=True)), np.zeros_like(theta)) / (
-        eps * len(us)
-    )
+    g = sum(((one - base) * u for one, u in zip(losses, us, strict=True)), np.zeros_like(theta)) / (eps * len(us))
     return theta - lr * g / deviation
 
 
@@ -113,9 +109,7 @@ def openai_es(loss: Loss, theta: Vector, zs: Sequence[Vector], sigma: float, lr:
     return theta + lr / (len(noises) * sigma) * total
 
 
-def grzo(
-    loss: PerExampleLoss, theta: Vector, deltas: Sequence[Vector], sigma: float, lr: float, scale: str
-) -> Vector:
+def grzo(loss: PerExampleLoss, theta: Vector, deltas: Sequence[Vector], sigma: float, lr: float, scale: str) -> Vector:
     """GRZO (2606.02857): a_i = delta_i / (s + 1e-8), theta - lr / (2 sigma B) sum_i a_i Delta_i.
 
     `std` is the paper's s (about the mean, divisor B - 1), `rms` the root mean square,

@@ -7,8 +7,8 @@ from unittest.mock import patch
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import NAMES, Toy, language_model, least_squares, mixed
 
+from toys import NAMES, Toy, language_model, least_squares, mixed
 from zocore.directions import Combination, Direction, Gaussian, Law, LowRank, Masked, Rademacher
 from zocore.flipout import Flipout
 from zocore.in_place import InPlace
@@ -110,7 +110,8 @@ def test_in_place_makes_the_moves_of_the_mezo_paper() -> None:
             seen.append(leaf.tensor.clone())
     plus = theta + z * torch.tensor(eps)
     minus = plus + z * torch.tensor(-2 * eps)
-    assert torch.equal(seen[0], plus) and torch.equal(seen[1], minus)
+    assert torch.equal(seen[0], plus)
+    assert torch.equal(seen[1], minus)
     assert torch.equal(leaf.tensor, minus + z * torch.tensor(eps))
 
 
@@ -175,9 +176,7 @@ def test_a_weight_stays_shown_while_children_of_its_module_run() -> None:
     """
     model = Outer(2).requires_grad_(False)
     x = torch.ones(2, 3, dtype=torch.float64)
-    toy = Toy(
-        model, all_weights(model), 2, lambda rows: model(x[rows]).sum(-1), lambda i: model(x[i : i + 1])[0]
-    )
+    toy = Toy(model, all_weights(model), 2, lambda rows: model(x[rows]).sum(-1), lambda i: model(x[i : i + 1])[0])
     direction = Direction(Key(0, 0), Gaussian())
     scratch = Scratch(toy.leaves)
     losses = Losses([toy.part(torch.arange(2))], toy.leaves, scratch)
@@ -247,7 +246,7 @@ def test_only_matching_tensors_move_and_the_rest_stay_bitwise() -> None:
     assert torch.allclose(seen, toy.at(direction, 0.1), rtol=0, atol=1e-12)
     assert all(torch.equal(leaf.tensor, everything[0][leaf.id]) for leaf in everything[1])
     for pattern in ("(", "no such name"):
-        with pytest.raises(ValueError, match="pattern|matches"):
+        with pytest.raises(ValueError, match=r"pattern|matches"):
             matching(toy.model, pattern)
 
 

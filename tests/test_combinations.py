@@ -6,8 +6,8 @@ from itertools import product
 
 import pytest
 import torch
-from toys import Toy, flat, gradient, language_model, mixed
 
+from toys import Toy, flat, gradient, language_model, mixed
 from zocore.difference import Central, Forward
 from zocore.directions import Gaussian, Law, LowRank, Masked, Rademacher
 from zocore.method import Method
@@ -32,9 +32,7 @@ SAMPLERS = {
 }
 
 
-def run(
-    method: Method, toy: Toy, steps: int = 1, lr: float = 1e-2, eps: float = 1e-3, in_place: bool = False
-):
+def run(method: Method, toy: Toy, steps: int = 1, lr: float = 1e-2, eps: float = 1e-3, in_place: bool = False):
     state: dict = {}
     method = method.prepared(toy.leaves)
     done = None
@@ -56,7 +54,8 @@ def test_every_sampler_goes_with_every_law_and_update(sampler: str, one: str) ->
             run(method, toy, 2)
             ends.append(flat(toy.weights()))
         assert torch.equal(*ends)
-        assert bool(torch.isfinite(ends[0]).all()) and not torch.equal(ends[0], before)
+        assert bool(torch.isfinite(ends[0]).all())
+        assert not torch.equal(ends[0], before)
 
 
 @pytest.mark.parametrize("method", ["mezo", "grzo"])
@@ -141,7 +140,8 @@ def test_shapings_go_with_every_sampler() -> None:
         before = flat(toy.weights())
         step = run(Method("m", sampler, shaping=shaping), toy)
         count = 3 if isinstance(sampler, Fresh) else 5
-        assert step.coefficients == tuple(shaping(step.measured).tolist()) and len(step.coefficients) == count
+        assert step.coefficients == tuple(shaping(step.measured).tolist())
+        assert len(step.coefficients) == count
         expected = torch.zeros_like(before)
         g = estimate(step.directions, step.coefficients, step.touched)
         whole = {leaf.id: torch.zeros_like(leaf.matrix) for leaf in toy.leaves}
@@ -153,8 +153,10 @@ def test_shapings_go_with_every_sampler() -> None:
 
 def test_laws_are_chosen_by_words() -> None:
     """The words of a configuration name the laws, and unknown ones are refused."""
-    assert law() == Gaussian() and law("rademacher") == Rademacher()
-    assert law(rank=4) == LowRank(4) and law(keep=0.5) == Masked(Gaussian(), 0.5)
+    assert law() == Gaussian()
+    assert law("rademacher") == Rademacher()
+    assert law(rank=4) == LowRank(4)
+    assert law(keep=0.5) == Masked(Gaussian(), 0.5)
     assert law("rademacher", rank=2, keep=0.5) == Masked(LowRank(2), 0.5)
     with pytest.raises(ValueError, match="unknown noise"):
         law("uniform")

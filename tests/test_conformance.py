@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from toys import Toy, flat, language_model, least_squares
 
+from toys import Toy, flat, language_model, least_squares
 from zocore.methods import METHODS, build
 from zocore.noise import Key
 
@@ -72,6 +72,8 @@ def test_the_table_has_a_rate_for_every_method() -> None:
     """A method that is added is tested."""
     assert set(RATES) == set(METHODS)
     for name, row in METHODS.items():
-        assert row.title and row.forwards and row.summary.endswith(".")
+        assert row.title
+        assert row.forwards
+        assert row.summary.endswith(".")
         assert build(name).name == name
         assert build(name).replayable == (name not in ("sgd", "adamw"))

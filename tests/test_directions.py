@@ -8,8 +8,8 @@ from unittest.mock import patch
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import Toy, language_model, mixed
 
+from toys import Toy, language_model, mixed
 from zocore.directions import Combination, Direction, Gaussian, LowRank, Masked, Rademacher
 from zocore.method import Method
 from zocore.methods import build
@@ -53,9 +53,7 @@ def test_every_tensor_moves_parallel_to_what_the_probe_added(method: str, name: 
     assert c != 0
     for leaf in toy.leaves:
         minus = seen[-1][leaf.id]
-        plus = (
-            2 * before[leaf.id] - minus if method == "mezo-greedy" else seen[-2][leaf.id]
-        )  # greedy reuses its plus
+        plus = 2 * before[leaf.id] - minus if method == "mezo-greedy" else seen[-2][leaf.id]  # greedy reuses its plus
         probe = plus - minus
         moved = leaf.tensor - before[leaf.id]
         assert abs(cosine(moved, probe)) > 1 - 1e-6, leaf.name
@@ -70,7 +68,8 @@ def test_steps_of_several_directions_combine_what_was_probed(method: str) -> Non
     before, seen = toy.weights(), snapshots(toy)
     step = build(method, directions=3).step(toy.leaves, toy.losses(in_place=True), Key(0, 5), LR, EPS, {})
     plus = seen[1:] if method == "fzoo" else seen[::2]
-    assert len(plus) == len(step.coefficients) == 3 and any(step.coefficients)
+    assert len(plus) == len(step.coefficients) == 3
+    assert any(step.coefficients)
     for leaf in toy.leaves:
         probed = [(one[leaf.id] - before[leaf.id]) / EPS for one in plus]
         expected = sum(c * z for c, z in zip(step.coefficients, probed, strict=True))
@@ -123,9 +122,7 @@ def test_scratch_shows_modules_what_the_update_will_add(law, decay: float) -> No
         z = (shown - before[number]) / EPS
         shrink = 1 - LR * decay if by_id[number].decay else 1.0
         # 1e-9: rounding of (theta + eps z) - theta over eps
-        assert torch.allclose(
-            by_id[number].tensor, shrink * before[number] - LR * c * z, rtol=1e-9, atol=1e-12
-        )
+        assert torch.allclose(by_id[number].tensor, shrink * before[number] - LR * c * z, rtol=1e-9, atol=1e-12)
 
 
 def test_a_table_shows_the_rows_that_the_update_will_add() -> None:
@@ -153,9 +150,7 @@ def test_a_combination_is_the_sum_of_its_terms() -> None:
     v = Combination(((0.5, z[0]), (-2.0, z[1]), (1.0, Combination(((3.0, z[2]),)))))
     for leaf in toy.leaves:
         parts = [one.tensor(leaf) for one in z]
-        assert torch.allclose(
-            v.tensor(leaf), 0.5 * parts[0] - 2 * parts[1] + 3 * parts[2], rtol=0, atol=1e-14
-        )
+        assert torch.allclose(v.tensor(leaf), 0.5 * parts[0] - 2 * parts[1] + 3 * parts[2], rtol=0, atol=1e-14)
         rows = torch.tensor([len(leaf.matrix) - 1, 0])
         some = torch.zeros(2, leaf.matrix.shape[1], dtype=torch.float64)
         v.displace(some, some, leaf, 1.0, rows)
@@ -177,9 +172,7 @@ def test_low_rank_directions_have_the_rank_the_variance_and_the_lazy_side() -> N
     many = torch.stack([Direction(Key(0, 4 * step), law).tensor(leaf) for step in range(300)])
     # z^2 has variance about 8 here, elements share factors: 300 * 60 * 80 draws of rank 3 give about 2 % s.e.
     assert float(many.square().mean()) == pytest.approx(1, abs=0.06)
-    assert torch.equal(
-        Direction(Key(0, 1), law).tensor(vector), Direction(Key(0, 1), Gaussian()).tensor(vector)
-    )
+    assert torch.equal(Direction(Key(0, 1), law).tensor(vector), Direction(Key(0, 1), Gaussian()).tensor(vector))
     for wrong in ({"rank": 0}, {"refresh": 0}):
         with pytest.raises(ValueError, match="at least 1"):
             LowRank(**wrong)

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import reference
 import torch
+
+import reference
 from test_mezo import flat_loss, theta_of, z_of
 from toys import flat, gradient, least_squares, mixed
-
 from zocore.difference import Measured
 from zocore.directions import Rademacher
 from zocore.methods import build
@@ -57,9 +57,7 @@ def test_shapings_give_the_numbers_of_their_formulas() -> None:
     rms, std = 7.5**0.5, (26 / 3) ** 0.5  # mean square 30/4; squared distances from 1: 4 + 4 + 9 + 9 over 3
     assert Normalise("rms")(d).tolist() == pytest.approx([x / rms / 4 for x in (3, -1, 4, -2)], rel=1e-7)
     assert Normalise("std")(d).tolist() == pytest.approx([x / std / 4 for x in (3, -1, 4, -2)], rel=1e-7)
-    assert Normalise("rms", floor=100)(d).tolist() == pytest.approx(
-        [x / 400 for x in (3, -1, 4, -2)], rel=1e-7
-    )
+    assert Normalise("rms", floor=100)(d).tolist() == pytest.approx([x / 400 for x in (3, -1, 4, -2)], rel=1e-7)
     # plus 4, 0, 5, -1 has ranks 6, 3, 7, 2 among the eight losses, minus -2, 2, -3, 3 has 1, 4, 0, 5
     assert CentredRank()(d).tolist() == pytest.approx([5 / 56, -1 / 56, 7 / 56, -3 / 56])
 

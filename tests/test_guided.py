@@ -6,11 +6,11 @@ from math import sqrt
 
 import numpy as np
 import pytest
-import reference
 import torch
+
+import reference
 from test_mezo import flat_loss, theta_of, z_of
 from toys import flat, least_squares, mixed
-
 from zocore import noise
 from zocore.directions import Combination, Direction, Gaussian
 from zocore.method import Method
@@ -114,9 +114,7 @@ def test_v_does_not_depend_on_the_order_of_the_candidates() -> None:
     values = [0.3, -1.0, 2.0]
     sets = set()
     for order in permutations(range(3)):
-        ranked = sorted(
-            (Direction(Key(0, 0, m), Gaussian()) for m in order), key=lambda z: values[z.key.direction]
-        )
+        ranked = sorted((Direction(Key(0, 0, m), Gaussian()) for m in order), key=lambda z: values[z.key.direction])
         sets.add(tuple(guided._contrast(ranked).tensor(leaf).flatten().round(decimals=12).tolist()))
     assert len(sets) == 1
 
@@ -178,7 +176,8 @@ def test_a_pool_of_two_is_mezo_at_twice_the_rate() -> None:
     assert torch.allclose(guided, plain, rtol=0, atol=1e-12)
     # evenness: g turns with v, the update does not
     assert torch.allclose(turned, straight, rtol=0, atol=1e-12)
-    assert minus_g == pytest.approx(-plus_g, rel=1e-10) and abs(g) == pytest.approx(abs(plus_g), rel=1e-10)
+    assert minus_g == pytest.approx(-plus_g, rel=1e-10)
+    assert abs(g) == pytest.approx(abs(plus_g), rel=1e-10)
     assert torch.allclose(guided, straight, rtol=0, atol=1e-12)
 
 
@@ -231,7 +230,10 @@ def chosen_projections(pool: int, trials: int) -> np.ndarray:
 def test_greedy_with_two_candidates_draws_the_directions_of_mezo() -> None:
     """|z* . g| has the law of |N(0, 1)| at M = 2 (K-S passes) and not at M = 4 (K-S fails)."""
     trials = 2000
-    folded = lambda x: 2 * reference.phi(x) - 1
+
+    def folded(x: float) -> float:
+        return 2 * reference.phi(x) - 1
+
     critical = 1.63 / sqrt(trials)  # exceeded with chance 0.01 by the law itself
     assert reference.kolmogorov_smirnov(chosen_projections(2, trials), folded) < critical
     assert reference.kolmogorov_smirnov(chosen_projections(4, trials), folded) > 2 * critical
@@ -258,9 +260,7 @@ def test_forward_passes_include_the_pool(pool: int) -> None:
     for method, extra in (("mezo-gv", 2), ("mezo-greedy", 1)):
         toy = mixed()
         original, batches = toy.forward, []
-        toy.forward = lambda rows, original=original, batches=batches: (batches.append(rows), original(rows))[
-            1
-        ]
+        toy.forward = lambda rows, original=original, batches=batches: (batches.append(rows), original(rows))[1]
         losses = toy.losses()
         stepper = build(method, pool=pool)
         stepper.step(toy.leaves, losses, Key(0, 0), 0.1, 1e-2, {})
@@ -275,7 +275,5 @@ def test_steps_repeat_bitwise_from_their_record(method: str) -> None:
     for number in range(3):
         stepper = build(method)
         step = stepper.step(live.leaves, live.losses(), Key(0, number), 0.01, 1e-2, {})
-        stepper.apply(
-            again.leaves, step.directions, step.coefficients, step.touched, Key(0, number), 0.01, {}
-        )
+        stepper.apply(again.leaves, step.directions, step.coefficients, step.touched, Key(0, number), 0.01, {})
     assert torch.equal(flat(live.weights()), flat(again.weights()))

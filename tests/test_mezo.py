@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import reference
 import torch
-from toys import Toy, flat, gradient, language_model, least_squares, mixed
 
+import reference
+from toys import Toy, flat, gradient, language_model, least_squares, mixed
 from zocore import noise
 from zocore.difference import Central, Forward, Measured
 from zocore.directions import Direction, Gaussian, Rademacher
@@ -108,9 +108,7 @@ def test_halving_eps_quarters_the_error_against_autograd(name: str) -> None:
     """g - z . grad L is O(eps^2) on a whole model, tied table included."""
     toy = mixed() if name == "mixed" else language_model(name)
     direction = Direction(Key(0, 1), Gaussian())
-    exact = sum(
-        float((direction.tensor(leaf) * g).sum()) for leaf, g in zip(toy.leaves, ordered(toy), strict=True)
-    )
+    exact = sum(float((direction.tensor(leaf) * g).sum()) for leaf, g in zip(toy.leaves, ordered(toy), strict=True))
     errors = [measured(toy, eps) - exact for eps in (2e-3, 1e-3, 5e-4)]
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.02)
     assert errors[1] / errors[2] == pytest.approx(4, rel=0.02)
@@ -229,9 +227,7 @@ def test_a_step_repeated_from_its_coefficients_is_bitwise_the_same() -> None:
         method = build("mezo")
         for step in range(5):
             done = method.step(live.leaves, live.losses(), Key(0, step), 0.01, 1e-2, {})
-            method.apply(
-                replayed.leaves, done.directions, done.coefficients, done.touched, Key(0, step), 0.01, {}
-            )
+            method.apply(replayed.leaves, done.directions, done.coefficients, done.touched, Key(0, step), 0.01, {})
         assert torch.equal(flat(live.weights()), flat(replayed.weights()))
 
 

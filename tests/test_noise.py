@@ -5,10 +5,10 @@ from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
-import reference
 import torch
-from toys import mixed
 
+import reference
+from toys import mixed
 from zocore import kernels, noise
 from zocore.directions import Direction, Gaussian, LowRank, Rademacher
 from zocore.noise import Address, Key, Purpose, address
@@ -43,9 +43,7 @@ def test_signs_and_normals_equal_an_independent_reading_of_the_layout() -> None:
         normals = noise.normals(address(Key(**where), leaf, Purpose.NORMAL), indices.start, len(indices))
         assert signs.tolist() == [reference.sign(i, **where, leaf=leaf, purpose=2) for i in indices]
         # 1.7e-6 is the float32 error of Box-Muller measured over 4 million draws
-        assert normals.tolist() == pytest.approx(
-            [reference.normal(i, **where, leaf=leaf) for i in indices], abs=2e-6
-        )
+        assert normals.tolist() == pytest.approx([reference.normal(i, **where, leaf=leaf) for i in indices], abs=2e-6)
 
 
 @pytest.mark.parametrize("signs", [False, True], ids=["normals", "signs"])
@@ -168,9 +166,7 @@ def test_rows_and_columns_of_signs_are_uncorrelated_and_of_full_rank() -> None:
     """No checkerboard: sign matrices have full rank, and no two rows or columns are equal or opposite."""
     for step in range(5):
         for shape in ((64, 64), (32, 200), (200, 32), (128, 128)):
-            signs = noise.signs(address(Key(0, step), 2, Purpose.ROW_SIGN), 0, shape[0] * shape[1]).view(
-                shape
-            )
+            signs = noise.signs(address(Key(0, step), 2, Purpose.ROW_SIGN), 0, shape[0] * shape[1]).view(shape)
             assert np.linalg.matrix_rank(signs.numpy()) == min(shape)
             for matrix in (signs, signs.T):
                 products = (matrix @ matrix.T / matrix.shape[1]).fill_diagonal_(0)
@@ -185,9 +181,7 @@ def test_every_seed_and_step_gives_another_sign_vector() -> None:
         lambda i: Key(0, 0, i),
         lambda i: Key(i << 32, 0),
     ):
-        vectors = {
-            tuple(noise.signs(address(where(i), 0, Purpose.ROW_SIGN), 0, 64).tolist()) for i in range(1000)
-        }
+        vectors = {tuple(noise.signs(address(where(i), 0, Purpose.ROW_SIGN), 0, 64).tolist()) for i in range(1000)}
         assert len(vectors) == 1000
 
 

@@ -4,9 +4,9 @@ from unittest.mock import patch
 
 import pytest
 import torch
+
 from test_carriers import hooks, raising
 from toys import Toy, language_model, least_squares, mixed
-
 from zocore import directions
 from zocore.directions import Direction, Gaussian, Rademacher
 from zocore.in_place import InPlace
@@ -33,9 +33,7 @@ def pointers(toy: Toy) -> list[int]:
     return [parameter.data_ptr() for parameter in toy.model.parameters()]
 
 
-@pytest.mark.parametrize(
-    "error", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=["error", "interrupt"]
-)
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=["error", "interrupt"])
 @pytest.mark.parametrize("method", ["mezo", "grzo"], ids=["scratch", "flipout"])
 @pytest.mark.parametrize("name", ["opt", "mixed"])
 def test_an_exception_in_any_module_leaves_weights_pointers_and_hooks(name, method, error) -> None:
@@ -51,7 +49,7 @@ def test_an_exception_in_any_module_leaves_weights_pointers_and_hooks(name, meth
                 # raised
                 take_step_without_update(method, toy)
             except type(error) as seen:
-                assert seen is error
+                assert seen is error  # noqa: PT017
             raised += runs() >= 2
         assert pointers(toy) == at
         assert not list(hooks(toy.model))
@@ -133,9 +131,7 @@ def test_steps_leave_the_generator_grad_mode_and_parameters_as_they_were(method:
             take_step(method, toy)
             assert torch.equal(before, torch.get_rng_state())
             assert torch.is_grad_enabled() is enabled
-    assert not any(
-        parameter.requires_grad or parameter.grad is not None for parameter in toy.model.parameters()
-    )
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in toy.model.parameters())
     assert not list(hooks(toy.model))
 
 
@@ -159,7 +155,8 @@ def test_a_loss_that_is_not_finite_skips_the_step(method: str, value: float) -> 
     before, original = toy.weights(), toy.forward
     toy.forward = lambda rows: torch.where(rows == 2, original(rows) * value, original(rows))
     step = take_step(method, toy)
-    assert step.skipped and step.coefficients == ()
+    assert step.skipped
+    assert step.coefficients == ()
     assert all(torch.equal(leaf.tensor, before[leaf.id]) for leaf in toy.leaves)
 
 
@@ -170,12 +167,11 @@ def test_a_plateau_moves_no_weight(method: str) -> None:
     """
     toy = least_squares()
     toy.leaves[0].tensor.zero_()
-    toy.forward = lambda rows: torch.floor(0.5 + toy.model.layer(toy.model.inputs[rows]))[
-        :, 0
-    ]  # 0 for small weights
+    toy.forward = lambda rows: torch.floor(0.5 + toy.model.layer(toy.model.inputs[rows]))[:, 0]  # 0 for small weights
     before = toy.weights()
     step = take_step(method, toy)
-    assert not step.skipped and set(step.coefficients) == {0.0}
+    assert not step.skipped
+    assert set(step.coefficients) == {0.0}
     assert all(torch.equal(leaf.tensor, before[leaf.id]) for leaf in toy.leaves)
 
 
@@ -192,11 +188,7 @@ def test_weights_tied_in_the_model_are_one_leaf() -> None:
                 if len(leaf.sites) == 1:
                     continue
                 (direction,) = step.directions
-                z = (
-                    [direction.tensor(leaf)]
-                    if direction.shared
-                    else [direction.of(leaf, i) for i in range(toy.count)]
-                )
+                z = [direction.tensor(leaf)] if direction.shared else [direction.of(leaf, i) for i in range(toy.count)]
                 expected = sum(c * one for c, one in zip(step.coefficients, z, strict=True))
                 assert torch.allclose(before[leaf.id] - leaf.tensor, 1e-3 * expected, rtol=1e-9, atol=1e-15)
                 assert all(site.parameter.data_ptr() == leaf.tensor.data_ptr() for site in leaf.sites)
@@ -204,9 +196,9 @@ def test_weights_tied_in_the_model_are_one_leaf() -> None:
 
 def test_parts_that_make_no_sense_together_are_refused() -> None:
     """A deviation of one number raises and names both parts, at composition or when the batch decides."""
-    with pytest.raises(ValueError, match="Normalise.*Fresh"):
+    with pytest.raises(ValueError, match=r"Normalise.*Fresh"):
         build("fzoo", directions=1)
-    with pytest.raises(ValueError, match="CentredRank.*Fresh"):
+    with pytest.raises(ValueError, match=r"CentredRank.*Fresh"):
         build("openai-es", directions=1)
     toy = least_squares(count=1)
     before = toy.weights()
@@ -219,9 +211,9 @@ def test_parts_that_make_no_sense_together_are_refused() -> None:
         build("mezoo")
     with pytest.raises(ValueError, match="no option"):
         build("mezo", pool=3)
+    losses = toy.losses()
+    losses.per_example = None
     with pytest.raises(ValueError, match="no per-example carrier"):
-        losses = toy.losses()
-        losses.per_example = None
         build("grzo").step(toy.leaves, losses, Key(0, 0), 1.0, 1e-3, {})
 
 

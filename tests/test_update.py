@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toys import Toy, flat, gradient, least_squares, mixed
 
+from toys import Toy, flat, gradient, least_squares, mixed
 from zocore import noise
 from zocore.directions import Combination, Direction, Gaussian
 from zocore.method import Backprop, Method
@@ -40,9 +40,7 @@ def torch_run(toy: Toy, make, steps: int) -> torch.Tensor:
     return flat(toy.weights())
 
 
-@pytest.mark.parametrize(
-    ("update", "make"), OPTIMISERS, ids=["sgd", "momentum", "adam", "adam with other constants"]
-)
+@pytest.mark.parametrize(("update", "make"), OPTIMISERS, ids=["sgd", "momentum", "adam", "adam with other constants"])
 def test_backprop_with_each_update_is_torch_optim(update: Update, make) -> None:
     """Six steps from the true gradient end where torch.optim ends, on a network with a tied table."""
     toy, state = mixed(), {}
@@ -64,12 +62,8 @@ def test_decoupled_decay_is_torch_adamw() -> None:
 
 
 @pytest.mark.parametrize("sampler", [Fresh(3), OnePerExample()], ids=["shared", "per example"])
-@pytest.mark.parametrize(
-    ("update", "make"), OPTIMISERS, ids=["sgd", "momentum", "adam", "adam with other constants"]
-)
-def test_zeroth_order_with_each_update_is_torch_optim_on_the_explicit_estimate(
-    update: Update, make, sampler
-) -> None:
+@pytest.mark.parametrize(("update", "make"), OPTIMISERS, ids=["sgd", "momentum", "adam", "adam with other constants"])
+def test_zeroth_order_with_each_update_is_torch_optim_on_the_explicit_estimate(update: Update, make, sampler) -> None:
     """The estimate built whole and given to torch.optim ends where the tile-by-tile update ends."""
     toy, state = mixed(), {}
     method = Method("m", sampler, update=update)
@@ -174,9 +168,7 @@ def test_stochastic_rounding_is_right_on_average_and_within_one_ulp(dtype: torch
     values = size * torch.linspace(-1.9, 1.9, 41).float()
     many = values.repeat(20_000, 1)
     stored = rounded(many, dtype).float()
-    up, down = (
-        torch.nextafter(values.to(dtype), torch.tensor(s * torch.inf, dtype=dtype)).float() for s in (1, -1)
-    )
+    up, down = (torch.nextafter(values.to(dtype), torch.tensor(s * torch.inf, dtype=dtype)).float() for s in (1, -1))
     assert bool(((stored - values).abs() < torch.maximum(up - down, torch.tensor(2.0**-24))).all())
     # every value is one of the two neighbours: no error reaches one ulp
     assert all(len(column.unique()) <= 2 for column in stored.T)
@@ -190,9 +182,7 @@ def test_stochastic_rounding_is_right_on_average_and_within_one_ulp(dtype: torch
 def test_numbers_that_fit_are_stored_unchanged(dtype: torch.dtype) -> None:
     """What the dtype holds exactly stays bitwise, zero, subnormal and largest ones included."""
     info = torch.finfo(dtype)
-    grid = torch.tensor([0.0, 1.0, -1.5, info.tiny, info.tiny / 4, -info.tiny / 2, info.max, -info.max]).to(
-        dtype
-    )
+    grid = torch.tensor([0.0, 1.0, -1.5, info.tiny, info.tiny / 4, -info.tiny / 2, info.max, -info.max]).to(dtype)
     assert torch.equal(rounded(grid.float().repeat(100, 1), dtype), grid.repeat(100, 1))
     with pytest.raises(TypeError, match="bfloat16 and float16"):
         store(torch.empty(3), torch.ones(3), address(Key(0, 0), 0, Purpose.ROUNDING), 0)

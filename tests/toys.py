@@ -50,9 +50,7 @@ class Toy:
         mask = None if self.mask is None else self.mask[examples].bool()
         return Part(Layout(examples, mask), lambda: self.forward(examples))
 
-    def losses(
-        self, sizes: Sequence[int] | None = None, in_place: bool = False, only: Rows | None = None
-    ) -> Losses:
+    def losses(self, sizes: Sequence[int] | None = None, in_place: bool = False, only: Rows | None = None) -> Losses:
         """The losses of the batch (or of the examples `only`), split in micro-batches of the given sizes."""
         examples = torch.arange(self.count) if only is None else only
         parts = [self.part(chunk) for chunk in examples.split(list(sizes or [len(examples)]))]
@@ -83,9 +81,7 @@ class Toy:
         finally:
             self.set(before)
 
-    def carried(
-        self, direction: AnyDirection, offsets: Sequence[float], in_place: bool = False
-    ) -> list[Tensor]:
+    def carried(self, direction: AnyDirection, offsets: Sequence[float], in_place: bool = False) -> list[Tensor]:
         """Losses (B,) at each offset, by the carrier under test."""
         with self.losses(in_place=in_place).along(direction) as at:
             return [at(offset) for offset in offsets]
@@ -184,9 +180,7 @@ class Mixed(nn.Module):
         return self.head(pooled)
 
 
-def _ragged(
-    count: int, tokens: int, vocabulary: int, left: bool, pad: int = 1
-) -> tuple[Tensor, Tensor, Tensor]:
+def _ragged(count: int, tokens: int, vocabulary: int, left: bool, pad: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """Token ids, a ragged mask and targets; pads carry the id `pad`, which no real token has."""
     g = _seeded(5)
     ids = torch.randint(3, vocabulary, (count, tokens), generator=g)
@@ -220,9 +214,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _toy(
-    model: nn.Module, ids: Tensor, mask: Tensor, losses: Callable[[Tensor, Tensor, Tensor], Tensor]
-) -> Toy:
+def _toy(model: nn.Module, ids: Tensor, mask: Tensor, losses: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Toy:
     def alone(example: int) -> Tensor:
         real = mask[example].bool()
         rows = torch.tensor([example])
@@ -265,9 +257,7 @@ def _built(name: str) -> nn.Module:
         case "qwen2":
             config = Qwen2Config(**base, **causal, **small, num_key_value_heads=2, tie_word_embeddings=True)
         case "opt":
-            config = OPTConfig(
-                **base, **causal, ffn_dim=40, word_embed_proj_dim=32, max_position_embeddings=24
-            )
+            config = OPTConfig(**base, **causal, ffn_dim=40, word_embed_proj_dim=32, max_position_embeddings=24)
         case "gpt2":
             size = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 24}
             config = GPT2Config(vocab_size=VOCABULARY, **size, **causal, bos_token_id=2, eos_token_id=2)
