@@ -60,7 +60,7 @@ def layout(play: Play, store: JobStore, lab: Lab, visitor: gr.BrowserState) -> N
             problem = gr.HTML("", elem_id="zo-look-problem")
         with gr.Column(scale=9, min_width=320, elem_classes="zo-stage"):
             with gr.Row(equal_height=True):
-                along = _panel("slice", "The loss along z", "Press Look along it.", 300)
+                along = _panel("slice", "The loss along z", "Dots: the two probes. Dashed: the line a step believes. Dotted: the tangent.", 300)
                 bias = _panel("bias", "The slope each eps finds", ABOUT_EPS, 300)
             with gr.Row(equal_height=True):
                 cosine = _panel("cosine", "Cosine against number of directions", ABOUT_COUNT, 260)
@@ -94,7 +94,7 @@ def layout(play: Play, store: JobStore, lab: Lab, visitor: gr.BrowserState) -> N
     def batched(visitor_: str, dtype_: str, *values: Any) -> tuple[Any, str]:
         try:
             key, config = session(visitor_, dtype_, values, "grzo")
-            return chart.whole(law_figure(lab.use(key, lambda: opened(config), lambda s: slices.batch_law(s, SIZES)))), ""
+            return chart.whole(law_figure(lab.use(key, lambda: opened(config), lambda s: slices.batch_law(s, SIZES, 12)))), ""
         except ValueError as error:
             return gr.skip(), data_form.error(str(error))
 
@@ -206,7 +206,7 @@ def law_figure(found: slices.BatchLaw) -> plots.Figure:
     one = 1 / math.sqrt(found.dimension)
     data = [
         _trace(found.sizes, found.cosine, "GRZO, measured", "markers", None, {"size": 10, "color": plots.colour("grzo")}),
-        _trace(found.sizes, found.theory(), f"law with c = {found.similarity:.2f}", "lines", {"color": plots.colour("grzo"), "width": 2, "dash": "dash"}),
+        _trace(found.sizes, found.theory(), f"law with c = {abs(found.similarity):.2f}" if abs(found.similarity) < 0.005 else f"law with c = {found.similarity:.2f}", "lines", {"color": plots.colour("grzo"), "width": 2, "dash": "dash"}),
         _trace(found.sizes, [one] * len(found.sizes), "one shared direction (MeZO)", "lines", {"color": plots.colour("mezo"), "width": 2, "dash": "dot"}),
     ]
     shown = plots.layout("examples in the batch, B", "cosine to the batch's gradient")

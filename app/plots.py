@@ -211,14 +211,15 @@ def memory(bills: Sequence[Bill], card: tuple[str, int] | None = None, measured:
     data: list[Trace] = []
     for part, hue, pattern in PARTS:
         sizes = [round(getattr(bill, part) / scale, 3) for bill in bills]
-        fill = {"color": hue, "pattern": {"shape": pattern, "size": 5, "solidity": 0.25}}
+        fill = {"color": hue, "pattern": {"shape": pattern, "size": 6, "solidity": 0.2, "fillmode": "overlay", "fgcolor": "#ffffff"}}
         data.append({"type": "bar", "orientation": "h", "x": sizes, "y": names, "name": part.replace("_", " "), "marker": fill})
     if measured:
         bar = {"color": "rgba(127,127,127,0.35)", "line": {"color": INK, "width": 2}}
         data.append({"type": "bar", "orientation": "h", "x": [round(measured[1] / scale, 3)], "y": [measured[0]], "name": "measured", "marker": bar})
     order = ([measured[0]] if measured else []) + names
     shown = layout(f"{unit} at the peak of a step", "", barmode="stack", bargap=0.35)
-    shown["legend"] = {"orientation": "h", "y": -0.32, "yanchor": "top", "x": 0, "font": {"size": 11}, "traceorder": "normal"}
+    shown["legend"] = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "xref": "container", "font": {"size": 11}, "traceorder": "normal"}
+    shown["margin"] = {"l": 10, "r": 14, "t": 24 if card else 8, "b": 84}
     shown["yaxis"] |= {"categoryorder": "array", "categoryarray": order[::-1], "nticks": len(order), "title": {"text": ""}}
     if card and card[1] < 8 * top:
         shown |= _card_line(card[0], card[1] / scale)

@@ -77,6 +77,8 @@ def _others(job: Job) -> str:
 
 def _over(job: Job) -> str:
     view = job.lane.view
+    if len(job.lanes) > 1 and job.phase == "finished":
+        return f"finished · {len(job.lanes)} runs, {sum(lane.view.place.forwards for lane in job.lanes):,} forward passes"
     if job.phase == "finished":
         return f"finished · {view.steps} steps, {view.place.forwards} forward passes, {clock(view.place.seconds)}"
     if job.phase == "stopped":
