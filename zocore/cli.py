@@ -80,6 +80,65 @@ def predict(options: argparse.Namespace) -> int:
     return 0
 
 
+def compare(options: argparse.Namespace) -> int:
+    """Race methods on the same seeds and batches at an equal budget."""
+    from zocore.race import lanes, run_race
+
+    config = _config(options)
+    entered = lanes(config, options.methods.split(","), options.seeds, *_budget(options), lrs=_rates(options.lrs))
+    out = options.out or _numbered("race")
+    with _stop_on_interrupt() as stop:
+        for line in run_race(entered, out, stop):
+            print(line, flush=True)
+    return 0
+
+
+def memory(options: argparse.Namespace) -> int:
+    """Show what each method needs in memory, from the model's configuration alone."""
+    from zocore import memory as bill
+    from zocore.shapes import shape_of
+
+    bills = bill.bills(shape_of(options.model), options.batch_size, options.max_tokens, options.dtype)
+    chosen = [b for b in bills if options.method in (None, b.method)]
+    if not chosen:
+        raise ValueError(f"no memory table for {options.method!r}: choose one of {', '.join(b.method for b in bills)}")
+    print(bill.render(chosen))
+    return 0
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Time a step of each method against plain forwards and the published MeZO step."""
+    from zocore import bench as timing
+
+    sizes = {"batch": options.batch_size, "tokens": options.tokens, "repeats": options.repeats}
+    timings = timing.bench(options.shape, **sizes)
+    print(f"{options.shape}, {options.batch_size} x {options.tokens} tokens, one thread, medians of {options.repeats}")
+    print(timing.render(timings))
+    print("\nthe same model in NF4")
+    print(timing.render(timing.bench_quantised(options.shape, **sizes)))
+    return 0
+
+
+def _budget(options: argparse.Namespace) -> tuple[float, Any]:
+    if (options.forward_cost is None) == (options.forward_passes is None):
+        raise ValueError("give the race one budget: --forward-cost N or --forward-passes N")
+    if options.forward_cost is not None:
+        return options.forward_cost, "forward_cost"
+    return options.forward_passes, "forward_passes"
+
+
+def _rates(text: str) -> dict[str, float]:
+    """Learning rates by method: mezo=1e-4,grzo=5e-5."""
+    try:
+        return {name: float(rate) for name, rate in (pair.split("=") for pair in text.split(",") if pair)}
+    except ValueError:
+        raise ValueError(f"--lrs must look like mezo=1e-4,grzo=5e-5, not {text!r}") from None
+
+
+def _seeds(text: str) -> list[int]:
+    return [int(seed) for seed in text.split(",")]
+
+
 def _follow(events: Iterator[Any], folder: Path) -> int:
     """Record and show a run's events; 1 when it failed."""
     from zocore.events import RunEnded
@@ -127,9 +186,12 @@ def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
 
 
 def _next_folder(config: RunConfig) -> Path:
-    name = Path(config.data).stem if config.data else config.task
+    return _numbered(f"{config.method}-{Path(config.data).stem if config.data else config.task}")
+
+
+def _numbered(name: str) -> Path:
     numbers = [int(path.name[:4]) for path in RUNS.glob("[0-9][0-9][0-9][0-9]-*")]
-    return RUNS / f"{max(numbers, default=0) + 1:04d}-{config.method}-{name}"
+    return RUNS / f"{max(numbers, default=0) + 1:04d}-{name}"
 
 
 def _config(options: argparse.Namespace) -> RunConfig:
@@ -154,7 +216,31 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--delta", action="store_true", help="only what changed, as one safetensors file")
         if name == "predict":
             command.add_argument("text", nargs="+", help="sentences to label")
+    _measures(commands)
     return parser
+
+
+def _measures(commands: Any) -> None:
+    """The commands that compare and measure."""
+    racing = _command(commands, "compare", compare)
+    _settings(racing, without=("method", "steps"))
+    racing.add_argument("--methods", required=True, help="methods separated by commas")
+    racing.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="seeds separated by commas (default: 0,1,2)")
+    racing.add_argument("--forward-cost", type=float, help="budget of each run in plain forwards' worth of compute")
+    racing.add_argument("--forward-passes", type=float, help="budget of each run in calls of the model, as papers count")
+    racing.add_argument("--lrs", default="", help="learning rates by method, as in mezo=1e-4,grzo=5e-5")
+    racing.add_argument("--out", type=Path, help="folder for the runs and the table")
+    bill = _command(commands, "memory", memory)
+    bill.add_argument("--model", default="llama-3-8b", help="a built-in name or a folder with config.json")
+    bill.add_argument("--method", help="one method (default: all, and the backprop references)")
+    bill.add_argument("--batch-size", type=int, default=16, help="examples per step (default: 16)")
+    bill.add_argument("--max-tokens", type=int, default=128, help="tokens per example (default: 128)")
+    bill.add_argument("--dtype", default="bf16", help="fp32, bf16 or fp16 (default: bf16)")
+    timing = _command(commands, "bench", bench)
+    timing.add_argument("--shape", default="llama-15M", help="llama-15M or opt-30M (default: llama-15M)")
+    timing.add_argument("--batch-size", type=int, default=16, help="examples (default: 16)")
+    timing.add_argument("--tokens", type=int, default=64, help="tokens per example (default: 64)")
+    timing.add_argument("--repeats", type=int, default=15, help="rounds, of which the medians are taken (default: 15)")
 
 
 def _command(commands: Any, name: str, function: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -164,10 +250,11 @@ def _command(commands: Any, name: str, function: Callable[[argparse.Namespace], 
     return command
 
 
-def _settings(parser: argparse.ArgumentParser) -> None:
+def _settings(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
     """One option per field of RunConfig."""
     hints = get_type_hints(RunConfig)
-    for field in fields(RunConfig):
+    parser.set_defaults(**{field.name: field.default for field in fields(RunConfig)})
+    for field in (field for field in fields(RunConfig) if field.name not in without):
         flag = "--" + field.name.replace("_", "-")
         help_text = field.metadata["help"] + (f"; {field.metadata['breaks']}" if field.metadata["breaks"] else "")
         if hints[field.name] is bool:

@@ -41,6 +41,13 @@ def run(config: RunConfig, stop: Stop = lambda: False, recording: Recording | No
     yield from course.events()
 
 
+def run_session(session: Session, stop: Stop = lambda: False) -> Iterator[Event]:
+    """Yield the events of a run of a session that somebody else put together, from its first step."""
+    course = _Course(session, stop)
+    yield course.started(None)
+    yield from course.events()
+
+
 def replay(session: Session, steps: list[StepDone], until: int | None = None) -> None:
     """Bring a fresh session's weights to where the recorded steps left them, without a forward pass.
 

@@ -1,7 +1,9 @@
 """Methods side by side: the same seeds, batches and budget, so that a cheap step does not look like a good one."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Literal
 
@@ -10,8 +12,10 @@ from zocore.errors import InputError
 from zocore.events import EvalDone, Event, RunEnded, StepDone
 from zocore.loop import run
 from zocore.methods import METHODS
+from zocore.recorder import claim, record
 from zocore.session import open_session
 
+TABLE = "race.json"
 Unit = Literal["forward_cost", "forward_passes"]
 
 
@@ -132,3 +136,29 @@ def render(table: Sequence[Standing]) -> str:
         for s in table
     ]
     return "\n".join([head, "|" + "---|" * 8, *rows])
+
+
+def run_race(entered: Sequence[Lane], out: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[str]:
+    """Run a race, record each run under `out`, and yield a line per run, then the table, which is stored too.
+
+    Raises InputError when `out` already holds a race.
+    """
+    if (out / TABLE).exists():
+        raise InputError(f"{out} already holds a race: choose another --out")
+    told: list[tuple[Lane, Event]] = []
+    for lane in entered:
+        folder = out / f"{lane.method}-seed{lane.seed}"
+        claim(folder)
+        told += [(lane, event) for event in record((event for _, event in race([lane], stop)), folder)]
+        yield f"{lane.method}, seed {lane.seed}: {_told(told[-1][1])}"
+        if stop():
+            yield "stopped: the table below holds the runs that finished"
+            break
+    table = standings(told)
+    (out / TABLE).write_text(json.dumps([asdict(standing) for standing in table], indent=2) + "\n", encoding="utf-8")
+    (out / "table.md").write_text(render(table) + "\n", encoding="utf-8")
+    yield from ["", render(table), "", f"race folder: {out}"]
+
+
+def _told(last: Event) -> str:
+    return f"{last.status}, {last.reason}" if isinstance(last, RunEnded) else "no end"
