@@ -9,17 +9,7 @@ import gradio as gr
 import torch
 
 from app import (
-    controls,
-    data_form,
-    forms,
-    memory_page,
-    microscope,
-    play,
-    race,
-    replay,
-    share,
-    take_away,
-    words,
+    controls, data_form, forms, learn, memory_page, microscope, museum, play, race, replay, share, take_away, words,
 )
 from app.chart import head, serve
 from app.cost import Speeds
@@ -85,6 +75,10 @@ def build(store: JobStore) -> Shown:
                 microscope.layout(playing, store, lab, visitor)
             with gr.Tab("Memory", id="memory"):
                 memory_page.layout()
+            with gr.Tab("Break it", id="break"):
+                museum.layout(playing, tabs, store, play.Handlers(store, speeds), visitor)
+            with gr.Tab("Learn", id="learn"):
+                learn.layout(playing, racing, tabs)
         play.connect(playing, store, speeds, visitor)
         race.connect(racing, playing, store, visitor)
         _share(head_row, tabs, playing, store)
@@ -122,7 +116,7 @@ def _share(header: Header, tabs: gr.Tabs, playing: play.Play, store: JobStore) -
             return "", f'<p class="zo-error">No link: {error}</p>'
 
     def chosen(event: gr.SelectData) -> str:
-        return str(event.value).lower()
+        return str(event.value).lower().split()[0]
 
     tabs.select(chosen, None, header.tab, **QUIET)
     done = header.link.click(coded, [header.tab, *playing.form.inputs], [header.code, header.note], **QUIET)
@@ -138,7 +132,7 @@ def _on_load(
 
     def opened(known: str, request: gr.Request) -> tuple[Any, ...]:
         known = known or secrets.token_urlsafe(16)
-        newest = {kind: next((job.id for job in store.of(known) if job.kind == kind), "") for kind in ("run", "race")}
+        newest = {kind: next((job.id for job in store.of(known) if (job.kind == "race") == (kind == "race")), "") for kind in ("run", "race")}
         form, tab, note = _from_link(request, store)
         return known, newest["run"], Drawn(), newest["race"], race.Drawn(), tab, note, *form
 

@@ -81,6 +81,8 @@ def _over(job: Job) -> str:
         return f"finished · {len(job.lanes)} runs, {sum(lane.view.place.forwards for lane in job.lanes):,} forward passes"
     if job.phase == "finished":
         return f"finished · {view.steps} steps, {view.place.forwards} forward passes, {clock(view.place.seconds)}"
+    if job.phase == "stopped" and view.warnings and not job.stopped_by:
+        return f"stopped by the detector at step {view.steps}: read what it says"
     if job.phase == "stopped":
         where = f" at step {view.steps}" if view.steps else " before the first step"
         return f"stopped by {job.stopped_by or 'you'}{where}"
@@ -117,3 +119,8 @@ ABOUT_RACE = (
 )
 PREDICT = "Predict first: which will have the lowest loss at the end?"
 NO_GUESS = "I would rather not say"
+
+ABOUT_BREAK = (
+    "The usual ways to lose a run, one press each. The run starts on the Play tab with the model and task chosen there, "
+    "and ends when a detector says what is wrong and what to do."
+)

@@ -15,6 +15,7 @@ from zocore.errors import InputError
 from zocore.events import Event
 from zocore.loop import run
 from zocore.meter import Meter
+from zocore.museum import EXHIBITS, run_broken
 from zocore.recorder import read_recording, record
 
 Engine = Callable[..., Iterator[Event]]
@@ -42,6 +43,8 @@ def _run(job: Job, seconds: float, engine: Engine) -> None:
             job.stop.set()
         return job.stop.is_set()
 
+    if job.kind in EXHIBITS:
+        engine = _broken(job.kind)
     lanes = {number: _events(lane, stop, job.resumed, engine) for number, lane in enumerate(job.lanes)}
     try:
         while lanes:
@@ -58,6 +61,11 @@ def _run(job: Job, seconds: float, engine: Engine) -> None:
             with suppress(Exception), closing(events):  # type: ignore[type-var]
                 pass
     job.turn(*_outcome(job))
+
+
+def _broken(name: str) -> Engine:
+    """The engine of an exhibit of the museum, which starts anew when it is resumed."""
+    return lambda config, stop, recording: run_broken(name, config, stop)
 
 
 def _events(lane: Lane, stop: Callable[[], bool], resumed: bool, engine: Engine) -> Iterator[Event]:
