@@ -233,3 +233,10 @@ def test_the_order_of_the_data_is_a_permutation_of_its_own() -> None:
     orders = {tuple(noise.permutation(30, seed, epoch)) for seed in (0, 1) for epoch in (0, 1, 2)}
     assert len(orders) == 6
     assert all(sorted(order) == list(range(30)) for order in orders)
+
+
+def test_compiled_words_are_the_plain_ones() -> None:
+    """Rounding draws the same words compiled as plain, wherever a range starts."""
+    where = address(Key(5, 6), 7, Purpose.ROUNDING)
+    for start, count in ((0, 1), (3, 10), (4, 4096), (1001, 777)):
+        assert torch.equal(kernels.random_words(where, start, count), noise.uniform_words(where, start, count))

@@ -58,6 +58,7 @@ class RunConfig:
     decay: float = setting(0.0, "weight decay")
     carrier: str = setting("scratch", "how probes reach the model", choices=("scratch", "in-place"))
     dtype: str | None = setting(None, "dtype of the weights; fp32 on a CPU", choices=("fp32", "bf16", "fp16"))
+    master: bool = setting(False, "keep a float32 copy of 16-bit weights, so that small steps add up")
     device: str | None = setting(None, "cpu or cuda; the GPU when there is one")
     max_tokens: int = setting(128, "longest prompt, in tokens")
     eval_every: int = setting(0, "steps between evaluations on the dev split; 0 for none")
@@ -68,7 +69,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name, lowest in (("steps", 1), ("batch_size", 1), ("max_tokens", 8), ("eval_examples", 1)):
             _require(
-                getattr(self, name) >= lowest, f"{_flag(name)} must be at least {lowest}, not {getattr(self, name)}"
+                getattr(self, name) >= lowest, f"{flag(name)} must be at least {lowest}, not {getattr(self, name)}"
             )
         for name in ("lr", "eps"):
             value = getattr(self, name)
@@ -77,13 +78,13 @@ class RunConfig:
             )
         _require(math.isfinite(self.decay) and self.decay >= 0, f"--decay must be 0 or more, not {self.decay}")
         for name in ("eval_every", "diagnose_every", "rank"):
-            _require(getattr(self, name) >= 0, f"{_flag(name)} must be 0 or more, not {getattr(self, name)}")
+            _require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more, not {getattr(self, name)}")
         _require(self.micro_batch is None or self.micro_batch >= 1, "--micro-batch must be at least 1")
         _require(0 <= self.seed < 2**63, f"--seed must be from 0 to 2^63 - 1, not {self.seed}")
         for setting_ in fields(self):
             value, choices = getattr(self, setting_.name), setting_.metadata["choices"]
             wrong = choices and value is not None and value not in choices
-            _require(not wrong, f"{_flag(setting_.name)} must be one of {', '.join(choices)}, not {value!r}")
+            _require(not wrong, f"{flag(setting_.name)} must be one of {', '.join(choices)}, not {value!r}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain values."""
@@ -97,11 +98,12 @@ class RunConfig:
             _require(name in known, f"unknown setting {name!r}")
             kinds = get_args(known[name]) or (known[name],)
             number = float in kinds and type(value) is int
-            _require(number or isinstance(value, kinds), f"{_flag(name)} has the wrong type: {value!r}")
+            _require(number or isinstance(value, kinds), f"{flag(name)} has the wrong type: {value!r}")
         return cls(**values)
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """Return a setting's name as the command line writes it."""
     return "--" + name.replace("_", "-")
 
 

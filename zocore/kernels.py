@@ -10,7 +10,7 @@ from math import log, pi
 
 import numpy as np
 from numba import njit
-from torch import Tensor
+from torch import Tensor, from_numpy
 
 from zocore.noise import Address
 
@@ -164,3 +164,12 @@ def displace_rows_by_signs(out, base, rows, offset, a1, a2, a3, k0, k1):
     """The same for the rows (n, width) so numbered."""
     for i in range(rows.size):
         displace_by_signs(out[i], base[i], rows[i] * out.shape[1], offset, a1, a2, a3, k0, k1)
+
+
+def random_words(where: Address, start: int, count: int) -> Tensor:
+    """Return what `noise.uniform_words` returns on a CPU: `count` integers (int64) from 0 to 2^32 - 1."""
+    first = start // 4
+    blocks = -(-(start + count) // 4) - first
+    words = np.empty((4, blocks), np.uint32)
+    _philox(words, first, blocks, *where.counter, *where.key)
+    return from_numpy(words.T.reshape(-1)[start - 4 * first :][:count].astype(np.int64))

@@ -40,6 +40,10 @@ class FourBitScales:
         """Let the layer read the master, bit for bit."""
         self.show(self.master)
 
+    def commit(self) -> None:
+        """Let the layer read what an update left in the master."""
+        self.show(self.master)
+
     def answer(self, call: Call) -> Tensor:
         """r * ((x * expand(s)) P^T), with P the codes under scales U: exact, as W is linear in its scales."""
         from bitsandbytes.functional import dequantize_4bit  # two seconds that only quantised models need
@@ -65,6 +69,10 @@ class RowScales:
 
     def hide(self) -> None:
         """Let the layer read the master, bit for bit."""
+        self.show(self.master)
+
+    def commit(self) -> None:
+        """Let the layer read what an update left in the master."""
         self.show(self.master)
 
     def answer(self, call: Call) -> Tensor:

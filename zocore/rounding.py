@@ -5,9 +5,12 @@ bfloat16 weights of size 0.02 move at all. Stochastic rounding goes up or down w
 mean exact, so steps survive on average, and each stored value is still off by less than one ulp.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from zocore.kernels import random_words
 from zocore.noise import Address, uniform_words
 
 
@@ -16,7 +19,9 @@ def store(target: Tensor, exact: Tensor, where: Address, start: int) -> None:
 
     Element i of the tensor uses random word `start` + i of the address. Raises TypeError for other dtypes.
     """
-    words = uniform_words(where, start, exact.numel(), exact.device).view(exact.shape)
+    on_cpu = exact.device.type == "cpu"
+    words = (random_words if on_cpu else partial(uniform_words, device=exact.device))(where, start, exact.numel())
+    words = words.view(exact.shape)
     if target.dtype == torch.bfloat16:
         target.copy_(_drop_bits(exact, words, 16))
     elif target.dtype == torch.float16:

@@ -106,7 +106,7 @@ class Guided:
     @property
     def elite(self) -> int:
         """floor(share * pool) candidates."""
-        return int(self.share * self.pool)
+        return int(self.share * self.pool + 1e-9)  # 0.29 * 100 is a hair below 29
 
     def __call__(self, key: Key, losses: Losses, eps: float) -> list[AnyDirection]:
         """Spend `pool` forwards and return one direction."""

@@ -128,8 +128,9 @@ def write_displaced(out: Tensor, leaf: Leaf, direction: Shared, offset: float) -
     if out.dtype == leaf.tensor.dtype == wide(out.dtype):
         return direction.displace(out, leaf.matrix, leaf, offset)
     for tile in leaf.tiles():
-        work = leaf.matrix[tile].to(wide(leaf.tensor.dtype))
-        direction.displace(work, work, leaf, offset, tile.start)
+        base = leaf.matrix[tile].to(wide(leaf.tensor.dtype))
+        work = base if leaf.tensor.itemsize == 2 else torch.empty_like(base)  # a wide base is the leaf itself
+        direction.displace(work, base, leaf, offset, tile.start)
         out[tile].copy_(work)
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from zocore import methods
-from zocore.config import RunConfig
+from zocore.config import RunConfig, flag
 from zocore.defaults import before_loading, filled
+from zocore.errors import InputError
 from zocore.flipout import Flipout, matmul_weights
 from zocore.in_place import InPlace
 from zocore.losses import Carrier, Losses, Part
@@ -26,6 +27,8 @@ from zocore.tasks import Example, Task, load_task, read_task
 from zocore.update import Adam, Momentum, Sgd, State
 
 KNOBS = ("directions", "pool", "share", "clip", "scale")
+LAW = {"noise": None, "rank": 0, "keep": 1.0}  # settings of the law, and what leaves it to the method
+OF_DATA = ("text_columns", "label_column", "template", "label_words")
 UPDATES: dict[str, type[Sgd] | type[Momentum] | type[Adam]] = {"sgd": Sgd, "momentum": Momentum, "adam": Adam}
 
 
@@ -74,7 +77,7 @@ class Session:
         digest = hashlib.sha256()
         for leaf in self.leaves:
             digest.update(leaf.name.encode())
-            digest.update(leaf.tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(leaf.tensor.detach().reshape(-1).cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     @cached_property
@@ -110,6 +113,9 @@ def data_fingerprint(task: Task) -> str:
 def read(config: RunConfig) -> Task:
     """Return the task the settings name. Raises InputError when the data is not usable."""
     if config.data is None:
+        for name in OF_DATA:
+            if getattr(config, name) is not None:
+                raise InputError(f"{flag(name)} needs --data: a bundled task has its own")
         return load_task(config.task)
     return read_task(
         config.data,
@@ -158,7 +164,7 @@ def open_session(config: RunConfig, frozen: Sequence[str] | None = None) -> Sess
 def subspace(model: nn.Module, config: RunConfig) -> list[Leaf]:
     """Return the leaves the settings name: all, lora, scales, or parameters by name."""
     if config.subspace == "all":
-        return all_weights(model)
+        return all_weights(model, config.master)
     if config.subspace == "lora":
         from zocore.lora import lora
 
@@ -167,7 +173,7 @@ def subspace(model: nn.Module, config: RunConfig) -> list[Leaf]:
         from zocore.quant import quant_scales
 
         return quant_scales(model)
-    return matching(model, config.subspace)
+    return matching(model, config.subspace, config.master)
 
 
 def _method(config: RunConfig) -> Stepper:
@@ -177,10 +183,24 @@ def _method(config: RunConfig) -> Stepper:
             f"{config.method} and the subspace {config.subspace!r} do not go together: it moves quantisation scales"
         )
     knobs: dict[str, Any] = {name: getattr(config, name) for name in KNOBS if getattr(config, name) is not None}
-    if config.noise or config.rank or config.keep != 1:
+    of_law = [name for name, default in LAW.items() if getattr(config, name) != default]
+    for name in [*(knob for knob in knobs if knob not in row.knobs), *(of_law if "law" not in row.knobs else ())]:
+        raise ValueError(f"{config.method} has no option {flag(name)}")
+    if config.noise == "rademacher" and config.rank:
+        raise ValueError("--noise rademacher and --rank do not go together: thin factors are normals")
+    if of_law:
         knobs["law"] = methods.law(config.noise or "gaussian", rank=config.rank, keep=config.keep)
     rule = row.update if config.update == "auto" else UPDATES[config.update]()
-    return methods.build(config.method, **knobs, update=replace(rule, decay=config.decay))
+    method = methods.build(config.method, **knobs, update=replace(rule, decay=config.decay))
+    if not isinstance(method, Method):
+        if config.subspace == "scales":
+            raise ValueError(f"{config.method} and the scales subspace do not go together: they have no gradient")
+    elif method.per_example and config.batch_size < method.shaping.least:
+        raise ValueError(
+            f"{config.method} with this --scale and --batch-size {config.batch_size} do not go together: "
+            f"it needs at least {method.shaping.least} examples"
+        )
+    return method
 
 
 def _unread(leaves: Sequence[Leaf], objective: Objective, task: Task) -> list[str]:

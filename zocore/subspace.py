@@ -7,13 +7,13 @@ storage; a quantisation scale (`quant.py`) or a 16-bit parameter with a float32 
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-TILE = 2**20  # elements handled at once where a float32 copy is needed
+TILE = 2**17  # elements handled at once where a float32 copy is needed: half a megabyte stays in cache
 
 # MeZO exempts tensors by these substrings of the name (large_models/trainer.py); norms of other names decay too
 DECAY_EXEMPT = ("bias", "layer_norm", "layernorm")
@@ -32,6 +32,9 @@ class Site(Protocol):
     def hide(self) -> None:
         """Make the module read the leaf again."""
 
+    def commit(self) -> None:
+        """Make the module read the leaf as an update left it."""
+
 
 @dataclass(frozen=True, eq=False)
 class ParameterSite:
@@ -40,6 +43,7 @@ class ParameterSite:
     module: nn.Module
     attribute: str
     stored: Tensor  # the parameter's own data
+    master: Tensor | None = None  # a wider copy that updates change, where there is one
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -53,6 +57,12 @@ class ParameterSite:
     def hide(self) -> None:
         """Point the parameter back at its own storage."""
         self.parameter.data = self.stored
+
+    def commit(self) -> None:
+        """Round the master, if there is one, into the parameter's own storage."""
+        if self.master is not None:
+            self.stored.copy_(self.master)
+        self.hide()
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,37 +97,44 @@ class Leaf:
     def commit(self) -> None:
         """Make the module read the updated tensor, where it reads a copy of it."""
         for site in self.sites:
-            site.hide()
+            site.commit()
 
 
 @dataclass
 class _Storage:
     name: str
     tensor: Tensor
-    sites: list[Site] = field(default_factory=list)
+    sites: list["ParameterSite"] = field(default_factory=list)
 
 
-def all_weights(model: nn.Module) -> list[Leaf]:
+def all_weights(model: nn.Module, master: bool = False) -> list[Leaf]:
     """Return every floating-point parameter as a leaf, tied ones once (MeZO's full-parameter tuning)."""
-    return matching(model, "")
+    return matching(model, "", master)
 
 
-def matching(model: nn.Module, pattern: str) -> list[Leaf]:
+def matching(model: nn.Module, pattern: str, master: bool = False) -> list[Leaf]:
     """Return the parameters whose name matches the regular expression somewhere.
+
+    With `master`, 16-bit parameters get a float32 copy that updates change, so that small steps add up.
 
     Raises ValueError when the pattern is not a regular expression or no floating-point parameter matches.
     """
     wanted = name_pattern(pattern)
     storages = [s for s in _storages(model) if s.tensor.is_floating_point()]
-    leaves = [
-        Leaf(s.name, number, s.tensor, tuple(s.sites), decay=not any(word in s.name for word in DECAY_EXEMPT))
-        for number, s in enumerate(storages)
-        if wanted.search(s.name)
-    ]
+    leaves = [_leaf(s, number, master) for number, s in enumerate(storages) if wanted.search(s.name)]
     if not leaves:
         names = ", ".join(s.name for s in storages[:4])
         raise ValueError(f"no parameter name matches {pattern!r}; names look like {names}")
     return leaves
+
+
+def _leaf(storage: _Storage, number: int, master: bool) -> Leaf:
+    decay = not any(word in storage.name for word in DECAY_EXEMPT)
+    if not (master and storage.tensor.itemsize == 2):
+        return Leaf(storage.name, number, storage.tensor, tuple(storage.sites), decay)
+    tensor = storage.tensor.float()
+    sites = tuple(replace(site, master=tensor) for site in storage.sites)
+    return Leaf(storage.name, number, tensor, sites, decay, shown_dtype=storage.tensor.dtype)
 
 
 def name_pattern(pattern: str) -> re.Pattern[str]:
@@ -140,6 +157,7 @@ def _storages(model: nn.Module) -> list[_Storage]:
         for attribute, parameter in module._parameters.items():
             if parameter is not None:
                 name = f"{prefix}.{attribute}" if prefix else attribute
+                parameter.data = parameter.data.contiguous()  # so that a leaf's matrix is a view of it
                 storage = found.setdefault(id(parameter), _Storage(name, parameter.data))
                 storage.sites.append(ParameterSite(module, attribute, storage.tensor))
     return list(found.values())

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from .helpers import Helpers
@@ -23,7 +25,8 @@ class Recipe:
     tokens: int = 3_200_000
     batch: int = 20
     length: int = 96
-    rate: float = 1.5e-3
+    rate: float = 3e-3
+    matrix_rate: float = 0.02
     warmup: int = 150
     probe_every: int = 150
     seed: int = 0
@@ -74,10 +77,8 @@ def pretrain(
     tell: Callable[[dict[str, float]], None],
 ) -> list[dict[str, float]]:
     """Train for one pass over the rows and return the logged losses and probes."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.rate, weight_decay=0.05, betas=(0.9, 0.98), fused=True
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, recipe))
+    optimizers = _optimizers(model, recipe)
+    schedules = [LambdaLR(optimizer, lambda step: _rate(step, recipe)) for optimizer in optimizers]
     log: list[dict[str, float]] = []
     losses: list[float] = []
     started = time.perf_counter()
@@ -86,10 +87,9 @@ def pretrain(
     with Helpers(model, language_loss, batches, workers) as helpers:
         for step in range(1, recipe.steps + 1):
             losses.append(helpers.backward(step - 1))
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
+            for part in (*optimizers, *schedules):
+                part.step()
+            model.zero_grad()
             if step % recipe.probe_every == 0 or step == recipe.steps:
                 seen = {"tokens": step * batches[0].numel(), "seconds": round(time.perf_counter() - started)}
                 log.append(seen | _entry(model, held_out, sum(losses) / len(losses), probe))
@@ -160,6 +160,16 @@ def _entry(
     entry = {"train_loss": train_loss, "held_out_loss": held_out_loss(model, held_out)} | probe()
     model.train()
     return {key: round(value, 4) for key, value in entry.items()}
+
+
+def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[Optimizer]:
+    """Muon for the matrices inside the layers, which learns rare distinctions sooner, AdamW for the rest."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
+    others = [p for name, p in model.named_parameters() if p.ndim == 1 or "layers" not in name]
+    return [
+        torch.optim.Muon(matrices, lr=recipe.matrix_rate, momentum=0.95, weight_decay=0.01),
+        torch.optim.AdamW(others, lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
+    ]
 
 
 def _rate(step: int, recipe: Recipe) -> float:
