@@ -31,6 +31,7 @@ LOOK: Mapping[str, tuple[str, str]] = {
 AXIS_TITLES = {"forwards": "forward passes", "steps": "steps", "seconds": "seconds of training", "cost": "plain forwards' worth of work"}
 LIGHT = {"ink": "#1f2933", "grid": "rgba(31,41,51,0.10)", "paper": "#ffffff"}
 DARK = {"ink": "#e6e9ee", "grid": "rgba(230,233,238,0.14)", "paper": "#14181f"}
+EITHER = {"ink": "#757b84", "grid": "rgba(127,127,127,0.22)", "paper": "rgba(0,0,0,0)"}  # reads on white and on black
 
 
 def title(method: str) -> str:
@@ -239,9 +240,12 @@ def _card_line(name: str, at: float) -> dict[str, Any]:
     return {"shapes": [rule], "annotations": [note | {"font": {"color": "#D55E00", "size": 11}}]}
 
 
-def themed(figure: Figure, dark: bool = False) -> Figure:
-    """Return the figure with the colours of a theme filled in, for places that have no style sheet."""
-    look = DARK if dark else LIGHT
+def themed(figure: Figure, dark: bool | None = False) -> Figure:
+    """Return the figure with the colours of a theme filled in, for places that have no style sheet.
+
+    `dark` None takes colours that read on light and dark pages alike, for notebooks.
+    """
+    look = EITHER if dark is None else DARK if dark else LIGHT
     shown = dict(figure["layout"])
     shown["font"] = shown["font"] | {"color": look["ink"]}
     shown["paper_bgcolor"] = shown["plot_bgcolor"] = look["paper"]
