@@ -28,7 +28,14 @@ def test_the_script_prints_the_numbers_of_the_run(tmp_path):
     config = small(tmp_path, method="n-spsa", directions=2)
     shown = export.shown_numbers(list(run(config)))
     (tmp_path / "run.py").write_text(export.script(config))
-    done = subprocess.run([sys.executable, "run.py"], cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "run.py"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert [line for line in done.stdout.splitlines() if line.startswith("test")] == shown
     assert len(export.script(config).splitlines()) < 60
 
@@ -61,7 +68,9 @@ def test_a_link_carries_everything_but_paths():
     assert (found, tab) == (replace(config, data=None, allow_pickle=False), "race")
 
 
-@pytest.mark.parametrize("code", ["", "%%%", "e30", "x" * 5000, share.encode(RunConfig())[:-3], "eyJydW4iOnsibHIiOiJ4In19"])
+@pytest.mark.parametrize(
+    "code", ["", "%%%", "e30", "x" * 5000, share.encode(RunConfig())[:-3], "eyJydW4iOnsibHIiOiJ4In19"]
+)
 def test_a_damaged_link_is_one_sentence(code):
     with pytest.raises(InputError, match="link"):
         share.decode(code)
@@ -80,7 +89,15 @@ def test_form_and_settings_are_each_others_inverse(method):
 
 @pytest.mark.parametrize(
     ("name", "value", "said"),
-    [("lr", "fast", "must be a number"), ("lr", "nan", "finite"), ("lr", "-1", "above 0"), ("steps", 0, "at least 1"), ("model", " ", "choose a model"), ("seed", -1, "seed"), ("steps", "1e400", "number")],
+    [
+        ("lr", "fast", "must be a number"),
+        ("lr", "nan", "finite"),
+        ("lr", "-1", "above 0"),
+        ("steps", 0, "at least 1"),
+        ("model", " ", "choose a model"),
+        ("seed", -1, "seed"),
+        ("steps", "1e400", "number"),
+    ],
 )
 def test_a_bad_value_is_one_sentence(name, value, said):
     with pytest.raises(ValueError, match=said):

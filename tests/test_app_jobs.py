@@ -37,7 +37,9 @@ def toy(config: RunConfig, stop: Callable[[], bool], recording: Recording | None
         if config.seed == 13:
             raise RuntimeError("the loss fell off the table")
         done += 1
-        yield StepDone(done, 1.0, [1.0], [1.0], [0.0], [0.0], [0], 1e-4, 1e-3, 2 * done, 2.0 * done, done / 100, 100.0, 1)
+        yield StepDone(
+            done, 1.0, [1.0], [1.0], [0.0], [0.0], [0], 1e-4, 1e-3, 2 * done, 2.0 * done, done / 100, 100.0, 1
+        )
     status = "finished" if done == config.steps else "stopped"
     yield RunEnded(status, f"{status} after step {done}", done, 2 * done, 2.0 * done, 0.1, 100.0, 1, 0)
 
@@ -191,7 +193,9 @@ def test_a_view_from_disk_equals_the_live_one(store):
 def test_a_real_run_leaves_no_mode_behind_in_any_thread(tmp_path):
     store = JobStore(tmp_path / "runs")
     state = torch.get_rng_state()
-    job = store.start("ann", [RunConfig(model=str(tiny.save(tmp_path / "model", "llama")), steps=3, eval_examples=4, lr=1e-4)])
+    job = store.start(
+        "ann", [RunConfig(model=str(tiny.save(tmp_path / "model", "llama")), steps=3, eval_examples=4, lr=1e-4)]
+    )
     modes: set[bool] = set()
     while not job.over:
         thread = threading.Thread(target=lambda: modes.add(torch.is_grad_enabled()))

@@ -22,7 +22,9 @@ def events() -> list[Event]:
 
 
 def step(number: int, loss: float = 1.0) -> StepDone:
-    return StepDone(number, loss, [loss], [loss], [0.5], [0.5], [0], 1e-4, 1e-3, 2 * number, 2.0 * number, number / 10, 10.0, 5)
+    return StepDone(
+        number, loss, [loss], [loss], [0.5], [0.5], [0], 1e-4, 1e-3, 2 * number, 2.0 * number, number / 10, 10.0, 5
+    )
 
 
 def test_the_view_knows_the_whole_recorded_run(events):
@@ -79,7 +81,10 @@ def test_points_that_are_not_finite_are_marked_and_the_figure_is_strict_json():
 def test_every_chart_of_a_recorded_run_is_strict_json(events, axis):
     view = View.of(events)
     figures = [plots.loss([view, view], axis, log=True), plots.gradient(view, axis), plots.accuracy([view], axis)]
-    figures += [plots.estimator(view, axis), plots.memory(bills(shape_of("opt-125m")), ("T4 16 GB", 15 * 10**9), ("here", 10**9))]
+    figures += [
+        plots.estimator(view, axis),
+        plots.memory(bills(shape_of("opt-125m")), ("T4 16 GB", 15 * 10**9), ("here", 10**9)),
+    ]
     for figure in figures:
         json.dumps(figure, allow_nan=False)
         assert plots.INK not in json.dumps(plots.themed(figure, dark=True)["data"]).split('"')

@@ -7,8 +7,8 @@ from unittest.mock import patch
 import pytest
 import torch
 from torch import Tensor, nn
-
 from toys import NAMES, Toy, language_model, least_squares, mixed
+
 from zocore.directions import Combination, Direction, Gaussian, Law, LowRank, Masked, Rademacher
 from zocore.flipout import Flipout
 from zocore.in_place import InPlace

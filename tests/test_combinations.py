@@ -6,8 +6,8 @@ from itertools import product
 
 import pytest
 import torch
-
 from toys import Toy, flat, gradient, language_model, mixed
+
 from zocore.difference import Central, Forward
 from zocore.directions import Gaussian, Law, LowRank, Masked, Rademacher
 from zocore.method import Method

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-
 from toys import Toy, flat, language_model, least_squares
+
 from zocore.method import Method
 from zocore.methods import METHODS, build
 from zocore.noise import Key

@@ -8,8 +8,8 @@ from unittest.mock import patch
 import pytest
 import torch
 from torch import Tensor, nn
-
 from toys import Toy, language_model, mixed
+
 from zocore.directions import Combination, Direction, Gaussian, LowRank, Masked, Rademacher
 from zocore.method import Method
 from zocore.methods import build

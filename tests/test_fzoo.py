@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import torch
-
 import reference
+import torch
 from test_mezo import flat_loss, theta_of, z_of
 from toys import flat, gradient, least_squares, mixed
+
 from zocore.difference import Measured
 from zocore.directions import Rademacher
 from zocore.methods import build

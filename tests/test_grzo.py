@@ -7,13 +7,13 @@ from math import pi, sqrt
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor, nn
-
 import reference
+import torch
 from test_fzoo import record
 from test_mezo import theta_of
+from torch import Tensor, nn
 from toys import CAUSAL, NAMES, Toy, flat, gradient, language_model, least_squares, mixed
+
 from zocore import per_example
 from zocore.difference import Central
 from zocore.directions import Direction, Gaussian, LowRank, Masked, Rademacher

@@ -6,11 +6,11 @@ from math import sqrt
 
 import numpy as np
 import pytest
-import torch
-
 import reference
+import torch
 from test_mezo import flat_loss, theta_of, z_of
 from toys import flat, least_squares, mixed
+
 from zocore import noise
 from zocore.directions import Combination, Direction, Gaussian
 from zocore.method import Method

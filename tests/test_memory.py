@@ -175,9 +175,7 @@ MEASURED: dict[str, dict[str, Any]] = {
     "roberta": {"intermediate_size": 1024},
 }
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-both = pytest.mark.parametrize(
-    ("family", "dtype"), [(family, dtype) for family in MEASURED for dtype in DTYPES]
-)
+both = pytest.mark.parametrize(("family", "dtype"), [(family, dtype) for family in MEASURED for dtype in DTYPES])
 
 
 def run_blocks(model: Any) -> None:
@@ -223,9 +221,7 @@ def test_forward_activations_match_a_measured_peak(family: str, dtype: str) -> N
     meter.ignore(model)
     with torch.no_grad(), meter:
         run_blocks(model)
-    assert bill(shape_of(config), "mezo", BATCH, TOKENS, dtype).activations == pytest.approx(
-        meter.peak, rel=0.1
-    )
+    assert bill(shape_of(config), "mezo", BATCH, TOKENS, dtype).activations == pytest.approx(meter.peak, rel=0.1)
 
 
 def saved_bytes(config: Any, dtype: str, frozen: bool) -> int:
@@ -247,13 +243,9 @@ def saved_bytes(config: Any, dtype: str, frozen: bool) -> int:
 
 @both
 @pytest.mark.parametrize(("method", "frozen"), [("sgd", False), ("lora-adamw", True)])
-def test_backward_activations_match_what_autograd_saves(
-    family: str, dtype: str, method: str, frozen: bool
-) -> None:
+def test_backward_activations_match_what_autograd_saves(family: str, dtype: str, method: str, frozen: bool) -> None:
     # Two layers' worth: the difference of a three-layer and a one-layer model.
-    one, three = (
-        tiny_config(family, **WIDE | MEASURED[family] | {"num_hidden_layers": layers}) for layers in (1, 3)
-    )
+    one, three = (tiny_config(family, **WIDE | MEASURED[family] | {"num_hidden_layers": layers}) for layers in (1, 3))
     measured = saved_bytes(three, dtype, frozen) - saved_bytes(one, dtype, frozen)
 
     def predicted(config: Any) -> int:
@@ -366,17 +358,13 @@ def test_bad_sources_give_one_clear_sentence(tmp_path: Any) -> None:
     check_sentence(lambda: shape_of("gpt-5"), "unknown model 'gpt-5'")
     check_sentence(lambda: shape_of(7), "not of type int")
     check_sentence(lambda: shape_of(tmp_path), "unknown model")
-    check_sentence(
-        lambda: shape_of(transformers.AutoConfig.for_model("mamba")), "family 'mamba' is not supported"
-    )
+    check_sentence(lambda: shape_of(transformers.AutoConfig.for_model("mamba")), "family 'mamba' is not supported")
     for text, words in {
         "{": "does not hold a JSON object",
         "[1]": "does not hold a JSON object",
         "{}": "family 'None' is not supported",
         json.dumps({"model_type": "llama"}): "gives hidden_size as None",
-        json.dumps(
-            {"model_type": "opt", "hidden_size": 8, "num_attention_heads": 0}
-        ): "num_attention_heads as 0",
+        json.dumps({"model_type": "opt", "hidden_size": 8, "num_attention_heads": 0}): "num_attention_heads as 0",
         json.dumps({"model_type": "opt", "layer_norm_elementwise_affine": False}): "norms have no weights",
     }.items():
         (tmp_path / "config.json").write_text(text)

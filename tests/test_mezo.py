@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
-
 import reference
+import torch
 from toys import Toy, flat, gradient, language_model, least_squares, mixed
+
 from zocore import noise
 from zocore.difference import Central, Forward, Measured
 from zocore.directions import Direction, Gaussian, Rademacher

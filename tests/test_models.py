@@ -7,9 +7,9 @@ import socket
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 
-import tiny
 from zocore.errors import InputError
 from zocore.models import fingerprint, load
 

@@ -12,8 +12,11 @@ from zocore.museum import EXHIBITS, run_broken
 from zocore.session import open_session
 
 SAID = {
-    "lr": "learning rate is too high", "tiny-eps": "same loss on both sides", "huge-eps": "eps is too large",
-    "lost-seed": "the seed was lost", "no-restore": "take the way back",
+    "lr": "learning rate is too high",
+    "tiny-eps": "same loss on both sides",
+    "huge-eps": "eps is too large",
+    "lost-seed": "the seed was lost",
+    "no-restore": "take the way back",
 }
 
 

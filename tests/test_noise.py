@@ -5,10 +5,10 @@ from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
-import torch
-
 import reference
+import torch
 from toys import mixed
+
 from zocore import kernels, noise
 from zocore.directions import Direction, Gaussian, LowRank, Rademacher
 from zocore.noise import Address, Key, Purpose, address

@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import normalizers
 from torch.nn.functional import cross_entropy
 
-import tiny
 from zocore.batch import padded
 from zocore.causal import CausalChoice, mean_log_probs
 from zocore.encoder import Classification, LabelSimilarity
@@ -148,9 +148,7 @@ def test_a_model_without_a_head_is_refused():
 def test_every_layer_meets_one_leading_index_per_row(family, kind):
     maker = objective(family, kind)
     batch = maker.batch(EXAMPLES)
-    parts = [
-        m for m in maker.model.modules() if list(m.parameters(recurse=False)) and not hasattr(m, "offset")
-    ]
+    parts = [m for m in maker.model.modules() if list(m.parameters(recurse=False)) and not hasattr(m, "offset")]
     met = []
 
     def check(part, args, out):
@@ -233,9 +231,7 @@ def test_the_mask_is_read_in_its_place():
     batch = maker.batch(EXAMPLES[:1])
     tokenizer = tiny.tokenizer(frame=True)
     ids = tokenizer("It was <mask> : " + TEXTS[0], return_tensors="pt")["input_ids"]
-    words = [
-        tokenizer(" " + word, add_special_tokens=False)["input_ids"][0] for word in ("terrible", "great")
-    ]
+    words = [tokenizer(" " + word, add_special_tokens=False)["input_ids"][0] for word in ("terrible", "great")]
     logits = maker.model(ids, attention_mask=torch.ones_like(ids)).logits[0, (ids[0] == 3).nonzero()[0, 0]]
     torch.testing.assert_close(maker.scores(batch)[0], logits[words].log_softmax(dim=0), atol=1e-5, rtol=1e-5)
 

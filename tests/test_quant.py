@@ -14,6 +14,7 @@ from typing import Any
 import bitsandbytes as bnb
 import pytest
 import torch
+from allocations import peak
 from bitsandbytes import functional as kernels
 from torch import Tensor, nn
 from torch.nn import functional
@@ -86,9 +87,7 @@ class Case:
 
     def step(self, method: str, lr: float = 1e-4, eps: float = 1e-3, step: int = 1) -> Any:
         knobs = METHODS[method]
-        return build(method.removesuffix("-4"), **knobs).step(
-            self.leaves, self.losses(), Key(3, step), lr, eps, {}
-        )
+        return build(method.removesuffix("-4"), **knobs).step(self.leaves, self.losses(), Key(3, step), lr, eps, {})
 
     def masters(self) -> list[Tensor]:
         return [leaf.tensor.clone() for leaf in self.leaves]
@@ -166,9 +165,7 @@ def digest(model: nn.Module) -> str:
     found = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if isinstance(tensor, Tensor) and not name.endswith(("absmax", "SCB")):
-            found.update(
-                name.encode() + tensor.detach().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
-            )
+            found.update(name.encode() + tensor.detach().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 
@@ -197,9 +194,7 @@ def test_ids_never_meet_those_of_parameters_and_do_not_depend_on_the_pattern() -
     numbers = [leaf.id for leaf in all_weights(case.model) + case.leaves]
     assert len(set(numbers)) == len(numbers)
     chosen = quant_scales(case.model, "fc1")
-    assert {leaf.name: leaf.id for leaf in chosen}.items() <= {
-        leaf.name: leaf.id for leaf in case.leaves
-    }.items()
+    assert {leaf.name: leaf.id for leaf in chosen}.items() <= {leaf.name: leaf.id for leaf in case.leaves}.items()
     assert len(chosen) == 2
 
 
@@ -310,9 +305,7 @@ def test_probes_leave_the_scales_bitwise_where_they_were(family: str, quantiser:
             leaf.sites[0].show(leaf.tensor - 1e-3 * noise)
             leaf.commit()
     assert all(torch.equal(old, leaf.tensor) for old, leaf in zip(before, case.leaves, strict=True))
-    assert all(
-        torch.equal(old.view(-1), live(leaf).view(-1)) for old, leaf in zip(before, case.leaves, strict=True)
-    )
+    assert all(torch.equal(old.view(-1), live(leaf).view(-1)) for old, leaf in zip(before, case.leaves, strict=True))
 
 
 @EVERY
@@ -596,9 +589,7 @@ def test_tuned_scales_come_back_bitwise(quantiser: str, tmp_path: Path) -> None:
     fresh = replace(case, model=raw("opt", quantiser))
     fresh.leaves = load_scales(tmp_path / "scales.safetensors", fresh.model)
     assert torch.equal(fresh.losses()(), tuned)
-    assert (tmp_path / "scales.safetensors").stat().st_size < 4 * sum(
-        x.numel() for x in case.masters()
-    ) + 4000
+    assert (tmp_path / "scales.safetensors").stat().st_size < 4 * sum(x.numel() for x in case.masters()) + 4000
 
 
 @EVERY
@@ -658,19 +649,6 @@ def test_a_file_of_some_layers_wants_the_other_scales_as_they_were(tmp_path: Pat
 
 
 # Cost and use
-
-
-def peak(work: Callable[[], Any]) -> int:
-    """Most bytes held at once by tensors that `work` makes."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        work()
-    held = most = 0
-    for event in sorted(profile.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return most
 
 
 @pytest.mark.parametrize("quantiser", ["nf4", "int8"])

@@ -4,9 +4,9 @@ from unittest.mock import patch
 
 import pytest
 import torch
-
 from test_carriers import hooks, raising
 from toys import Toy, language_model, least_squares, mixed
+
 from zocore import directions
 from zocore.directions import Direction, Gaussian, Rademacher
 from zocore.in_place import InPlace

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-
 from toys import Toy, flat, gradient, least_squares, mixed
+
 from zocore import noise
 from zocore.directions import Combination, Direction, Gaussian
 from zocore.method import Backprop, Method

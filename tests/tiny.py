@@ -82,17 +82,13 @@ def config(family: str, **changes: Any) -> Any:
     return getattr(transformers, PREFIX[family] + "Config")(**sizes | changes)
 
 
-def model(
-    family: str, kind: str = "", seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any
-) -> Any:
+def model(family: str, kind: str = "", seed: int = 0, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
     """Return a random model, frozen and in eval mode; the kind defaults to causal, for encoders to masked."""
     kind = kind or ("masked" if family in MASKED else "causal")
     ending = ENCODER_HEADS.get(kind, "LMHeadModel" if family == "gpt2" else "ForCausalLM")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = getattr(transformers, PREFIX[family] + ending)(
-            config(family, initializer_range=0.2, **changes)
-        )
+        made = getattr(transformers, PREFIX[family] + ending)(config(family, initializer_range=0.2, **changes))
     made.config.use_cache = False
     return made.eval().requires_grad_(False).to(dtype)
 

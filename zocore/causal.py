@@ -37,9 +37,7 @@ class CausalChoice(Objective):
 
     def encode(self, fields: Mapping[str, str]) -> Encoded:
         """Return the prompt's ids, with room left for the longest option."""
-        return Encoded(
-            self.tokens.prompt(self.prompt.fill(fields), self.tokens.max_tokens - self.longest + 1)
-        )
+        return Encoded(self.tokens.prompt(self.prompt.fill(fields), self.tokens.max_tokens - self.longest + 1))
 
     def collate(self, rows: Sequence[Encoded], labels: Tensor) -> Batch:
         """Return one row per example, or one per option in the order of the labels."""
@@ -91,9 +89,7 @@ def _options(tokens: Tokens, prompt: str, words: Sequence[str]) -> list[Ids]:
         if not len(option) or tokens.tokenizer.unk_token_id in option:
             raise InputError(f"the model's vocabulary cannot write the label word {word!r}: choose another")
         if option.tobytes() in found:
-            raise InputError(
-                f"the label words {found[option.tobytes()]!r} and {word!r} are the same to the model"
-            )
+            raise InputError(f"the label words {found[option.tobytes()]!r} and {word!r} are the same to the model")
         found[option.tobytes()] = word
     return options
 

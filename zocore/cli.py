@@ -227,7 +227,9 @@ def _measures(commands: Any) -> None:
     racing.add_argument("--methods", required=True, help="methods separated by commas")
     racing.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="seeds separated by commas (default: 0,1,2)")
     racing.add_argument("--forward-cost", type=float, help="budget of each run in plain forwards' worth of compute")
-    racing.add_argument("--forward-passes", type=float, help="budget of each run in calls of the model, as papers count")
+    racing.add_argument(
+        "--forward-passes", type=float, help="budget of each run in calls of the model, as papers count"
+    )
     racing.add_argument("--lrs", default="", help="learning rates by method, as in mezo=1e-4,grzo=5e-5")
     racing.add_argument("--out", type=Path, help="folder for the runs and the table")
     bill = _command(commands, "memory", memory)

@@ -47,9 +47,7 @@ def find_texts(table: Table, named: Sequence[str] | None, label: str) -> tuple[s
         for name in named:
             table.column(name)
             if name == label:
-                raise InputError(
-                    f"the column {name!r} cannot be both the text and the label: name two columns"
-                )
+                raise InputError(f"the column {name!r} cannot be both the text and the label: name two columns")
         return tuple(named)
     others = [name for name in table.columns if name != label]
     if not others:

@@ -46,9 +46,7 @@ class Table:
             raise InputError(f"{self.name} has no column {name!r}: its columns are {', '.join(self.columns)}")
         for row, line in zip(self.rows, self.lines, strict=True):
             if not row.get(name):
-                raise InputError(
-                    f"{self.name}, line {line}: the column {name!r} is empty; fill it or drop the row"
-                )
+                raise InputError(f"{self.name}, line {line}: the column {name!r} is empty; fill it or drop the row")
         return [row[name] for row in self.rows]
 
 
@@ -99,9 +97,7 @@ def _text_lines(path: Path, max_chars: int) -> Iterator[str]:
             cut = len(raw) == 4 * max_chars + 2 and not raw.endswith(b"\n")
             line = "" if cut else _decoded(raw, path.name, number)
             if cut or len(line.rstrip("\r\n")) > max_chars:
-                raise InputError(
-                    f"{path.name}, line {number} is longer than {max_chars} characters: shorten it"
-                )
+                raise InputError(f"{path.name}, line {number} is longer than {max_chars} characters: shorten it")
             yield line.removeprefix("\ufeff") if number == 1 else line
 
 

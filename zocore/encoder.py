@@ -45,9 +45,7 @@ class SentenceObjective(Objective):
 
     def collate(self, rows: Sequence[Encoded], labels: Tensor) -> Batch:
         """Return one row per example."""
-        ids, mask = (
-            t.to(self.device) for t in padded([row.ids for row in rows], self.tokens.pad_id, left=False)
-        )
+        ids, mask = (t.to(self.device) for t in padded([row.ids for row in rows], self.tokens.pad_id, left=False))
         types = [row.types for row in rows if row.types is not None]
         sides = padded(types, 0, left=False)[0].to(self.device) if types else None
         return Batch(model_inputs(self.model, ids, mask, sides), labels, layout_of(mask, 1))

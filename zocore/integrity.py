@@ -35,12 +35,18 @@ def update_alignment(session: Session, step: int) -> float:
     before, key = _copy(session), session.key(step)
     state = dict(session.state)
     assert session.config.eps is not None
-    done = session.method.step(session.leaves, session.losses(step), key, session.lr(step), session.config.eps, session.state)
+    done = session.method.step(
+        session.leaves, session.losses(step), key, session.lr(step), session.config.eps, session.state
+    )
     inner = moved = length = 0.0
     for leaf, old in zip(session.leaves, before, strict=True):
         move = (leaf.tensor - old).double()
         z = sum((_tensor(d, leaf).double() for d in done.directions), torch.zeros_like(move))
-        inner, moved, length = inner + float((move * z).sum()), moved + float(move.square().sum()), length + float(z.square().sum())
+        inner, moved, length = (
+            inner + float((move * z).sum()),
+            moved + float(move.square().sum()),
+            length + float(z.square().sum()),
+        )
     _put_back(session, before)
     session.state.clear()
     session.state.update(state)
@@ -93,7 +99,11 @@ def _copy(session: Session) -> list[Tensor]:
 
 
 def _distance(session: Session, before: list[Tensor]) -> float:
-    return sqrt(sum(float((leaf.tensor - old).double().square().sum()) for leaf, old in zip(session.leaves, before, strict=True)))
+    return sqrt(
+        sum(
+            float((leaf.tensor - old).double().square().sum()) for leaf, old in zip(session.leaves, before, strict=True)
+        )
+    )
 
 
 def _put_back(session: Session, before: list[Tensor]) -> None:

@@ -32,12 +32,12 @@ def run(config: RunConfig, stop: Stop = lambda: False, recording: Recording | No
     """
     session = open_session(config, recording.header.frozen if recording else None)
     course = _Course(session, stop)
-    yield course.started(recording)
     if recording:
         check_base(session, recording)
         check_data(session, recording)
         replay(session, recording.steps)
         course.take_up(recording.steps)
+    yield course.started(recording)
     yield from course.events()
 
 

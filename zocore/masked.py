@@ -36,16 +36,12 @@ class MaskedChoice(Objective):
         """Return the prompt's ids and the place of its mask."""
         ids, mask_at = self.tokens.sentence(self.prompt.fill(fields, self.tokens.tokenizer.mask_token))
         if mask_at < 0:
-            raise InputError(
-                f"the prompt leaves no room for its mask in {self.tokens.max_tokens} tokens: shorten it"
-            )
+            raise InputError(f"the prompt leaves no room for its mask in {self.tokens.max_tokens} tokens: shorten it")
         return Encoded(ids, mask_at)
 
     def collate(self, rows: Sequence[Encoded], labels: Tensor) -> Batch:
         """Return one row per example, padded on the right."""
-        ids, mask = (
-            t.to(self.device) for t in padded([row.ids for row in rows], self.tokens.pad_id, left=False)
-        )
+        ids, mask = (t.to(self.device) for t in padded([row.ids for row in rows], self.tokens.pad_id, left=False))
         positions = torch.tensor([[row.mask_at] for row in rows], device=self.device)
         return Batch(model_inputs(self.model, ids, mask), labels, layout_of(mask, 1), positions)
 
@@ -63,9 +59,7 @@ def _single_tokens(tokens: Tokens, words: Sequence[str]) -> list[int]:
         ids = tokens.plain(" " + word)
         if len(ids) != 1 or ids[0] == tokens.tokenizer.unk_token_id:
             pieces = " ".join(tokens.tokenizer.convert_ids_to_tokens(ids))
-            raise InputError(
-                f"the label word {word!r} is not one token of the model but {pieces!r}: choose another"
-            )
+            raise InputError(f"the label word {word!r} is not one token of the model but {pieces!r}: choose another")
         if ids[0] in found:
             raise InputError(f"the label words {found[ids[0]]!r} and {word!r} are the same to the model")
         found[ids[0]] = word

@@ -283,9 +283,7 @@ def bill(
     return _COUNT[method](_Run(method, shape, batch, tokens, _WIDTHS[dtype], options, bits, lora_rank))
 
 
-def bills(
-    shape: ModelShape, batch: int = 16, tokens: int = 128, dtype: str = "bf16", **settings: int
-) -> list[Bill]:
+def bills(shape: ModelShape, batch: int = 16, tokens: int = 128, dtype: str = "bf16", **settings: int) -> list[Bill]:
     """The bills of all `METHODS`, in that order; the settings are those of `bill`."""
     return [bill(shape, method, batch, tokens, dtype, **settings) for method in METHODS]
 

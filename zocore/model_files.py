@@ -38,17 +38,13 @@ def find_model(name: str | Path, allow_pickle: bool = False) -> Source:
     if folder.exists():
         raise InputError(f"the model {name!r} is a file: give the folder that holds it")
     if not HUB_ID.fullmatch(name):
-        raise InputError(
-            f'there is no model folder {name!r}: give a folder, a hub id such as org/name, or "bundled"'
-        )
+        raise InputError(f'there is no model folder {name!r}: give a folder, a hub id such as org/name, or "bundled"')
     return Source(name, name, offline=not _reachable())
 
 
 def _check_folder(folder: Path, allow_pickle: bool) -> None:
     if not (folder / "config.json").is_file():
-        raise InputError(
-            f"the folder {folder.name!r} has no config.json: it is not a Hugging Face model folder"
-        )
+        raise InputError(f"the folder {folder.name!r} has no config.json: it is not a Hugging Face model folder")
     safe = any(folder.glob("*.safetensors"))
     pickled = any(path for pattern in PICKLES for path in folder.glob(pattern))
     if not safe and not pickled:

@@ -175,9 +175,7 @@ def _tried(source: Source, load: Any, options: dict[str, Any]) -> Any:
                 "cannot be reached: give a local folder or connect to the network"
             ) from error
         first = " ".join(str(error).split("\n")[0].split())[:300].rstrip(".")
-        raise InputError(
-            f"the model {source.name!r} cannot be loaded: {first or type(error).__name__}"
-        ) from error
+        raise InputError(f"the model {source.name!r} cannot be loaded: {first or type(error).__name__}") from error
 
 
 def _complete(model: nn.Module, kind: Kind, info: Any, seed: int, source: Source) -> tuple[str, ...]:

@@ -59,8 +59,14 @@ class LostSeed(Method):
     """A method whose update draws its noise anew: the seed of the probe was lost."""
 
     def apply(
-        self, leaves: Sequence[Leaf], directions: Sequence[AnyDirection], coefficients: Sequence[float],
-        touched: Touched | None, key: Key, lr: float, state: State,
+        self,
+        leaves: Sequence[Leaf],
+        directions: Sequence[AnyDirection],
+        coefficients: Sequence[float],
+        touched: Touched | None,
+        key: Key,
+        lr: float,
+        state: State,
     ) -> None:
         """Update along fresh directions that nobody probed."""
         lost = [replace(d, key=replace(d.key, step=d.key.step + 2**22)) for d in directions if isinstance(d, Direction)]
@@ -83,21 +89,26 @@ def _times(name: str, factor: float) -> Callable[[RunConfig], RunConfig]:
 
 EXHIBITS: Mapping[str, Exhibit] = {
     "lr": Exhibit(
-        "Learning rate × 100", "Each step overshoots, the next one measures the slope of a worse place.", _times("lr", 100)
+        "Learning rate × 100",
+        "Each step overshoots, the next one measures the slope of a worse place.",
+        _times("lr", 100),
     ),
     "tiny-eps": Exhibit(
-        "eps too small in half precision", "In 16 bits the probe rounds back onto the weights: both sides give one loss.",
+        "eps too small in half precision",
+        "In 16 bits the probe rounds back onto the weights: both sides give one loss.",
         lambda config: replace(config, dtype="bf16", eps=1e-6),
     ),
     "huge-eps": Exhibit(
         "eps too large", "The probes stand so far off that curvature decides what they see.", _times("eps", 100)
     ),
     "lost-seed": Exhibit(
-        "Lost seed", "The update draws its noise again without the probe's seed, and walks where nobody looked.",
+        "Lost seed",
+        "The update draws its noise again without the probe's seed, and walks where nobody looked.",
         sabotage=_lose_seed,
     ),
     "no-restore": Exhibit(
-        "No restore", "After the second probe the weights stay at minus eps z: a random walk under the training.",
+        "No restore",
+        "After the second probe the weights stay at minus eps z: a random walk under the training.",
         sabotage=_forget_restore,
     ),
 }

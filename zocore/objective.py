@@ -83,9 +83,7 @@ def evaluate(
     return _summed(examples, losses, predictions.tolist(), forwards)
 
 
-def _summed(
-    examples: Sequence[Example], losses: torch.Tensor, predictions: list[int], forwards: int
-) -> Evaluation:
+def _summed(examples: Sequence[Example], losses: torch.Tensor, predictions: list[int], forwards: int) -> Evaluation:
     reached = [number for number, prediction in enumerate(predictions) if prediction >= 0]
     right = sum(predictions[number] == examples[number].label for number in reached)
     loss = float(losses[reached].mean()) if reached else float("nan")

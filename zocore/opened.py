@@ -42,7 +42,12 @@ def walk(session: Session, number: int) -> Iterator[Phase]:
     coefficients = tuple(method.shaping(measured).tolist()) if measured.finite else ()
     yield Phase("Difference", _differences(measured, eps), _lines(type(method.difference).__call__))
     drift = distance(session, before)
-    yield Phase("Restore", f"the weights are {drift:.1e} from where the step began", _lines(type(losses.shared).along), moved=drift)
+    yield Phase(
+        "Restore",
+        f"the weights are {drift:.1e} from where the step began",
+        _lines(type(losses.shared).along),
+        moved=drift,
+    )
     if not coefficients:
         yield Phase("Skip", "a loss was not a finite number, so the weights stay", _lines(Method.step))
         return
@@ -65,14 +70,18 @@ def _probes(session: Session, losses: Losses, directions: tuple[AnyDirection, ..
                 if count < SHOWN:
                     side = "+" if sign > 0 else "-"
                     told = f"the model reads theta {side} eps z, about {far:.2g} away, and answers with one loss"
-                    yield Phase(f"Perturb {side} and forward{name}", told, _lines(type(losses.shared).along), value, far)
+                    yield Phase(
+                        f"Perturb {side} and forward{name}", told, _lines(type(losses.shared).along), value, far
+                    )
     if len(directions) > SHOWN:
         yield Phase("More directions", f"the same for the other {len(directions) - SHOWN}", _lines(Losses.along))
 
 
 def distance(session: Session, before: list[Tensor]) -> float:
     """Return the length of the difference between the leaves and a copy of them."""
-    squares = [float((leaf.tensor - old).double().square().sum()) for leaf, old in zip(session.leaves, before, strict=True)]
+    squares = [
+        float((leaf.tensor - old).double().square().sum()) for leaf, old in zip(session.leaves, before, strict=True)
+    ]
     return sqrt(sum(squares))
 
 
@@ -94,7 +103,13 @@ def _copy(leaf: Leaf) -> Tensor:
 
 def _chosen(directions: tuple[AnyDirection, ...], losses: Losses) -> str:
     count = losses.count if not directions[0].shared else len(directions)
-    kind = "one direction for each example" if not directions[0].shared else "one direction" if count == 1 else "directions"
+    kind = (
+        "one direction for each example"
+        if not directions[0].shared
+        else "one direction"
+        if count == 1
+        else "directions"
+    )
     spent = f"; {losses.forward_passes} forward passes went into choosing" if losses.forward_passes else ""
     return f"{count} {kind} z, named by the seed and the step: nothing is stored{spent}"
 

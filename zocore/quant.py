@@ -77,18 +77,14 @@ def check_live(leaves: Sequence[Leaf], losses: Callable[[], Tensor]) -> None:
     finally:
         leaf.commit()
     if torch.equal(before, scaled):
-        raise RuntimeError(
-            f"the model does not read {leaf.name} in its forward: a cache of its weights must be off"
-        )
+        raise RuntimeError(f"the model does not read {leaf.name} in its forward: a cache of its weights must be off")
     if not torch.equal(before, losses()):
         raise RuntimeError(f"the losses did not come back after {leaf.name} was moved and restored")
 
 
 def quantised(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Yield the name and module of each quantised linear layer."""
-    return (
-        (name, module) for name, module in model.named_modules() if is_four_bit(module) or is_int8(module)
-    )
+    return ((name, module) for name, module in model.named_modules() if is_four_bit(module) or is_int8(module))
 
 
 def _prepare_four_bit(name: str, module: Any) -> None:
@@ -143,9 +139,7 @@ def _leaf(number: int, group: list[tuple[str, Any]], floor: float) -> Leaf:
     if width % state.blocksize == 0:
         master = master.view(rows, width // state.blocksize)
     blocks = tuple(FourBitScales(other, master) for _, other in group)
-    return Leaf(
-        f"{name}.weight.absmax", number, master, blocks, decay=False, floor=floor, products=rows * width
-    )
+    return Leaf(f"{name}.weight.absmax", number, master, blocks, decay=False, floor=floor, products=rows * width)
 
 
 def _not_yet(name: str) -> str:

@@ -114,9 +114,7 @@ def _check(
     if metadata["codes"] != codes_fingerprint(model):
         raise InputError(f"{base}: this model has other quantised weights")
     if metadata["other_scales"] != _other_scales(leaves, model):
-        raise InputError(
-            f"{base} (double quantisation: {metadata['nested']}): this model's other scales differ"
-        )
+        raise InputError(f"{base} (double quantisation: {metadata['nested']}): this model's other scales differ")
 
 
 def _quantiser(module: Any) -> str:

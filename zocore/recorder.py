@@ -93,14 +93,12 @@ def read_recording(folder: str | Path) -> Recording:
 
 
 def _events(path: Path) -> Iterator[Event]:
-    lines = path.read_bytes().split(b"\n")
+    *lines, _cut_off = path.read_bytes().split(b"\n")  # a line counts once its newline is there
     for number, line in enumerate(lines, start=1):
         try:
             if line.strip():
                 yield Event.from_json(line.decode("utf-8"))
-        except (ValueError, TypeError) as error:
-            if number == len(lines):  # the last write was cut off
-                return
+        except (ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{path}, line {number} is damaged ({error}): the recording cannot be used") from None
 
 

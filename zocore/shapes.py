@@ -173,9 +173,7 @@ def _qwen3(config: Config) -> dict[str, Any]:
 def _opt(config: Config) -> dict[str, Any]:
     if not config.get("layer_norm_elementwise_affine", True):
         raise ValueError("an opt model whose norms have no weights is not supported.")
-    final_norm = config.get("do_layer_norm_before", True) and not config.get(
-        "_remove_final_layer_norm", False
-    )
+    final_norm = config.get("do_layer_norm_before", True) and not config.get("_remove_final_layer_norm", False)
     bias = config.get("enable_bias", True)
     return _common(config, "relu", tied=True) | {
         "position_rows": _size(config, "max_position_embeddings") + 2,  # OPT's positions start at row 2

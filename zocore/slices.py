@@ -84,7 +84,9 @@ def direction(session: Session, number: int = 0) -> Direction:
 def losses_of(session: Session, examples: Sequence[Example]) -> Losses:
     """Return a fresh oracle for examples of one's own choice."""
     batch = session.objective.batch(examples)
-    return Losses([Part(batch.layout, lambda: session.objective.losses(batch))], session.leaves, session.carrier, session.flipout)
+    return Losses(
+        [Part(batch.layout, lambda: session.objective.losses(batch))], session.leaves, session.carrier, session.flipout
+    )
 
 
 def slice_along(session: Session, along: Direction, offsets: Sequence[float]) -> Slice:
@@ -198,5 +200,3 @@ def _similarity(session: Session, count: int) -> float:
             total[name] = total.get(name, torch.zeros_like(tensor)) + tensor / length
     square = sum(float(t.double().square().sum()) for t in total.values())
     return (square - count) / max(count * (count - 1), 1)
-
-

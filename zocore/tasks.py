@@ -77,9 +77,7 @@ def load_task(name: str) -> Task:
     facts = json.loads((folder / "task.json").read_text(encoding="utf-8"))
     names = tuple(facts["labels"])
     reading = Reading(tuple(facts["columns"]), facts["label_column"], names)
-    train, dev, test = (
-        reading.examples(read_table(folder / f"{split}.jsonl")) for split in ("train", "dev", "test")
-    )
+    train, dev, test = (reading.examples(read_table(folder / f"{split}.jsonl")) for split in ("train", "dev", "test"))
     words = match_words(facts["label_words"], names)
     return Task(name, facts["title"], facts["template"], names, words, train, dev, test, facts["description"])
 
@@ -196,14 +194,10 @@ def _three_splits(
     return train, dev, found["test"] if "test" in found else found["dev"]
 
 
-def _split(
-    examples: Sequence[Example], names: Sequence[str], shares: tuple[float, float], seed: int
-) -> Splits:
+def _split(examples: Sequence[Example], names: Sequence[str], shares: tuple[float, float], seed: int) -> Splits:
     """Hold out a share of each label, at least one example of each, keeping the order of the file."""
     if len(examples) < MIN_ROWS:
-        raise InputError(
-            f"there are {len(examples)} rows, too few to hold out dev and test: give at least {MIN_ROWS}"
-        )
+        raise InputError(f"there are {len(examples)} rows, too few to hold out dev and test: give at least {MIN_ROWS}")
     dev: set[int] = set()
     test: set[int] = set()
     for label, name in enumerate(names):

@@ -31,9 +31,7 @@ class Template:
     def __post_init__(self) -> None:
         names = GAP.findall(self.text)
         if not self.fields:
-            raise InputError(
-                f'the template "{self.text}" has no field: write a text column in braces, as in {{text}}'
-            )
+            raise InputError(f'the template "{self.text}" has no field: write a text column in braces, as in {{text}}')
         if sum(name in ANSWER for name in names) > 1:
             raise InputError(f'the template "{self.text}" has more than one {{label}} or {{mask}}: keep one')
 
