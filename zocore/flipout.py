@@ -150,7 +150,7 @@ def matmul_weights(model: nn.Module) -> int:
 
 
 def _readers(leaf: Leaf) -> list[Site]:
-    """The sites that read the leaf: a module that only hands its parameter to a child (BERT's decoder bias) does not."""
+    """The sites that read the leaf; a module that hands its parameter to a child (BERT's decoder bias) does not."""
     modules = {site.module for site in leaf.sites}
     return [site for site in leaf.sites if not modules & set(list(site.module.modules())[1:])]
 

@@ -69,11 +69,11 @@ class Progress:
         if now - self._drawn < (REDRAW if self.out.isatty() else PLAIN_EVERY) and not last:
             return
         self._drawn = now
-        left = (self.steps - event.step) / max(event.steps_per_second, 1e-9)
+        minutes, seconds = divmod(int((self.steps - event.step) / max(event.steps_per_second, 1e-9)), 60)
         gradient = sum(event.projected_grads) / max(len(event.projected_grads), 1)
         text = (
             f"step {event.step}/{self.steps}  loss {event.loss:.4f}  g {gradient:+.3f}  "
-            f"{event.forward_passes} forwards  {event.steps_per_second:.1f} steps/s  ETA {int(left) // 60}:{int(left) % 60:02d}"
+            f"{event.forward_passes} forwards  {event.steps_per_second:.1f} steps/s  ETA {minutes}:{seconds:02d}"
         )
         if self.out.isatty():
             self.out.write("\r\x1b[K" + text)
