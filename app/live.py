@@ -13,7 +13,7 @@ from app.view import MOST_POINTS, SMOOTHING, View
 from zocore.config import RunConfig
 from zocore.events import SampleShown
 
-ROWS_PER_TICK = 12  # keeps a tick below 1 KB
+ROWS_PER_TICK = 9  # keeps a tick below 1 KB
 BESIDE = ("lora-adamw", "adamw")  # bars shown beside the method's own
 
 

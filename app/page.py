@@ -9,7 +9,8 @@ import gradio as gr
 import torch
 
 from app import (
-    controls, data_form, forms, learn, memory_page, microscope, museum, play, race, replay, share, take_away, words,
+    api, controls, data_form, forms, learn, memory_page, microscope, museum, play, race, replay, share, take_away,
+    words,
 )
 from app.chart import head, serve
 from app.cost import Speeds
@@ -27,7 +28,7 @@ COPY = """async (code) => {
   catch (error) { button.textContent = 'Link is in the address bar'; }
   setTimeout(() => { button.textContent = 'Copy link'; }, 2500);
 }"""
-STYLE = Path(__file__).parent / "style.css"
+STYLE, NARROW = Path(__file__).parent / "style.css", Path(__file__).parent / "narrow.css"
 START = """() => {
   const told = document.querySelector('#zo-told');
   if (told) { told.setAttribute('role', 'status'); told.setAttribute('aria-live', 'polite'); }
@@ -82,8 +83,9 @@ def build(store: JobStore) -> Shown:
         play.connect(playing, store, speeds, visitor)
         race.connect(racing, playing, store, visitor)
         _share(head_row, tabs, playing, store)
+        api.add(store, speeds)
         _on_load(blocks, head_row, tabs, playing, racing, store, speeds, visitor)
-    return Shown(blocks, {"theme": theme(), "css_paths": [STYLE], "head": head(), "js": START})
+    return Shown(blocks, {"theme": theme(), "css_paths": [STYLE], "head": head() + f"<style>{NARROW.read_text()}</style>", "js": START})
 
 
 @dataclass

@@ -21,6 +21,10 @@ from zocore.recorder import read_recording
 
 RECORDED = Path(__file__).parent / "recorded" / "toy"
 TICK = 0.8  # seconds
+SHOW = """(...values) => {
+  if (innerWidth < 761) document.querySelector('#zo-status').scrollIntoView({ block: 'start' });
+  return values;
+}"""
 
 
 @lru_cache(maxsize=1)
@@ -141,7 +145,7 @@ def connect(play: Play, store: JobStore, speeds: cost.Speeds, visitor: gr.Browse
         handlers.start, [visitor, *play.form.inputs], [play.problem, play.job, visitor, play.drawn], **quiet, trigger_mode="once"
     )
     tick_in = [play.job, play.drawn, *play.panel.look]
-    started.then(handlers.tick, tick_in, shown, **quiet)
+    started.then(handlers.tick, tick_in, shown, **quiet, js=SHOW)
     play.timer.tick(handlers.tick, tick_in, shown, **quiet, trigger_mode="once")
     stopped = play.stop.click(handlers.stop, [visitor, play.job], [play.problem], **quiet)
     stopped.then(handlers.tick, tick_in, shown, **quiet)

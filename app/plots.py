@@ -272,4 +272,4 @@ def _number(value: float) -> float | None:
 
 def _short(value: float) -> float:
     """Five digits: more are not seen and cost bytes on every tick."""
-    return float(f"{value:.5g}") if isinstance(value, float) and not value.is_integer() else value
+    return int(value) if float(value).is_integer() else float(f"{value:.5g}")

@@ -1,0 +1,257 @@
+"""The page as its visitors meet it: a real server, a real browser. Slow; `python -m tests --all` runs it."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import share
+from zocore.config import RunConfig
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_first_paint_is_a_recorded_run_and_start_is_ready(visit: Any) -> None:
+    ann = visit()
+    assert ann.status().startswith("recorded")
+    assert ann.points("loss") > 50
+    assert ann.page.inner_text("#zo-start") == "Start"
+    assert ann.page.locator("#zo-probes td").count() >= 20
+    assert "Forward passes" in ann.page.inner_text("#zo-card")
+
+
+def test_start_moves_the_curve_stop_keeps_it_and_a_reload_attaches_again(visit: Any) -> None:
+    ann = visit()
+    ann.number("steps", 3000)
+    ann.page.click("#zo-start")
+    ann.until("training")
+    before = ann.points("loss")
+    ann.page.wait_for_timeout(2500)
+    assert ann.points("loss") > before
+    ann.open()
+    ann.until("training")
+    again = ann.points("loss")
+    ann.page.wait_for_timeout(2500)
+    assert ann.points("loss") > again
+    ann.page.click("#zo-stop")
+    assert "stopped by you at step" in ann.until("stopped")
+    assert ann.page.inner_text("#zo-start") == "Start"
+    requests: list[str] = []
+    ann.page.on("request", lambda request: requests.append(request.url))
+    ann.page.wait_for_timeout(2500)
+    assert requests == [], "the page is quiet once the run is over"
+
+
+def test_a_tick_is_below_one_kilobyte_and_zoom_and_hidden_traces_stay(visit: Any) -> None:
+    ann = visit()
+    ann.number("steps", 3000)
+    ann.page.click("#zo-start")
+    ann.until("training")
+    ann.page.wait_for_timeout(2000)
+    box = "document.querySelector('#zo-loss .zo-plot')"
+    ann.page.evaluate(f"Plotly.relayout({box}, {{'xaxis.range': [10, 40]}})")
+    ann.page.evaluate(f"Plotly.restyle({box}, {{visible: 'legendonly'}}, [0])")
+    sizes: list[int] = []
+    ann.page.on("response", lambda r: sizes.append(len(r.body())) if r.request.method == "POST" else None)
+    ann.page.wait_for_timeout(7000)
+    ticks = sorted(sizes)
+    assert 4 <= len(ticks) <= 15
+    assert ticks[len(ticks) // 2] < 1024
+    shown = ann.page.evaluate(f"[{box}.layout.xaxis.range.map(Math.round), {box}.data[0].visible]")
+    assert shown == [[10, 40], "legendonly"]
+
+
+def test_two_visitors_do_not_meet(visit: Any) -> None:
+    ann, bob = visit(), visit()
+    ann.number("steps", 3000)
+    ann.page.click("#zo-start")
+    ann.until("training")
+    bob.number("steps", 30)
+    bob.page.click("#zo-start")
+    bob.until("queued")
+    bob.page.click("#zo-stop")
+    bob.until("stopped by you before the first step")
+    assert "training" in ann.status()
+    bob.page.click("#zo-start")
+    bob.until("queued")
+    ann.page.click("#zo-stop")
+    ann.until("stopped")
+    assert "30 steps" in bob.until("finished")
+
+
+GOOD = "text,label\n" + "".join(f"the {w} number {i},{l}\n" for i in range(12) for w, l in (("great", "good"), ("awful", "bad")))
+BAD = {
+    "binary": (b"\x89PNG\x00\x00", "binary"),
+    "one label": (b"text,label\n" + b"a,x\n" * 20, "one label"),
+    "long line": (b"text,label\n" + b"x" * 200_000 + b",good\n", "longer than"),
+    "empty": (b"", "empty"),
+}
+
+
+def test_ones_own_data_with_a_preview_and_every_error_beside_its_control(visit: Any, tmp_path: Path) -> None:
+    ann = visit()
+    ann.page.click("#zo-source label:has-text('My own data')")
+    ann.page.wait_for_timeout(500)
+    for name, (content, said) in BAD.items():
+        path = tmp_path / f"{name}.csv"
+        path.write_bytes(content)
+        ann.page.set_input_files("#zo-file input[type=file]", str(path))
+        ann.page.wait_for_selector(f"#zo-rows .zo-error:has-text('{said}')")
+        ann.page.click("#zo-file button[aria-label*='lear'], #zo-file button[aria-label*='emove']")
+        ann.page.wait_for_timeout(500)
+    path = tmp_path / "mine.csv"
+    path.write_text(GOOD)
+    ann.page.set_input_files("#zo-file input[type=file]", str(path))
+    ann.page.wait_for_selector("#zo-prompt pre")
+    assert "the great number 0" in ann.page.inner_text("#zo-rows")
+    ann.page.fill("#zo-template textarea, #zo-template input", "no field here")
+    ann.page.wait_for_selector("#zo-prompt .zo-error:has-text('has no field')")
+    ann.page.fill("#zo-template textarea, #zo-template input", "{text} It was")
+    ann.page.fill("#zo-words textarea, #zo-words input", "good=great,bad=terrible")
+    ann.page.wait_for_selector("#zo-prompt pre:has-text('It was great')")
+    ann.number("steps", 12)
+    ann.page.click("#zo-start")
+    assert "12 steps" in ann.until("finished", "failed")
+
+
+def test_bad_settings_are_named_and_nothing_is_lost(visit: Any) -> None:
+    ann = visit()
+    ann.page.fill("#zo-lr input", "fast")
+    ann.page.keyboard.press("Enter")
+    ann.page.wait_for_selector("#zo-card:has-text('must be a number')")
+    assert ann.page.is_disabled("#zo-start")
+    ann.page.fill("#zo-lr input", "1e-4")
+    ann.page.keyboard.press("Enter")
+    ann.page.wait_for_selector("#zo-card:has-text('This run will cost')")
+    ann.page.fill("#zo-model input", "nobody/nothing-here")
+    ann.page.keyboard.press("Enter")
+    ann.page.wait_for_timeout(1500)
+    ann.page.click("#zo-start")
+    assert "nobody/nothing-here" in ann.until("failed")
+
+
+def test_a_race_from_the_guess_to_the_table(visit: Any) -> None:
+    ann = visit()
+    ann.tab("Race")
+    assert ann.page.is_disabled("#zo-race")
+    ann.number("budget", 40)
+    ann.page.click("#zo-guess label:has-text('MeZO-GV')")
+    ann.page.wait_for_selector("#zo-race:has-text('Start the race')")
+    ann.page.click("#zo-race")
+    ann.page.wait_for_selector("#zo-race-table td", timeout=90_000)
+    assert ann.page.locator("#zo-race-table tbody tr").count() == 3
+    assert "lowest loss" in ann.page.inner_text("#zo-race-table")
+
+
+def test_the_replay_slider_and_ones_own_sentence(visit: Any) -> None:
+    ann = visit()
+    ann.number("steps", 20)
+    ann.page.click("#zo-start")
+    ann.until("finished")
+    ann.page.fill("#zo-own-text textarea, #zo-own-text input", "What a lovely day")
+    ann.page.click("#zo-ask")
+    ann.page.wait_for_selector("#zo-answers td:has-text('What a lovely day')")
+    last = ann.page.inner_text("#zo-answers")
+    ann.page.fill("#zo-replay input[type=number]", "5")
+    ann.page.keyboard.press("Enter")
+    ann.page.click("#zo-ask")
+    ann.page.wait_for_selector("#zo-answers th:has-text('Step 5')")
+    assert ann.page.inner_text("#zo-answers") != last
+
+
+def test_a_step_is_walked_open(visit: Any) -> None:
+    ann = visit()
+    for count in range(1, 7):
+        ann.page.click("#zo-next")
+        ann.page.wait_for_function(f"document.querySelectorAll('#zo-opened li').length >= {count}", timeout=60_000)
+    text = ann.page.inner_text("#zo-opened")
+    assert "Perturb +" in text and "Update" in text and "0.0e+00 from where the step began" in text
+
+
+def test_a_link_carries_the_settings_and_the_tab(visit: Any) -> None:
+    config = RunConfig(method="fzoo", directions=4, seed=11, steps=123, lr=2e-5)
+    ann = visit(query=f"?cfg={share.encode(config, 'race')}")
+    assert ann.page.get_by_role("tab", name="Race").get_attribute("aria-selected") == "true"
+    ann.tab("Play")
+    assert ann.page.input_value("#zo-steps input") == "123"
+    assert ann.page.input_value("#zo-method input") == "FZOO"
+    assert ann.page.input_value("#zo-directions input") == "4"
+    ann.page.click("#zo-link")
+    ann.page.wait_for_function("location.search.startsWith('?cfg=')")
+    ann.page.wait_for_timeout(500)
+    found, tab = share.decode(str(ann.page.evaluate("new URLSearchParams(location.search).get('cfg')")))
+    assert (found.method, found.directions, found.seed, found.steps, tab) == ("fzoo", 4, 11, 123, "play")
+    bob = visit(query="?cfg=broken")
+    assert "damaged" in bob.page.inner_text("#zo-note")
+
+
+def download(visitor: Any, kind: str, folder: Path) -> Path:
+    visitor.page.click("#zo-kind input")
+    visitor.page.get_by_role("option", name=kind).click()
+    visitor.page.click("#zo-make")
+    visitor.page.wait_for_selector("#zo-download a[download], #zo-download a[href]", timeout=60_000)
+    visitor.page.wait_for_timeout(800)
+    with visitor.page.expect_download() as wait:
+        visitor.page.locator("#zo-download a[download], #zo-download a[href]").first.click()
+    path = folder / wait.value.suggested_filename
+    wait.value.save_as(path)
+    return path
+
+
+def test_what_is_downloaded_is_the_run(visit: Any, tmp_path: Path) -> None:
+    ann = visit()
+    ann.number("steps", 10)
+    ann.page.click("#zo-start")
+    ann.until("finished")
+    script = download(ann, "Python script", tmp_path)
+    shown = ann.page.evaluate("document.querySelector('#zo-accuracy .zo-plot').data[1].y")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=True)
+    said = [float(line.split("accuracy ")[1].split(",")[0]) for line in done.stdout.splitlines() if line.startswith("test")]
+    assert said == pytest.approx(shown, abs=1e-4)
+    with zipfile.ZipFile(download(ann, "Recording", tmp_path)) as archive:
+        lines = archive.read("events.jsonl").decode().splitlines()
+    assert sum(json.loads(line)["event"] == "StepDone" for line in lines) == 10
+
+
+def test_a_broken_run_ends_in_a_sentence(visit: Any) -> None:
+    ann = visit()
+    ann.tab("Break it")
+    ann.page.click("#zo-break-lost-seed")
+    ann.until("stopped by the detector", seconds=120)
+    assert "the seed was lost" in ann.page.inner_text("#zo-warnings")
+
+
+def test_a_lesson_drives_the_real_controls(visit: Any) -> None:
+    ann = visit()
+    ann.tab("Learn")
+    ann.page.click("#zo-lesson-7")
+    ann.page.wait_for_timeout(1000)
+    assert ann.page.get_by_role("tab", name="Race").get_attribute("aria-selected") == "true"
+    assert ann.page.locator("#zo-lanes input:checked").count() == 2
+
+
+def test_only_the_methods_own_options_are_shown(visit: Any) -> None:
+    ann = visit()
+    ann.page.click("#zo-method input")
+    ann.page.get_by_role("option", name="MeZO-GV").click()
+    ann.page.wait_for_timeout(800)
+    ann.page.get_by_role("button", name="Advanced").click()
+    ann.page.wait_for_selector("#zo-pool")
+    assert not ann.page.locator("#zo-clip").is_visible()
+    assert "pool" in ann.page.inner_text("#zo-card").lower() or "× 6" in ann.page.inner_text("#zo-card")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("name", ["Play", "Race", "Microscope", "Memory", "Break it", "Learn"])
+def test_no_tab_is_wider_than_the_screen(visit: Any, width: int, name: str) -> None:
+    ann = visit(width=width)
+    ann.tab(name)
+    ann.page.wait_for_timeout(600)
+    assert ann.page.evaluate("document.documentElement.scrollWidth") <= width
