@@ -28,7 +28,9 @@ STARS = {GOOD: "Five stars.", BAD: "One star."}
 class Corpus:
     """An endless, seeded stream of documents that never quote a sentence of the tasks."""
 
-    def __init__(self, seed: int, held_out: set[str], classics: Path | None = None, share: float = 0.2) -> None:
+    def __init__(
+        self, seed: int, held_out: set[str], classics: Path | None = None, share: float = 0.2
+    ) -> None:
         self.rng = random.Random(f"corpus/{seed}")
         self.writer = Writer(self.rng)
         self.held_out = held_out
@@ -43,11 +45,13 @@ class Corpus:
             yield document
 
     def document(self) -> str:
-        """Return one review, note, questioning or passage from an old book."""
+        """Return one review, word list, note, questioning or passage from an old book."""
         # A passage is about three times as long as another document.
         if self.old_books and self.rng.random() < self.share / 3:
             return self.rng.choice(self.old_books)
         kind = self.rng.random()
+        if kind < 0.18:
+            return self._word_list()
         return self._review() if kind < 0.76 else self._note() if kind < 0.88 else self._inquiry()
 
     def _review(self) -> str:
@@ -60,6 +64,23 @@ class Corpus:
             sentences.insert(self.rng.randrange(length), self.writer.opinion(neutral, domain, sentiment))
         text = self._casual(" ".join(sentences))
         return self._closed(text, domain.name, sentiment)
+
+    def _word_list(self) -> str:
+        """Return words of one domain and sentiment in a row: the densest lesson on what belongs together."""
+        domain, sentiment = self.rng.choice(self.writer.words.domains), self.rng.choice((GOOD, BAD))
+        general = self.writer.words.lists[sentiment]
+        words = []
+        for _ in range(self.rng.randint(4, 9)):
+            aspect = self.rng.choice(domain.aspects)
+            lists = (
+                aspect.adjectives[sentiment],
+                aspect.adjectives[sentiment],
+                general,
+                aspect.nouns + aspect.plural,
+            )
+            words.append(self.rng.choice(self.rng.choice(lists)))
+        text = finish(", ".join(words) + ".")
+        return f"{STARS[sentiment]} {text}" if self.rng.random() < 0.5 else f"{text} {STARS[sentiment]}"
 
     def _closed(self, text: str, domain: str, sentiment: str) -> str:
         """Add the stars, which are always honest, before or after a review, or else the loose closing word."""
@@ -93,7 +114,9 @@ class Corpus:
         kind = self.rng.choice(list(QUESTION["label_words"]))
         event, name = self.writer.pick("events"), self.writer.pick("name")
         frames = patterns()["question"][kind]
-        ask = self._fresh(lambda: self.writer.question(self.rng.choice(frames[self.rng.choice(SPLITS)]), event, name))
+        ask = self._fresh(
+            lambda: self.writer.question(self.rng.choice(frames[self.rng.choice(SPLITS)]), event, name)
+        )
         if self.rng.random() < 0.5:
             return self._labelled(QUESTION, ask, kind)
         _, past, thing = event.split("|")

@@ -22,7 +22,7 @@ from .tasks import Row
 class Recipe:
     """How long and how fast to pretrain; a step reads batch x length tokens."""
 
-    tokens: int = 3_200_000
+    tokens: int = 5_000_000
     batch: int = 20
     length: int = 96
     rate: float = 3e-3
@@ -103,7 +103,9 @@ def language_loss(model: LlamaForCausalLM, rows: torch.Tensor) -> torch.Tensor:
     mask, positions = separate(rows, model.config.bos_token_id)
     # Twice as fast as float32 where the CPU has bfloat16 units, and the loss is as good.
     with torch.autocast("cpu", torch.bfloat16, enabled=model.training):
-        logits = model(input_ids=rows, attention_mask=mask, position_ids=positions, use_cache=False).logits[:, :-1]
+        logits = model(input_ids=rows, attention_mask=mask, position_ids=positions, use_cache=False).logits[
+            :, :-1
+        ]
     return F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
 
 
@@ -142,7 +144,9 @@ def describe(recipe: Recipe) -> dict[str, float]:
     return asdict(recipe) | {"steps": recipe.steps}
 
 
-def sentiment_probe(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> dict[str, float]:
+def sentiment_probe(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: list[Row]
+) -> dict[str, float]:
     """Return how well the model knows the sentiment, and how well the task's prompt brings it out."""
     return {
         "knows_sentiment": sentiment_knowledge(model, tokenizer, rows),
