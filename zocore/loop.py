@@ -102,6 +102,7 @@ class _Course:
         """Go on counting where the recorded steps ended."""
         for event in steps:
             self.watch.add(event)
+            self.peak = max(self.peak, event.memory_bytes)
         if steps:
             last = steps[-1]
             self.done, self.passes, self.cost, self.seconds = (

@@ -26,6 +26,11 @@ from zocore.per_example import PerExample, Touched
 
 EVENTS, CONFIG, SUMMARY = "events.jsonl", "config.json", "summary.json"
 
+# what a summary says of a run that has no more than begun
+CUT_OFF = {"status": "interrupted", "reason": "the process ended before the run did", "weights_fingerprint": ""}
+COUNTS = {"steps": 0, "forward_passes": 0, "forward_cost": 0.0, "seconds": 0.0, "steps_per_second": 0.0, "skipped": 0}
+FOUND, WHEN = ("loss", "accuracy"), ("before", "after")
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -126,7 +131,8 @@ class Summary:
     @classmethod
     def of(cls, folder: Path) -> "Summary":
         """The summary of what a folder holds already, nothing for a new one."""
-        summary = cls({"status": "interrupted", "reason": "the process ended before the run did"})
+        found = dict.fromkeys(f"{what}_{when}" for when in WHEN for what in FOUND)
+        summary = cls({**CUT_OFF, **COUNTS, "peak_memory_bytes": 0, **found})
         if (folder / EVENTS).is_file():
             for event in _events(folder / EVENTS):
                 summary.add(event)
@@ -142,15 +148,16 @@ class Summary:
             case StepDone():
                 self.values |= {"steps": event.step, "forward_passes": event.forward_passes}
                 self.values |= {"forward_cost": event.forward_cost, "seconds": event.seconds}
-                self.values |= {"steps_per_second": event.steps_per_second}
-                peak = max(self.values.get("peak_memory_bytes", 0), event.memory_bytes)
-                self.values |= {"peak_memory_bytes": peak, "status": "interrupted"}
+                peak = max(self.values["peak_memory_bytes"], event.memory_bytes)
+                self.values |= {"steps_per_second": event.steps_per_second, "peak_memory_bytes": peak}
+                self.values |= {**CUT_OFF, **dict.fromkeys(f"{what}_after" for what in FOUND)}  # as in a resumed run
             case EvalDone(split="test"):
-                when = "before" if event.step == 0 else "after"
+                when = "before" if event.step == 0 and self.values["loss_before"] is None else "after"
                 self.values |= {f"loss_{when}": event.loss, f"accuracy_{when}": event.accuracy}
             case RunEnded():
-                ended = {name: getattr(event, name) for name in ("status", "reason", "skipped", "weights_fingerprint")}
-                self.values |= ended
+                peak = max(self.values["peak_memory_bytes"], event.peak_memory_bytes)
+                self.values |= {name: getattr(event, name) for name in (*CUT_OFF, *COUNTS)}
+                self.values |= {"weights_fingerprint": event.weights_fingerprint, "peak_memory_bytes": peak}
 
     def to_json(self) -> dict[str, Any]:
         """Return the record."""
