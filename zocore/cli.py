@@ -8,11 +8,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, NoReturn, get_args, get_type_hints
 
 from zocore.config import RunConfig
 
 RUNS = Path("runs")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a wrong option with one line, like any other bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and exit with status 2."""
+        self.exit(2, f"zocore: {message} (`{self.prog} --help` tells the options)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.command(options)
     except ValueError as error:
         print(f"zocore: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a folder that cannot be written, a full disk
+        print(f"zocore: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("zocore: interrupted", file=sys.stderr)
@@ -48,7 +59,7 @@ def resume(options: argparse.Namespace) -> int:
     recording = read_recording(options.run)
     config = RunConfig.from_json(recording.header.config)
     done = recording.steps[-1].step if recording.steps else 0
-    if done >= config.steps and recording.end:
+    if done >= config.steps and recording.end and recording.end.status == "finished":
         raise ValueError(f"{options.run} is finished: all its {done} steps are done")
     with _stop_on_interrupt() as stop:
         return _follow(run(config, stop, recording), options.run)
@@ -152,8 +163,9 @@ def _follow(events: Iterator[Any], folder: Path) -> int:
             failed = failed or (isinstance(event, RunEnded) and event.status == "failed")
     except Exception:
         if not failed:  # not a failure of the run itself, which has already been told
-            _drop_empty(folder)
             raise
+    finally:
+        _drop_empty(folder)
     return int(failed)
 
 
@@ -199,7 +211,7 @@ def _config(options: argparse.Namespace) -> RunConfig:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="zocore", description="zeroth-order fine-tuning of language models")
+    parser = Parser(prog="zocore", description="zeroth-order fine-tuning of language models")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     training = _command(commands, "train", train)
     _settings(training)
