@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Literal
@@ -60,6 +61,11 @@ def lanes(
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
         raise InputError(f"unknown method {unknown[0]!r}: choose among {', '.join(METHODS)}")
+    idle = [name for name in lrs or {} if name not in methods]
+    if idle:
+        raise InputError(f"there is a learning rate for {idle[0]!r}, which is not in the race")
+    if not isfinite(budget):
+        raise InputError(f"the budget must be a number, not {budget}")
     chosen = []
     for method in dict.fromkeys(methods):
         lane = replace(config, method=method, lr=(lrs or {}).get(method, config.lr))
