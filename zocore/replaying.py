@@ -1,9 +1,12 @@
 """What can be done with a run folder: rebuild its weights, prove them, ask them, write them out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers.utils import logging
 
 from zocore.config import RunConfig
 from zocore.delta import merge_adapters, save_delta
@@ -110,7 +113,19 @@ def export_run(folder: Path, to: Path, step: int | None, delta: bool) -> str:
             save_delta(to / "delta.safetensors", session.leaves, recording.header)
         return f"wrote what changed ({session.trainable} values) to {to}"
     merge_adapters(model)
-    with torch.no_grad():
+    with torch.no_grad(), _without_bars():
         model.save_pretrained(to)  # type: ignore[operator]
     session.loaded.tokenizer.save_pretrained(to)
     return f"wrote the tuned model to {to}"
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """A block in which transformers draws no progress bars."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
