@@ -1,0 +1,209 @@
+"""What the notebooks share: one live picture, and work in a thread with buttons to start and stop it.
+
+Charts come from `app.plots` and `app.close_up`. Here they only become one FigureWidget, in colours that read on
+light and dark pages, and work runs beside the kernel so that sliders and the Stop button answer meanwhile.
+"""
+
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import ipywidgets
+import plotly.graph_objects as go
+import torch
+from IPython.display import display
+
+from app import plots
+
+FAST = os.environ.get("ZO_FAST") == "1"  # fewer steps, for a check that everything runs
+TICK = 0.3  # seconds between two drawings
+GAP = 0.13  # of the width, between two panels
+STYLE = (
+    "<style>.zo-picture .main-svg :is(.xtick, .ytick, .y2tick, [class$=title], .legendtext, .panel-title) text,"
+    ".zo-picture .main-svg text:is([class$=title], .legendtext)"
+    "{fill: var(--jp-ui-font-color1, currentColor) !important}</style>"
+)
+
+Stopped = Callable[[], bool]
+
+
+def steps(full: int, fast: int) -> int:
+    """Return the number of steps: `full`, or `fast` where ZO_FAST=1 asks for a quick check."""
+    return fast if FAST else full
+
+
+def versions() -> None:
+    """Print what the numbers of a notebook depend on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    names = ("torch", "transformers", "plotly", "ipywidgets")
+    print("Python", platform.python_version(), *(f"· {name} {version(name)}" for name in names))
+    print("device:", device, "· fast mode: few steps, numbers rougher" if FAST else "")
+
+
+class Picture:
+    """One FigureWidget with a titled panel for each chart, side by side."""
+
+    def __init__(self, *panels: tuple[str, plots.Figure], height: int = 380) -> None:
+        self.count = len(panels)
+        self.titles = [title for title, _ in panels]
+        self.widget = go.FigureWidget()
+        notes = [self._title(number) for number in range(self.count)]
+        self.widget.layout.update(plots.themed({"data": [], "layout": plots.layout(height=height)}, None)["layout"])
+        self.widget.layout.update(margin={"l": 60, "r": 20, "t": 34, "b": 40}, annotations=notes, legend={})
+        for number, (_, figure) in enumerate(panels):
+            self.show(number, figure)
+
+    def show(self, number: int, figure: plots.Figure) -> None:
+        """Draw a chart in a panel; zoom stays."""
+        themed = plots.themed(figure, None)
+        traces = [self._trace(number, trace) for trace in themed["data"]]
+        held = [trace for trace in self.widget.data if trace.meta == number]
+        with self.widget.batch_update():
+            if [trace.type for trace in held] == [trace["type"] for trace in traces]:
+                for old, new in zip(held, traces, strict=True):
+                    old.update(new)
+            else:
+                self.widget.data = [trace for trace in self.widget.data if trace.meta != number]
+                self.widget.add_traces(traces)
+            self.widget.layout.update(self._layout(number, themed["layout"]))
+
+    def beside(self, *controls: ipywidgets.Widget) -> ipywidgets.Widget:
+        """Return the controls above the picture, to end a cell with."""
+        box = ipywidgets.VBox([ipywidgets.HTML(STYLE), *controls, self.widget])
+        box.add_class("zo-picture")
+        return box
+
+    def _title(self, number: int) -> dict[str, Any]:
+        left, _ = self._domain(number)
+        text = {"text": f"<b>{self.titles[number]}</b>", "font": {"size": 13}, "showarrow": False}
+        return text | {"xref": "paper", "yref": "paper", "x": left, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+
+    def _domain(self, number: int) -> tuple[float, float]:
+        width = (1 - GAP * (self.count - 1)) / self.count
+        return number * (width + GAP), number * (width + GAP) + width
+
+    def _axis(self, number: int, name: str) -> str:
+        """The name of a panel's axis in the whole picture: each panel owns x, y and a second y."""
+        place = {"x": number + 1, "y": 2 * number + 1, "y2": 2 * number + 2}[name]
+        return name[0] + (str(place) if place > 1 else "")
+
+    def _trace(self, number: int, trace: plots.Trace) -> plots.Trace:
+        axes = {"xaxis": self._axis(number, "x"), "yaxis": self._axis(number, trace.get("yaxis", "y"))}
+        return trace | axes | {"meta": number, "legend": "legend" + (str(number + 1) if number else "")}
+
+    def _layout(self, number: int, layout: dict[str, Any]) -> dict[str, Any]:
+        """A chart's axes and legend, moved to their panel."""
+        left, right = self._domain(number)
+        x, y, y2 = (self._axis(number, name) for name in ("x", "y", "y2"))
+        moved = {"xaxis" + x[1:]: layout["xaxis"] | {"domain": [left, right], "anchor": y}}
+        moved["yaxis" + y[1:]] = layout["yaxis"] | {"anchor": x}
+        if "yaxis2" in layout:
+            moved["yaxis" + y2[1:]] = layout["yaxis2"] | {"overlaying": y, "anchor": x}
+        legend = {"orientation": "h", "x": left, "y": -0.2, "yanchor": "top", "font": {"size": 11}}
+        moved["legend" + (str(number + 1) if number else "")] = legend | {"entrywidth": 0, "maxheight": 0.3}
+        return moved | {name: layout[name] for name in ("barmode", "bargap") if name in layout}
+
+
+class Work:
+    """Something that goes on in a thread: Start and Stop, a word on how it stands, and the picture kept up to date.
+
+    `work(stopped)` yields whatever it finds and should end soon after `stopped()` turns true; `draw(found)` shows
+    all that was found so far. An error in either is raised again by `wait`.
+    """
+
+    def __init__(self, label: str, work: Callable[[Stopped], Iterable[Any]], draw: Callable[[list[Any]], None]) -> None:
+        self.work, self.draw = work, draw
+        self.found: list[Any] = []
+        self.error: BaseException | None = None
+        self._stop, self._thread = threading.Event(), threading.Thread()
+        self.go = ipywidgets.Button(description=label, icon="play", button_style="primary")
+        self.halt = ipywidgets.Button(description="Stop", icon="stop", disabled=True)
+        self.said = ipywidgets.HTML("not started")
+        self.go.on_click(lambda _: self.start())
+        self.halt.on_click(lambda _: self.stop())
+        self.buttons = ipywidgets.HBox([self.go, self.halt, self.said])
+
+    def start(self) -> None:
+        """Begin anew, unless it is going on."""
+        if self._thread.is_alive():
+            return
+        self.found, self.error = [], None
+        self._stop.clear()
+        self.go.disabled, self.halt.disabled, self.said.value = True, False, "running"
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to end after what it is doing now."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self.said.value = "stops after this step"
+
+    def wait(self) -> list[Any]:
+        """Return what it found once it is over; start it when nobody has."""
+        if not self.found and not self._thread.is_alive() and self.error is None:
+            self.start()
+        self._thread.join()
+        if self.error is not None:
+            raise self.error
+        return self.found
+
+    def _run(self) -> None:
+        started = drawn = time.monotonic()
+        try:
+            for item in self.work(self._stop.is_set):
+                self.found.append(item)
+                if time.monotonic() - drawn > TICK:
+                    self.draw(self.found)
+                    drawn = time.monotonic()
+                if self._stop.is_set():
+                    break
+            self.draw(self.found)
+            word = "stopped" if self._stop.is_set() else "done"
+            self.said.value = f"{word} after {time.monotonic() - started:.0f} s"
+        except BaseException as error:
+            self.error = error
+            self.said.value = f"failed: {error}"
+        finally:
+            self.go.disabled, self.halt.disabled = False, True
+
+
+def slider(values: Sequence[Any], value: Any, label: str, on_move: Callable[[Any], None]) -> ipywidgets.SelectionSlider:
+    """Return a slider over the values that calls `on_move` with the chosen one."""
+    options = [(f"{v:.2g}" if isinstance(v, float) else str(v), v) for v in values]
+    made = ipywidgets.SelectionSlider(
+        options=options,
+        value=value,
+        description=label,
+        continuous_update=True,
+        style={"description_width": "initial"},
+        layout={"width": "330px"},
+    )
+    made.observe(lambda change: on_move(change["new"]), "value")
+    return made
+
+
+def guess(*options: str) -> ipywidgets.ToggleButtons:
+    """Show the choices of a prediction and return the buttons; `.value` is None until one is pressed."""
+    made = ipywidgets.ToggleButtons(options=options, value=None, style={"button_width": "auto"})
+    display(made)
+    return made
+
+
+def trace(x: Sequence[float], y: Sequence[float], name: str, colour: str, **look: Any) -> plots.Trace:
+    """Return one line in a colour; `dash`, `width`, `mode` and whatever a Plotly scatter takes change its look."""
+    line = {"color": colour, "width": look.pop("width", 2.5), "dash": look.pop("dash", "solid")}
+    marker = {"color": colour, "size": look.pop("size", 9)} | look.pop("marker", {})
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": list(x),
+        "y": list(y),
+        "name": name,
+        "line": line,
+        "marker": marker,
+    } | look
