@@ -16,15 +16,19 @@ import ipywidgets
 import plotly.graph_objects as go
 import torch
 from IPython.display import display
+from transformers.utils import logging
 
 from app import plots
+
+logging.disable_progress_bar()  # a bar for each session opened says nothing here
 
 FAST = os.environ.get("ZO_FAST") == "1"  # fewer steps, for a check that everything runs
 TICK = 0.3  # seconds between two drawings
 GAP = 0.13  # of the width, between two panels
-STYLE = (
-    "<style>.zo-picture .main-svg :is(.xtick, .ytick, .y2tick, [class$=title], .legendtext, .panel-title) text,"
-    ".zo-picture .main-svg text:is([class$=title], .legendtext)"
+INK = plots.EITHER["ink"]
+RGB = ", ".join(str(int(INK[i : i + 2], 16)) for i in (1, 3, 5))
+STYLE = (  # text in the neutral ink takes the colour of the page's own text, where the page has one
+    f"<style>.zo-picture .main-svg text[style*='rgb({RGB})']"
     "{fill: var(--jp-ui-font-color1, currentColor) !important}</style>"
 )
 
@@ -47,12 +51,12 @@ def versions() -> None:
 class Picture:
     """One FigureWidget with a titled panel for each chart, side by side."""
 
-    def __init__(self, *panels: tuple[str, plots.Figure], height: int = 380) -> None:
+    def __init__(self, *panels: tuple[str, plots.Figure], height: int = 440, width: int = 980) -> None:
         self.count = len(panels)
         self.titles = [title for title, _ in panels]
         self.widget = go.FigureWidget()
         notes = [self._title(number) for number in range(self.count)]
-        self.widget.layout.update(plots.themed({"data": [], "layout": plots.layout(height=height)}, None)["layout"])
+        self.widget.layout.update(plots.themed({"data": [], "layout": plots.layout(height=height, width=width)}, None)["layout"])
         self.widget.layout.update(margin={"l": 60, "r": 20, "t": 34, "b": 40}, annotations=notes, legend={})
         for number, (_, figure) in enumerate(panels):
             self.show(number, figure)
@@ -103,8 +107,8 @@ class Picture:
         moved["yaxis" + y[1:]] = layout["yaxis"] | {"anchor": x}
         if "yaxis2" in layout:
             moved["yaxis" + y2[1:]] = layout["yaxis2"] | {"overlaying": y, "anchor": x}
-        legend = {"orientation": "h", "x": left, "y": -0.2, "yanchor": "top", "font": {"size": 11}}
-        moved["legend" + (str(number + 1) if number else "")] = legend | {"entrywidth": 0, "maxheight": 0.3}
+        legend = {"orientation": "v", "x": left, "y": -0.19, "yanchor": "top", "font": {"size": 11}}
+        moved["legend" + (str(number + 1) if number else "")] = legend
         return moved | {name: layout[name] for name in ("barmode", "bargap") if name in layout}
 
 
