@@ -13,7 +13,7 @@ from app.view import MOST_POINTS, SMOOTHING, View
 from zocore.config import RunConfig
 from zocore.events import SampleShown
 
-ROWS_PER_TICK = 9  # keeps a tick below 1 KB
+ROWS_PER_TICK = 6  # keeps a tick below 1 KB
 BESIDE = ("lora-adamw", "adamw")  # bars shown beside the method's own
 
 
@@ -138,7 +138,7 @@ def probe_table(before: SampleShown, now: SampleShown, labels: Sequence[str]) ->
     """The same sentences asked at two steps, as a table."""
     rows = "".join(_probe(before, now, i, labels) for i in range(len(now.texts)))
     head = f"<tr><th>Sentence</th><th>Truth</th><th>Step {before.step}</th><th>Step {now.step}</th></tr>"
-    return f'<table class="zo-probes"><caption>Label and its probability</caption><thead>{head}</thead><tbody>{rows}</tbody></table>'
+    return f'<table class="zo-probes"><caption>Label and its probability, step {before.step} → step {now.step}</caption><thead>{head}</thead><tbody>{rows}</tbody></table>'
 
 
 def _probe(before: SampleShown, now: SampleShown, i: int, labels: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from zocore.errors import InputError
 from zocore.methods import METHODS
 
 ROWS_PER_TICK = 24  # over all lanes
+LANES = ("mezo", "grzo", "mezo-gv")  # entered at first
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,10 @@ def layout() -> RacePage:
     with gr.Row(elem_classes="zo-main", equal_height=False):
         with gr.Column(scale=4, min_width=300, elem_classes="zo-side"):
             gr.HTML(f"<p class='zo-quiet'>{words.ABOUT_RACE}</p>")
-            methods = gr.CheckboxGroup(forms.METHOD_CHOICES, value=["mezo", "grzo", "mezo-gv"], label="Lanes", elem_id="zo-lanes")
+            methods = gr.CheckboxGroup(forms.METHOD_CHOICES, value=list(LANES), label="Lanes", elem_id="zo-lanes")
             seeds = gr.Slider(1, 3, value=1, step=1, label="Seeds a method", elem_id="zo-seeds", buttons=[])
             budget = gr.Number(400, label="Budget, forward passes a run", precision=0, minimum=2, elem_id="zo-budget")
-            guess = gr.Radio([(words.NO_GUESS, "")], value=None, label=words.PREDICT, elem_id="zo-guess")
+            guess = gr.Radio(guesses(LANES), value=None, label=words.PREDICT, elem_id="zo-guess")
             with gr.Row(elem_classes="zo-buttons"):
                 start = gr.Button("Choose your guess first", variant="primary", interactive=False, elem_id="zo-race", min_width=100)
                 stop = gr.Button("Stop", variant="stop", visible=False, elem_id="zo-race-stop", min_width=100)
@@ -135,8 +136,7 @@ def connect(page: RacePage, play: Play, store: JobStore, visitor: gr.BrowserStat
         return ""
 
     def offered(methods: list[str]) -> Any:
-        named = [(METHODS[name].title, name) for name in _in_order(methods)]
-        return gr.update(choices=[*named, (words.NO_GUESS, "")], value=None)
+        return gr.update(choices=guesses(methods), value=None)
 
     def tick(job_id: str, drawn: Drawn, axis: str, guess: str | None) -> list[Any]:
         return race_tick(store, job_id, drawn, axis, guess)
@@ -149,6 +149,11 @@ def connect(page: RacePage, play: Play, store: JobStore, visitor: gr.BrowserStat
     page.timer.tick(tick, tick_in, page.shown, **quiet, trigger_mode="once")
     page.axis.change(tick, tick_in, page.shown, **quiet)
     page.stop.click(stop, [visitor, page.job], page.problem, **quiet).then(tick, tick_in, page.shown, **quiet)
+
+
+def guesses(methods: Sequence[str]) -> list[tuple[str, str]]:
+    """Return what can be guessed: one of the lanes, or nothing."""
+    return [*((METHODS[name].title, name) for name in _in_order(methods)), (words.NO_GUESS, "")]
 
 
 def _ready(guess: str | None, methods: list[str]) -> Any:

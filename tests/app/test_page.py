@@ -102,7 +102,7 @@ def test_ones_own_data_with_a_preview_and_every_error_beside_its_control(visit: 
         path = tmp_path / f"{name}.csv"
         path.write_bytes(content)
         ann.page.set_input_files("#zo-file input[type=file]", str(path))
-        ann.page.wait_for_selector(f"#zo-rows .zo-error:has-text('{said}')")
+        ann.page.wait_for_selector(f".zo-own .zo-error:has-text('{said}')")
         ann.page.click("#zo-file button[aria-label*='lear'], #zo-file button[aria-label*='emove']")
         ann.page.wait_for_timeout(500)
     path = tmp_path / "mine.csv"
@@ -161,7 +161,7 @@ def test_the_replay_slider_and_ones_own_sentence(visit: Any) -> None:
     ann.page.fill("#zo-replay input[type=number]", "5")
     ann.page.keyboard.press("Enter")
     ann.page.click("#zo-ask")
-    ann.page.wait_for_selector("#zo-answers th:has-text('Step 5')")
+    ann.page.wait_for_selector("#zo-answers caption:has-text('step 5')")
     assert ann.page.inner_text("#zo-answers") != last
 
 
@@ -181,6 +181,7 @@ def test_a_link_carries_the_settings_and_the_tab(visit: Any) -> None:
     ann.tab("Play")
     assert ann.page.input_value("#zo-steps input") == "123"
     assert ann.page.input_value("#zo-method input") == "FZOO"
+    ann.page.get_by_role("button", name="Advanced").click()
     assert ann.page.input_value("#zo-directions input") == "4"
     ann.page.click("#zo-link")
     ann.page.wait_for_function("location.search.startsWith('?cfg=')")
