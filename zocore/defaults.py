@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from zocore.config import RunConfig
+from zocore.errors import InputError
 from zocore.methods import METHODS
 
 
@@ -44,7 +45,7 @@ ELSEWHERE = Preset(1e-6, 1e-3, "constant", "MeZO's default; not tuned for this c
 def before_loading(config: RunConfig) -> RunConfig:
     """Return the settings with those filled in that decide how the model is loaded."""
     subspace = METHODS[config.method].home if config.subspace == "auto" else config.subspace
-    device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = _checked_device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     quantise = config.quantise or ("nf4" if subspace == "scales" else None)
     dtype = config.dtype or ("fp32" if device == "cpu" or config.model == "bundled" else "bf16")
     return replace(config, device=device, quantise=quantise, dtype=dtype, subspace=subspace)
@@ -62,3 +63,15 @@ def filled(config: RunConfig) -> RunConfig:
     return replace(
         config, lr=config.lr or found.lr, eps=config.eps or found.eps, schedule=config.schedule or found.schedule
     )
+
+
+def _checked_device(name: str) -> str:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"unknown device {name!r}: choose cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"the device {name!r} is not supported: choose cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"there is no GPU {name!r} here: choose cpu, or leave --device out")
+    return name
