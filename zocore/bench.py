@@ -6,6 +6,7 @@ and once lean (logits at the label only). Seconds on a busy machine mean little;
 
 import time
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from statistics import median
 
@@ -115,11 +116,15 @@ def bench(shape: str, batch: int = 16, tokens: int = 64, repeats: int = 15) -> l
     with one_thread(), torch.random.fork_rng(devices=[]):
         b = _bench(SHAPES[shape](), batch, tokens)
         leaves = all_weights(b.model)
+        half = Bench(deepcopy(b.model).bfloat16(), b.ids, b.mask)
+        masters = all_weights(half.model, master=True)
         low_rank = LowRank(rank=4)
         variants: dict[str, Callable[[], object]] = {
             "MeZO as published": b.published,
             "MeZO, Gaussian": b.stepper("mezo", leaves, law=Gaussian()),
+            "MeZO, Gaussian, bfloat16 read from float32 masters": half.stepper("mezo", masters, law=Gaussian()),
             "MeZO, Rademacher": b.stepper("mezo", leaves, law=Rademacher()),
+            "MeZO, Rademacher, bfloat16 read from float32 masters": half.stepper("mezo", masters, law=Rademacher()),
             "MeZO, low rank 4 (LOZO)": b.stepper("mezo", leaves, law=low_rank),
             "GRZO, Gaussian base": b.stepper("grzo", leaves, law=Gaussian()),
             "GRZO, Rademacher base": b.stepper("grzo", leaves, law=Rademacher()),
