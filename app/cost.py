@@ -18,7 +18,7 @@ from zocore.defaults import before_loading
 from zocore.memory import METHODS as BILLED
 from zocore.memory import Bill, bill
 
-FLOPS = {"cpu": 4e9, "cuda": 2e13}  # a cautious guess at what a small batch reaches, until a run was measured
+FLOPS = {"cpu": 4e10, "cuda": 2e13}  # a cautious guess at what a small batch reaches, until a run was measured
 NOISE = {"cpu": 1.5e-8, "cuda": 2e-10}  # seconds to draw and add the noise of one weight, twice and once more
 TOKENS = 24  # of a short text
 
@@ -46,6 +46,11 @@ class Speeds:
     def seconds(self, config: RunConfig) -> float | None:
         """Return the seconds per step of the same settings, None when they never ran here."""
         return self.known.get(_key(config))
+
+    def near(self, config: RunConfig) -> float | None:
+        """Return the seconds per step of the same model and method on other data, as an estimate."""
+        start = _key(config).rsplit("|", 1)[0]
+        return next((seconds for key, seconds in reversed(self.known.items()) if key.rsplit("|", 1)[0] == start), None)
 
 
 def _key(config: RunConfig) -> str:
@@ -91,7 +96,7 @@ def cost(config: RunConfig, speeds: Speeds) -> Cost:
     room = free(device)
     download = _download(c.model)
     return Cost(
-        c.steps, passes(config), _guess(config) if per_step is None else per_step, per_step is not None, device, dtype,
+        c.steps, passes(config), per_step or speeds.near(config) or _guess(config), per_step is not None, device, dtype,
         found, room, download, _blocker(c, found, room),
     )
 

@@ -260,4 +260,4 @@ def _connect_data(play: Play, store: JobStore, visitor: gr.BrowserState) -> None
     data.source.input(chosen, data.source, [data.task, data.own], **quiet)
     sent = data.file.change(uploaded, [data.file, visitor], [data.rows, data.path, data.texts, data.label], **quiet)
     sent.then(previewed, data.inputs, data.prompt, **quiet)
-    gr.on([part.input for part in (data.texts, data.label, data.template, data.words)], previewed, data.inputs, data.prompt, **quiet, trigger_mode="always_last")
+    gr.on([part.change for part in (data.texts, data.label, data.template, data.words)], previewed, data.inputs, data.prompt, **quiet, trigger_mode="always_last")
