@@ -13,7 +13,7 @@ from zocore.session import open_session
 
 SAID = {
     "lr": "learning rate is too high",
-    "tiny-eps": "same loss on both sides",
+    "tiny-eps": "eps is too small",
     "huge-eps": "eps is too large",
     "lost-seed": "the seed was lost",
     "no-restore": "take the way back",

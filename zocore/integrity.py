@@ -3,6 +3,7 @@
 A right engine passes the first two for any settings; `museum.py` shows what they say of a wrong one.
 """
 
+from dataclasses import replace
 from math import sqrt
 
 import torch
@@ -13,6 +14,7 @@ from zocore.session import Session
 
 TRIAL = 2**21  # the step number of the checks' own noise
 MEASURABLE = 1e-6  # relative movement that in-place float32 probes leave by rounding
+DROWNED = 3.0  # slopes at eps over those at ten times eps
 BENT = 0.3  # share of its own loss that a probe may see on top
 
 
@@ -62,6 +64,19 @@ def curvature_excess(session: Session, step: int) -> float:
     return (sum(sides) / 2 - base) / max(base, 1e-12)
 
 
+def rounding_share(session: Session, step: int, directions: int = 4) -> float:
+    """Return the slopes found at eps over those at ten times eps, in root mean square: 1 when sound, 10 when noise."""
+    losses, eps = session.losses(step), session.config.eps or 1e-3
+    sums = [0.0, 0.0]
+    for number in range(directions):
+        along = replace(_trial(session), key=replace(session.key(TRIAL), direction=number + 1))
+        with losses.along(along) as at:
+            for place, offset in enumerate((eps, 10 * eps)):
+                slope = float((at(offset).double() - at(-offset).double()).mean()) / (2 * offset)
+                sums[place] += slope**2
+    return sqrt(sums[0] / sums[1]) if sums[1] else 1.0
+
+
 def look(session: Session, step: int) -> str | None:
     """Return the first thing that is wrong with the session, or None."""
     if restore_drift(session) > MEASURABLE:
@@ -78,6 +93,11 @@ def look(session: Session, step: int) -> str | None:
         return (
             "the probes see a much higher loss than the weights have, so curvature bends the difference: "
             "eps is too large, try a tenth of it"
+        )
+    if rounding_share(session, step) > DROWNED:
+        return (
+            "ten times the eps gives a several times smaller slope, so most of the difference is rounding: "
+            "eps is too small for this dtype, try a hundred times as much"
         )
     return None
 
