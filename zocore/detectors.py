@@ -35,7 +35,7 @@ class Watch:
         if len(self._last) < WINDOW:
             return []
         losses = [event.loss for event in self._last]
-        silent = [event for event in self._last if event.loss_plus == event.loss_minus]
+        silent = [event for event in self._last if event.loss_plus and event.loss_plus == event.loss_minus]
         return [
             self._once(
                 step,
