@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -10,6 +11,7 @@ from torch import nn
 
 from zocore.errors import InputError
 from zocore.events import RunStarted
+from zocore.quant import is_four_bit, is_int8
 from zocore.subspace import Leaf
 
 FORMAT = "zocore delta 1"
@@ -43,10 +45,39 @@ def load_delta(path: Path, leaves: Sequence[Leaf], fingerprint: str) -> None:
             leaf.commit()
 
 
-def merge_adapters(model: nn.Module) -> None:
-    """Add every adapter's product to the layer it adapts and put that layer back in its place."""
-    for name, module in list(model.named_modules()):
-        if hasattr(module, "base_layer") and hasattr(module, "merge"):
-            module.merge()
-            parent, _, last = name.rpartition(".")
-            setattr(model.get_submodule(parent), last, module.base_layer)
+def merge_adapters(model: Any) -> bool:
+    """Add every adapter's product to the layer it adapts and put that layer back in its place.
+
+    An adapter is finer than the steps of a few-bit weight, which would round it away: a quantised model with
+    adapters is widened first, all its layers. Returns whether it was.
+    """
+    adapted = {name: module for name, module in model.named_modules() if hasattr(module, "get_delta_weight")}
+    widened = bool(adapted) and getattr(model, "hf_quantizer", None) is not None
+    for name, module in adapted.items():
+        layer = _plain(module.base_layer) if widened else module.base_layer
+        for adapter in module.active_adapters:
+            layer.weight.data += module.get_delta_weight(adapter).to(layer.weight.dtype)
+        _replace(model, name, layer)
+    if widened:
+        for name, module in [(n, m) for n, m in model.named_modules() if is_four_bit(m) or is_int8(m)]:
+            _replace(model, name, _plain(module))
+        model.hf_quantizer.remove_quantization_config(model)
+    return widened
+
+
+def _plain(layer: nn.Module) -> nn.Module:
+    """Return a quantised linear layer in the precision of its other weights, any other layer as it is."""
+    if not (is_four_bit(layer) or is_int8(layer)):
+        return layer
+    from peft.utils.integrations import dequantize_module_weight
+
+    weight = dequantize_module_weight(layer).detach()
+    plain = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    plain.weight = nn.Parameter(weight, requires_grad=False)
+    plain.bias = layer.bias  # type: ignore[assignment]
+    return plain.eval()
+
+
+def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, layer)

@@ -112,11 +112,12 @@ def export_run(folder: Path, to: Path, step: int | None, delta: bool) -> str:
         else:
             save_delta(to / "delta.safetensors", session.leaves, recording.header)
         return f"wrote what changed ({session.trainable} values) to {to}"
-    merge_adapters(model)
+    widened = merge_adapters(model)
     with torch.no_grad(), _without_bars():
         model.save_pretrained(to)  # type: ignore[operator]
     session.loaded.tokenizer.save_pretrained(to)
-    return f"wrote the tuned model to {to}"
+    more = ", in full precision: its few bits would round the adapters away" if widened else ""
+    return f"wrote the tuned model to {to}{more}"
 
 
 @contextmanager
