@@ -4,6 +4,7 @@ Charts come from `app.plots` and `app.close_up`. Here they only become one Figur
 light and dark pages, and work runs beside the kernel so that sliders and the Stop button answer meanwhile.
 """
 
+import logging
 import os
 import platform
 import threading
@@ -16,11 +17,12 @@ import ipywidgets
 import plotly.graph_objects as go
 import torch
 from IPython.display import display
-from transformers.utils import logging
+from transformers.utils.logging import disable_progress_bar
 
 from app import plots
 
-logging.disable_progress_bar()  # a bar for each session opened says nothing here
+disable_progress_bar()  # a bar for each session opened says nothing here
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # nor does the lack of its optional kernels
 
 FAST = os.environ.get("ZO_FAST") == "1"  # fewer steps, for a check that everything runs
 TICK = 0.3  # seconds between two drawings
