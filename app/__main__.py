@@ -18,9 +18,15 @@ def main() -> None:
     shown = build(store)
     try:
         shown.blocks.queue(default_concurrency_limit=4, max_size=64).launch(
-            server_name=options.host, server_port=options.port, max_file_size=limits.upload_bytes,
-            auth=("zocore", options.password) if options.password else None, share=False, run_history=False,
-            footer_links=[], ssr_mode=False, **shown.options,
+            server_name=options.host,
+            server_port=options.port,
+            max_file_size=limits.upload_bytes,
+            auth=("zocore", options.password) if options.password else None,
+            share=False,
+            run_history=False,
+            footer_links=[],
+            ssr_mode=False,
+            **shown.options,
         )
     finally:
         store.close()
@@ -29,9 +35,15 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m app", description="zeroth-order fine-tuning in a browser")
     parser.add_argument("--host", default=os.environ.get("ZOCORE_HOST", "127.0.0.1"), help="address to listen on")
-    parser.add_argument("--port", type=int, default=int(os.environ.get("ZOCORE_PORT", "7860")), help="port to listen on")
-    parser.add_argument("--password", default=os.environ.get("ZOCORE_PASSWORD"), help="ask for it; the user name is zocore")
-    parser.add_argument("--runs", type=Path, default=Path(os.environ.get("ZOCORE_RUNS", "runs/app")), help="folder of the runs")
+    parser.add_argument(
+        "--port", type=int, default=int(os.environ.get("ZOCORE_PORT", "7860")), help="port to listen on"
+    )
+    parser.add_argument(
+        "--password", default=os.environ.get("ZOCORE_PASSWORD"), help="ask for it; the user name is zocore"
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path(os.environ.get("ZOCORE_RUNS", "runs/app")), help="folder of the runs"
+    )
     hosted = os.environ.get("ZOCORE_HOSTED", "") not in ("", "0")
     parser.add_argument("--hosted", action="store_true", default=hosted, help="limits for a server that strangers use")
     return parser.parse_args()

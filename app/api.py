@@ -1,12 +1,12 @@
 """Named endpoints for programs: `gradio_client` can start a run, follow it with a cursor, stop it and fetch the result.
 
-    from gradio_client import Client
-    lab = Client("http://127.0.0.1:7860")
-    run = lab.predict({"method": "mezo", "steps": 50}, "", api_name="/start")
-    cursor = 0
-    while not (status := lab.predict(run["job"], api_name="/status"))["over"]:
-        events, cursor = lab.predict(run["job"], cursor, api_name="/events")
-    print(lab.predict(run["job"], api_name="/result"))
+from gradio_client import Client
+lab = Client("http://127.0.0.1:7860")
+run = lab.predict({"method": "mezo", "steps": 50}, "", api_name="/start")
+cursor = 0
+while not (status := lab.predict(run["job"], api_name="/status"))["over"]:
+    events, cursor = lab.predict(run["job"], cursor, api_name="/events")
+print(lab.predict(run["job"], api_name="/result"))
 """
 
 import json

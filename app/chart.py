@@ -39,7 +39,9 @@ def chart(name: str, title: str, height: int = 260, figure: Figure | None = None
         value=whole(figure) if figure else None,
         html_template=f'<div class="zo-plot" style="height:{height}px" role="img" aria-label="{title}"></div>',
         js_on_load=WHEN_READY % repr(title),
-        elem_id=f"zo-{name}", elem_classes="zo-chart", apply_default_css=False,
+        elem_id=f"zo-{name}",
+        elem_classes="zo-chart",
+        apply_default_css=False,
     )
 
 

@@ -54,23 +54,38 @@ def build(config: RunConfig, preset: gr.Radio) -> Controls:
     values = forms.to_form(config)
     parts: dict[str, gr.components.Component] = {}
     parts["model"] = gr.Dropdown(
-        catalogue.choices(), value=values["model"], label="Model", allow_custom_value=True, elem_id="zo-model",
+        catalogue.choices(),
+        value=values["model"],
+        label="Model",
+        allow_custom_value=True,
+        elem_id="zo-model",
         info="On offer with the memory a MeZO step takes; or write any hub id or folder.",
     )
     data = DataForm.build(bundled_tasks(), values["task"])
     parts["method"] = gr.Dropdown(forms.METHOD_CHOICES, value=values["method"], label="Method", elem_id="zo-method")
     about = gr.HTML(method_note(config.method), elem_classes="zo-note")
-    parts["subspace"] = gr.Dropdown(words.SUBSPACES, value=values["subspace"], label="What moves", elem_id="zo-subspace")
+    parts["subspace"] = gr.Dropdown(
+        words.SUBSPACES, value=values["subspace"], label="What moves", elem_id="zo-subspace"
+    )
     with gr.Row(elem_classes="zo-pair"):
         for name in ("lr", "eps"):
             parts[name] = gr.Dropdown(
-                forms.choices(name, config), value=values[name], label=TITLES[name], allow_custom_value=True,
-                info=words.BREAKS[name], elem_id=f"zo-{name}", min_width=120,
+                forms.choices(name, config),
+                value=values[name],
+                label=TITLES[name],
+                allow_custom_value=True,
+                info=words.BREAKS[name],
+                elem_id=f"zo-{name}",
+                min_width=120,
             )
     origin = gr.HTML(origin_note(config), elem_classes="zo-note")
     with gr.Row(elem_classes="zo-pair"):
-        parts["steps"] = gr.Number(values["steps"], label="Steps", precision=0, minimum=1, elem_id="zo-steps", min_width=120)
-        parts["seed"] = gr.Number(values["seed"], label="Seed", precision=0, minimum=0, elem_id="zo-seed", min_width=120)
+        parts["steps"] = gr.Number(
+            values["steps"], label="Steps", precision=0, minimum=1, elem_id="zo-steps", min_width=120
+        )
+        parts["seed"] = gr.Number(
+            values["seed"], label="Seed", precision=0, minimum=0, elem_id="zo-seed", min_width=120
+        )
     _advanced(parts, values, forms.shown(config.method))
     ordered = {name: parts[name] for name in forms.NAMES[:3]} | {"task": data.task}
     ordered |= {name: parts[name] for name in forms.NAMES[4:]}
@@ -83,16 +98,30 @@ def _advanced(parts: dict[str, gr.components.Component], values: Mapping[str, An
             with gr.Row(elem_classes="zo-pair"):
                 for name in names:
                     parts[name] = gr.Number(
-                        values[name], label=label(name), info=HELP[name], precision=0, visible=shown.get(name, True),
-                        elem_id=f"zo-{name.replace('_', '-')}", min_width=120,
+                        values[name],
+                        label=label(name),
+                        info=HELP[name],
+                        precision=0,
+                        visible=shown.get(name, True),
+                        elem_id=f"zo-{name.replace('_', '-')}",
+                        min_width=120,
                     )
         for name in ("directions", "pool", "share", "clip"):
             whole = 0 if name in ("directions", "pool") else None
-            parts[name] = gr.Number(values[name], label=label(name), info=HELP[name], precision=whole, visible=shown[name], elem_id=f"zo-{name}")
+            parts[name] = gr.Number(
+                values[name],
+                label=label(name),
+                info=HELP[name],
+                precision=whole,
+                visible=shown[name],
+                elem_id=f"zo-{name}",
+            )
         for name in ("scale", "noise", "schedule", "update", "quantise", "dtype"):
             offered = [("preset", "auto")] if name != "scale" else []
             offered += [(c, c) for c in RunConfig.__dataclass_fields__[name].metadata["choices"] if c != "auto"]
-            parts[name] = gr.Dropdown(offered, value=values[name], label=label(name), info=HELP[name], visible=shown.get(name, True))
+            parts[name] = gr.Dropdown(
+                offered, value=values[name], label=label(name), info=HELP[name], visible=shown.get(name, True)
+            )
 
 
 def label(name: str) -> str:
@@ -133,7 +162,9 @@ def rechosen(*values: Any) -> list[Any]:
     updates: list[Any] = []
     for name in forms.NAMES:
         if name in ("lr", "eps"):
-            updates.append(gr.update(value=fresh[name], choices=forms.choices(name, config), visible=shown.get(name, True)))
+            updates.append(
+                gr.update(value=fresh[name], choices=forms.choices(name, config), visible=shown.get(name, True))
+            )
         elif name == "directions":
             updates.append(gr.update(value=forms.DIRECTIONS.get(config.method, 1), visible=shown[name]))
         else:

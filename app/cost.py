@@ -96,8 +96,16 @@ def cost(config: RunConfig, speeds: Speeds) -> Cost:
     room = free(device)
     download = _download(c.model)
     return Cost(
-        c.steps, passes(config), per_step or speeds.near(config) or _guess(config), per_step is not None, device, dtype,
-        found, room, download, _blocker(c, found, room),
+        c.steps,
+        passes(config),
+        per_step or speeds.near(config) or _guess(config),
+        per_step is not None,
+        device,
+        dtype,
+        found,
+        room,
+        download,
+        _blocker(c, found, room),
     )
 
 
@@ -165,7 +173,9 @@ def card(price: Cost) -> str:
         _memory_row(price),
         _download_row(price.download),
     ]
-    body = "".join(f"<dt>{name}</dt><dd><b>{escape(value)}</b><span>{escape(note)}</span></dd>" for name, value, note in rows)
+    body = "".join(
+        f"<dt>{name}</dt><dd><b>{escape(value)}</b><span>{escape(note)}</span></dd>" for name, value, note in rows
+    )
     return f"<h3>This run will cost</h3><dl>{body}</dl>"
 
 
@@ -173,7 +183,11 @@ def _memory_row(price: Cost) -> tuple[str, str, str]:
     if price.bill is None:
         return "Memory", "unknown", "sizes are read once the model is here"
     verdict = "fits" if price.bill.total <= price.room else "does not fit"
-    return "Memory", size(price.bill.total), f"estimated, {price.dtype} on {price.device}: {verdict} in {size(price.room)} free"
+    return (
+        "Memory",
+        size(price.bill.total),
+        f"estimated, {price.dtype} on {price.device}: {verdict} in {size(price.room)} free",
+    )
 
 
 def _download_row(download: int | None) -> tuple[str, str, str]:
@@ -190,7 +204,11 @@ def problem(message: str) -> str:
 def facts(price: Cost) -> dict[str, Any]:
     """Return the card's numbers for the API."""
     return {
-        "steps": price.steps, "forward_passes": price.forwards, "seconds": price.per_step * price.steps,
-        "seconds_measured": price.measured, "memory_bytes": price.bill.total if price.bill else None,
-        "download_bytes": price.download, "blocker": price.blocker,
+        "steps": price.steps,
+        "forward_passes": price.forwards,
+        "seconds": price.per_step * price.steps,
+        "seconds_measured": price.measured,
+        "memory_bytes": price.bill.total if price.bill else None,
+        "download_bytes": price.download,
+        "blocker": price.blocker,
     }

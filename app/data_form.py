@@ -50,15 +50,22 @@ class DataForm:
         task = gr.Dropdown(offered, value=chosen, label="Task", elem_id="zo-task")
         with gr.Column(visible=False, elem_classes="zo-own") as own:
             file = gr.File(
-                label="CSV, TSV or JSON Lines, one example a row", type="filepath", height=110, elem_id="zo-file",
+                label="CSV, TSV or JSON Lines, one example a row",
+                type="filepath",
+                height=110,
+                elem_id="zo-file",
                 file_count="single",
             )
             rows = gr.HTML("", elem_id="zo-rows")
             with gr.Row(elem_classes="zo-pair"):
                 texts = gr.Dropdown([], multiselect=True, label="Text columns", elem_id="zo-texts", min_width=120)
                 label = gr.Dropdown([], label="Label column", elem_id="zo-label", min_width=120)
-            template = gr.Textbox("", label="Template", placeholder="{text} It was {label}", elem_id="zo-template", max_length=2000)
-            words = gr.Textbox("", label="Label words", placeholder="terrible,great", elem_id="zo-words", max_length=2000)
+            template = gr.Textbox(
+                "", label="Template", placeholder="{text} It was {label}", elem_id="zo-template", max_length=2000
+            )
+            words = gr.Textbox(
+                "", label="Label words", placeholder="terrible,great", elem_id="zo-words", max_length=2000
+            )
             prompt = gr.HTML("", elem_id="zo-prompt")
         return cls(source, task, own, file, gr.State(""), texts, label, template, words, rows, prompt)
 
@@ -70,8 +77,11 @@ def data_settings(source: str, path: str, texts: Any, label: Any, template: Any,
     if not path:
         raise InputError("upload a file with your own data, or choose a bundled task")
     return {
-        "data": path, "text_columns": ",".join(texts) or None if texts else None, "label_column": label or None,
-        "template": (template or "").strip() or None, "label_words": (words or "").strip() or None,
+        "data": path,
+        "text_columns": ",".join(texts) or None if texts else None,
+        "label_column": label or None,
+        "template": (template or "").strip() or None,
+        "label_words": (words or "").strip() or None,
     }
 
 
@@ -108,8 +118,12 @@ def prompt_of(settings: dict[str, Any], most: int) -> str:
     """Return how one example is put to the model, as HTML. Raises InputError when the settings do not fit."""
     texts = settings["text_columns"]
     task = read_task(
-        settings["data"], text_columns=texts.split(",") if texts else None, label_column=settings["label_column"],
-        template=settings["template"], label_words=settings["label_words"], max_bytes=most,
+        settings["data"],
+        text_columns=texts.split(",") if texts else None,
+        label_column=settings["label_column"],
+        template=settings["template"],
+        label_words=settings["label_words"],
+        max_bytes=most,
     )
     return example(task)
 

@@ -58,8 +58,8 @@ def notebook(config: RunConfig) -> str:
     head, loop = body.split("\nfor event", 1)
     draw = (
         "import plotly.graph_objects as go\n\n"
-        'steps = [event for event in events if isinstance(event, StepDone)]\n'
-        'go.Figure(go.Scatter(x=[s.forward_passes for s in steps], y=[s.loss for s in steps]))'
+        "steps = [event for event in events if isinstance(event, StepDone)]\n"
+        "go.Figure(go.Scatter(x=[s.forward_passes for s in steps], y=[s.loss for s in steps]))"
     )
     keep = "events = []\nfor event" + loop.replace("run(config):\n", "run(config):\n    events.append(event)\n", 1)
     cells = [_text(f"# {config.method} on {config.model}\n\nThe run that was shown, again: `{command(config)}`")]

@@ -18,8 +18,28 @@ PRESETS: Mapping[str, RunConfig] = {
     "gpu": RunConfig(model="Qwen/Qwen2.5-0.5B", steps=4000, eval_every=400, device="cuda", dtype="bf16"),
 }
 NAMES = (
-    "model", "method", "subspace", "task", "lr", "eps", "steps", "seed", "batch_size", "directions", "pool", "share",
-    "clip", "scale", "noise", "schedule", "update", "quantise", "dtype", "max_tokens", "eval_every", "diagnose_every",
+    "model",
+    "method",
+    "subspace",
+    "task",
+    "lr",
+    "eps",
+    "steps",
+    "seed",
+    "batch_size",
+    "directions",
+    "pool",
+    "share",
+    "clip",
+    "scale",
+    "noise",
+    "schedule",
+    "update",
+    "quantise",
+    "dtype",
+    "max_tokens",
+    "eval_every",
+    "diagnose_every",
 )
 KNOBS = ("directions", "pool", "share", "clip", "scale")
 BACKPROP = ("sgd", "adamw")

@@ -79,8 +79,23 @@ def own_shape(sizes: list[Any], tied: bool) -> ModelShape:
     if hidden % heads or heads % kv_heads:
         raise InputError("the hidden size must be a multiple of the heads, and the heads of the key-value heads")
     return ModelShape(
-        OWN, "llama", layers, hidden, wide, heads, kv_heads, hidden // heads, vocab, 131_072, tied, "silu",
-        gated_mlp=True, rms_norm=True, qkv_bias=False, out_bias=False, mlp_bias=False,
+        OWN,
+        "llama",
+        layers,
+        hidden,
+        wide,
+        heads,
+        kv_heads,
+        hidden // heads,
+        vocab,
+        131_072,
+        tied,
+        "silu",
+        gated_mlp=True,
+        rms_norm=True,
+        qkv_bias=False,
+        out_bias=False,
+        mlp_bias=False,
     )
 
 

@@ -26,7 +26,9 @@ def layout(play: Play, tabs: gr.Tabs, store: JobStore, handlers: Handlers, visit
                 gr.HTML(f"<h2>{exhibit.title}</h2><p class='zo-quiet'>{exhibit.about}</p>")
                 press = gr.Button("Break it so", elem_id=f"zo-break-{name}", size="sm")
             outputs = [problem, play.job, visitor, play.drawn, tabs]
-            begun = press.click(_starter(name, store), [visitor, *play.form.inputs], outputs, **quiet, trigger_mode="once")
+            begun = press.click(
+                _starter(name, store), [visitor, *play.form.inputs], outputs, **quiet, trigger_mode="once"
+            )
             begun.then(handlers.tick, [play.job, play.drawn, *play.panel.look], tick_outputs(play), **quiet)
 
 
@@ -36,7 +38,15 @@ def _starter(name: str, store: JobStore) -> Any:
         try:
             config = controls.collect(values, store.limits)
             if config.method != "mezo":
-                config = replace(config, method="mezo", subspace="auto", lr=None, eps=None, schedule=None, **dict.fromkeys(("directions", "pool", "share", "clip", "scale")))
+                config = replace(
+                    config,
+                    method="mezo",
+                    subspace="auto",
+                    lr=None,
+                    eps=None,
+                    schedule=None,
+                    **dict.fromkeys(("directions", "pool", "share", "clip", "scale")),
+                )
             config = replace(config, steps=STEPS, diagnose_every=0, eval_every=0, update="auto")
             job = store.start(visitor, [config], name)
         except ValueError as error:
@@ -44,5 +54,3 @@ def _starter(name: str, store: JobStore) -> Any:
         return "", job.id, visitor, Drawn(), gr.update(selected="play")
 
     return start
-
-

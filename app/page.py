@@ -9,7 +9,19 @@ import gradio as gr
 import torch
 
 from app import (
-    api, controls, data_form, forms, learn, memory_page, microscope, museum, play, race, replay, share, take_away,
+    api,
+    controls,
+    data_form,
+    forms,
+    learn,
+    memory_page,
+    microscope,
+    museum,
+    play,
+    race,
+    replay,
+    share,
+    take_away,
     words,
 )
 from app.chart import head, serve
@@ -46,13 +58,20 @@ class Shown:
 def theme() -> gr.themes.Base:
     """Return the theme: the system's own fonts, so that nothing is fetched."""
     sans, mono = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"], ["ui-monospace", "Menlo", "monospace"]
-    base = gr.themes.Base(primary_hue="blue", neutral_hue="slate", radius_size="md", spacing_size="md", font=sans, font_mono=mono)
+    base = gr.themes.Base(
+        primary_hue="blue", neutral_hue="slate", radius_size="md", spacing_size="md", font=sans, font_mono=mono
+    )
     return base.set(
-        body_background_fill="#f5f7fa", body_background_fill_dark="#0e1116",
-        block_background_fill="#ffffff", block_background_fill_dark="#171b22",
-        block_border_width="0px", block_shadow="none",
-        button_primary_background_fill="#005a8f", button_primary_background_fill_hover="#00486f",
-        button_primary_background_fill_dark="#3b9bd6", button_primary_text_color_dark="#06121b",
+        body_background_fill="#f5f7fa",
+        body_background_fill_dark="#0e1116",
+        block_background_fill="#ffffff",
+        block_background_fill_dark="#171b22",
+        block_border_width="0px",
+        block_shadow="none",
+        button_primary_background_fill="#005a8f",
+        button_primary_background_fill_hover="#00486f",
+        button_primary_background_fill_dark="#3b9bd6",
+        button_primary_text_color_dark="#06121b",
         button_primary_text_color="#ffffff",
     )
 
@@ -85,7 +104,10 @@ def build(store: JobStore) -> Shown:
         _share(head_row, tabs, playing, store)
         api.add(store, speeds)
         _on_load(blocks, head_row, tabs, playing, racing, store, speeds, visitor)
-    return Shown(blocks, {"theme": theme(), "css_paths": [STYLE], "head": head() + f"<style>{NARROW.read_text()}</style>", "js": START})
+    return Shown(
+        blocks,
+        {"theme": theme(), "css_paths": [STYLE], "head": head() + f"<style>{NARROW.read_text()}</style>", "js": START},
+    )
 
 
 @dataclass
@@ -126,15 +148,24 @@ def _share(header: Header, tabs: gr.Tabs, playing: play.Play, store: JobStore) -
 
 
 def _on_load(
-    blocks: gr.Blocks, header: Header, tabs: gr.Tabs, playing: play.Play, racing: race.RacePage, store: JobStore,
-    speeds: Speeds, visitor: gr.BrowserState,
+    blocks: gr.Blocks,
+    header: Header,
+    tabs: gr.Tabs,
+    playing: play.Play,
+    racing: race.RacePage,
+    store: JobStore,
+    speeds: Speeds,
+    visitor: gr.BrowserState,
 ) -> None:
     """Give a new visitor a secret, attach a known one to the newest runs, and fill the form from the link."""
     handlers = play.Handlers(store, speeds)
 
     def opened(known: str, request: gr.Request) -> tuple[Any, ...]:
         known = known or secrets.token_urlsafe(16)
-        newest = {kind: next((job.id for job in store.of(known) if (job.kind == "race") == (kind == "race")), "") for kind in ("run", "race")}
+        newest = {
+            kind: next((job.id for job in store.of(known) if (job.kind == "race") == (kind == "race")), "")
+            for kind in ("run", "race")
+        }
         form, tab, note = _from_link(request, store)
         return known, newest["run"], Drawn(), newest["race"], race.Drawn(), tab, note, *form
 
@@ -177,5 +208,3 @@ def _secret(root: Path) -> str:
         path.touch(mode=0o600)
         path.write_text(secrets.token_urlsafe(24))
     return path.read_text()
-
-

@@ -79,7 +79,12 @@ def layout(config: RunConfig) -> Play:
     """Lay the tab out."""
     with gr.Row(elem_classes="zo-main", equal_height=False):
         with gr.Column(scale=4, min_width=300, elem_classes="zo-side"):
-            preset = gr.Radio([(title, name) for name, title in words.PRESETS.items()], value="toy", label="Preset", elem_id="zo-preset")
+            preset = gr.Radio(
+                [(title, name) for name, title in words.PRESETS.items()],
+                value="toy",
+                label="Preset",
+                elem_id="zo-preset",
+            )
             card = gr.HTML("", elem_id="zo-card", elem_classes="zo-card")
             with gr.Row(elem_classes="zo-buttons"):
                 start = gr.Button("Start", variant="primary", elem_id="zo-start", min_width=100)
@@ -89,7 +94,19 @@ def layout(config: RunConfig) -> Play:
             form = controls.build(config, preset)
         with gr.Column(scale=9, min_width=320, elem_classes="zo-stage") as stage:
             panel = _panel()
-    return Play(stage, form, panel, start, stop, resume, card, problem, gr.State(""), gr.State(Drawn()), gr.Timer(TICK, active=False))
+    return Play(
+        stage,
+        form,
+        panel,
+        start,
+        stop,
+        resume,
+        card,
+        problem,
+        gr.State(""),
+        gr.State(Drawn()),
+        gr.Timer(TICK, active=False),
+    )
 
 
 def _panel() -> Panel:
@@ -102,7 +119,9 @@ def _panel() -> Panel:
         gr.HTML(_title("Loss", words.ABOUT_LOSS))
         with gr.Row(elem_classes="zo-bar-row"):
             axis = gr.Radio(words.AXES, value="forwards", label="Over", elem_id="zo-axis", min_width=220)
-            weight = gr.Slider(0, 0.99, value=0.9, step=0.01, label="Smoothing", elem_id="zo-smooth", min_width=150, buttons=[])
+            weight = gr.Slider(
+                0, 0.99, value=0.9, step=0.01, label="Smoothing", elem_id="zo-smooth", min_width=150, buttons=[]
+            )
             log = gr.Checkbox(False, label="log scale", elem_id="zo-log", min_width=90)
         loss = chart("loss", "Training loss", 300, plots.loss([view]))
     with gr.Row(equal_height=True):
@@ -142,7 +161,11 @@ def connect(play: Play, store: JobStore, speeds: cost.Speeds, visitor: gr.Browse
     shown = tick_outputs(play)
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
     started = play.start.click(
-        handlers.start, [visitor, *play.form.inputs], [play.problem, play.job, visitor, play.drawn], **quiet, trigger_mode="once"
+        handlers.start,
+        [visitor, *play.form.inputs],
+        [play.problem, play.job, visitor, play.drawn],
+        **quiet,
+        trigger_mode="once",
     )
     tick_in = [play.job, play.drawn, *play.panel.look]
     started.then(handlers.tick, tick_in, shown, **quiet, js=SHOW)
@@ -228,7 +251,14 @@ def _connect_form(play: Play, store: JobStore, speeds: cost.Speeds) -> None:
         card, blocker = controls.price(values, speeds, store.limits)
         return card, gr.update(value=blocker or "Start", interactive=not blocker)
 
-    gr.on([part.change for part in form.inputs if hasattr(part, "change")], priced, form.inputs, [play.card, play.start], **quiet, trigger_mode="always_last")
+    gr.on(
+        [part.change for part in form.inputs if hasattr(part, "change")],
+        priced,
+        form.inputs,
+        [play.card, play.start],
+        **quiet,
+        trigger_mode="always_last",
+    )
 
 
 def _connect_data(play: Play, store: JobStore, visitor: gr.BrowserState) -> None:
@@ -248,7 +278,12 @@ def _connect_data(play: Play, store: JobStore, visitor: gr.BrowserState) -> None
         except InputError as error:
             return data_form.error(str(error)), "", gr.update(choices=[], value=[]), gr.update(choices=[], value=None)
         columns = list(table.columns)
-        return data_form.first_rows(table), str(path), gr.update(choices=columns, value=list(texts)), gr.update(choices=columns, value=label)
+        return (
+            data_form.first_rows(table),
+            str(path),
+            gr.update(choices=columns, value=list(texts)),
+            gr.update(choices=columns, value=label),
+        )
 
     def previewed(*values: Any) -> str:
         try:
@@ -260,4 +295,11 @@ def _connect_data(play: Play, store: JobStore, visitor: gr.BrowserState) -> None
     data.source.input(chosen, data.source, [data.task, data.own], **quiet)
     sent = data.file.change(uploaded, [data.file, visitor], [data.rows, data.path, data.texts, data.label], **quiet)
     sent.then(previewed, data.inputs, data.prompt, **quiet)
-    gr.on([part.change for part in (data.texts, data.label, data.template, data.words)], previewed, data.inputs, data.prompt, **quiet, trigger_mode="always_last")
+    gr.on(
+        [part.change for part in (data.texts, data.label, data.template, data.words)],
+        previewed,
+        data.inputs,
+        data.prompt,
+        **quiet,
+        trigger_mode="always_last",
+    )

@@ -28,7 +28,12 @@ LOOK: Mapping[str, tuple[str, str]] = {
     "sgd": (INK, "dot"),
     "adamw": (INK, "solid"),
 }
-AXIS_TITLES = {"forwards": "forward passes", "steps": "steps", "seconds": "seconds of training", "cost": "plain forwards' worth of work"}
+AXIS_TITLES = {
+    "forwards": "forward passes",
+    "steps": "steps",
+    "seconds": "seconds of training",
+    "cost": "plain forwards' worth of work",
+}
 LIGHT = {"ink": "#1f2933", "grid": "rgba(31,41,51,0.10)", "paper": "#ffffff"}
 DARK = {"ink": "#e6e9ee", "grid": "rgba(230,233,238,0.14)", "paper": "#14181f"}
 EITHER = {"ink": "#757b84", "grid": "rgba(127,127,127,0.22)", "paper": "rgba(0,0,0,0)"}  # reads on white and on black
@@ -55,14 +60,24 @@ def layout(x: str = "", y: str = "", **more: Any) -> dict[str, Any]:
     return {
         "margin": {"l": 56, "r": 14, "t": 8, "b": 42},
         "font": {"size": 12, "family": "system-ui, sans-serif"},
-        "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
-        "xaxis": _axis(x), "yaxis": _axis(y), "hovermode": "closest", "uirevision": "keep", **more,
+        "xaxis": _axis(x),
+        "yaxis": _axis(y),
+        "hovermode": "closest",
+        "uirevision": "keep",
+        **more,
     }
 
 
 def _axis(text: str) -> dict[str, Any]:
-    return {"title": {"text": text, "standoff": 8, "font": {"size": 12}}, "zeroline": False, "automargin": True, "nticks": 7}
+    return {
+        "title": {"text": text, "standoff": 8, "font": {"size": 12}},
+        "zeroline": False,
+        "automargin": True,
+        "nticks": 7,
+    }
 
 
 def loss(views: Sequence[View], axis: str = "forwards", weight: float = SMOOTHING, log: bool = False) -> Figure:
@@ -131,7 +146,9 @@ def accuracy(views: Sequence[View], axis: str = "forwards") -> Figure:
             x, y = [_short(place.on(axis)) for place, _ in found], [round(value, 4) for _, value in found]
             dev = split == "dev"
             name = f"{title(view.method)}, {split}" if len(views) > 1 else split
-            data.append({"type": "scatter", "mode": "lines+markers" if dev else "markers", "x": x, "y": y, "name": name, **look})
+            data.append(
+                {"type": "scatter", "mode": "lines+markers" if dev else "markers", "x": x, "y": y, "name": name, **look}
+            )
     figure = {"data": data, "layout": layout(AXIS_TITLES[axis], "held-out accuracy")}
     figure["layout"]["yaxis"] |= {"range": [0, 1.02], "tickformat": ".0%"}
     return figure
@@ -148,7 +165,14 @@ def estimator(view: View, axis: str = "forwards") -> Figure:
     shown["yaxis"] |= {"type": "log", "tickformat": ".1e", "nticks": 4}
     if any(value is not None for value in cosines):
         data.append(_dots(x, cosines, "cosine to the gradient", "#CC79A7", "y2", "dot"))
-        shown["yaxis2"] = _axis("cosine") | {"overlaying": "y", "side": "right", "showgrid": False, "tickformat": ".1e", "nticks": 4, "rangemode": "tozero"}
+        shown["yaxis2"] = _axis("cosine") | {
+            "overlaying": "y",
+            "side": "right",
+            "showgrid": False,
+            "tickformat": ".1e",
+            "nticks": 4,
+            "rangemode": "tozero",
+        }
         shown["margin"] = shown["margin"] | {"r": 64}
     return {"data": data, "layout": shown}
 
@@ -185,12 +209,33 @@ def _spread(method: str, members: Sequence[View], axis: str, weight: float) -> l
     count = min(len(x) for x, _ in columns)
     x = columns[0][0][:count]
     rows = [[y[i] for _, y in columns if y[i] is not None] for i in range(count)]
-    edge = {"type": "scatter", "mode": "lines", "x": x, "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "legendgroup": method}
+    edge = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": x,
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        "legendgroup": method,
+    }
     fill = f"rgba({','.join(str(part) for part in _rgb(colour(method)))},0.18)"
     low = edge | {"y": [_short(min(r)) if r else None for r in rows], "name": f"{title(method)}, lowest"}
-    high = edge | {"y": [_short(max(r)) if r else None for r in rows], "fill": "tonexty", "fillcolor": fill, "name": f"{title(method)}, highest"}
+    high = edge | {
+        "y": [_short(max(r)) if r else None for r in rows],
+        "fill": "tonexty",
+        "fillcolor": fill,
+        "name": f"{title(method)}, highest",
+    }
     mean = [_short(sum(r) / len(r)) if r else None for r in rows]
-    middle = {"type": "scatter", "mode": "lines", "x": x, "y": mean, "name": title(method), "line": line(method), "legendgroup": method}
+    middle = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": x,
+        "y": mean,
+        "name": title(method),
+        "line": line(method),
+        "legendgroup": method,
+    }
     return [low, high, middle]
 
 
@@ -199,12 +244,17 @@ def _rgb(hue: str) -> tuple[int, ...]:
 
 
 PARTS = (
-    ("weights", "#0072B2", ""), ("scratch", "#56B4E9", "/"), ("activations", "#009E73", "."),
-    ("gradients", "#E69F00", "x"), ("optimiser_state", "#CC79A7", "\\"),
+    ("weights", "#0072B2", ""),
+    ("scratch", "#56B4E9", "/"),
+    ("activations", "#009E73", "."),
+    ("gradients", "#E69F00", "x"),
+    ("optimiser_state", "#CC79A7", "\\"),
 )
 
 
-def memory(bills: Sequence[Bill], card: tuple[str, int] | None = None, measured: tuple[str, int] | None = None) -> Figure:
+def memory(
+    bills: Sequence[Bill], card: tuple[str, int] | None = None, measured: tuple[str, int] | None = None
+) -> Figure:
     """Stacked bars of predicted memory, one a method, with a measured bar and the line of a card."""
     top = max([bill.total for bill in bills] + [measured[1] if measured else 0], default=0)
     unit, scale = ("GB", GB) if top >= GB else ("MB", 10**6)
@@ -212,16 +262,44 @@ def memory(bills: Sequence[Bill], card: tuple[str, int] | None = None, measured:
     data: list[Trace] = []
     for part, hue, pattern in PARTS:
         sizes = [round(getattr(bill, part) / scale, 3) for bill in bills]
-        fill = {"color": hue, "pattern": {"shape": pattern, "size": 6, "solidity": 0.2, "fillmode": "overlay", "fgcolor": "#ffffff"}}
-        data.append({"type": "bar", "orientation": "h", "x": sizes, "y": names, "name": part.replace("_", " "), "marker": fill})
+        fill = {
+            "color": hue,
+            "pattern": {"shape": pattern, "size": 6, "solidity": 0.2, "fillmode": "overlay", "fgcolor": "#ffffff"},
+        }
+        data.append(
+            {"type": "bar", "orientation": "h", "x": sizes, "y": names, "name": part.replace("_", " "), "marker": fill}
+        )
     if measured:
         bar = {"color": "rgba(127,127,127,0.35)", "line": {"color": INK, "width": 2}}
-        data.append({"type": "bar", "orientation": "h", "x": [round(measured[1] / scale, 3)], "y": [measured[0]], "name": "measured", "marker": bar})
+        data.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "x": [round(measured[1] / scale, 3)],
+                "y": [measured[0]],
+                "name": "measured",
+                "marker": bar,
+            }
+        )
     order = ([measured[0]] if measured else []) + names
     shown = layout(f"{unit} at the peak of a step", "", barmode="stack", bargap=0.35)
-    shown["legend"] = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "xref": "container", "font": {"size": 11}, "traceorder": "normal"}
+    shown["legend"] = {
+        "orientation": "h",
+        "yref": "container",
+        "y": 0,
+        "yanchor": "bottom",
+        "x": 0,
+        "xref": "container",
+        "font": {"size": 11},
+        "traceorder": "normal",
+    }
     shown["margin"] = {"l": 10, "r": 14, "t": 24 if card else 8, "b": 84}
-    shown["yaxis"] |= {"categoryorder": "array", "categoryarray": order[::-1], "nticks": len(order), "title": {"text": ""}}
+    shown["yaxis"] |= {
+        "categoryorder": "array",
+        "categoryarray": order[::-1],
+        "nticks": len(order),
+        "title": {"text": ""},
+    }
     if card and card[1] < 8 * top:
         shown |= _card_line(card[0], card[1] / scale)
     return {"data": data, "layout": shown}
@@ -229,13 +307,26 @@ def memory(bills: Sequence[Bill], card: tuple[str, int] | None = None, measured:
 
 def memory_name(method: str) -> str:
     """Return the name of a row of the memory table."""
-    more = {"lora-adamw": "LoRA + AdamW", "qlora-adamw": "QLoRA + AdamW", "adamw": "AdamW, all weights", "sgd": "SGD, all weights"}
+    more = {
+        "lora-adamw": "LoRA + AdamW",
+        "qlora-adamw": "QLoRA + AdamW",
+        "adamw": "AdamW, all weights",
+        "sgd": "SGD, all weights",
+    }
     more |= {"inference": "inference only", "lozo": "LOZO", "sparse-mezo": "Sparse-MeZO", "adamw-pure": "AdamW, 16 bit"}
     return more.get(method) or title(method)
 
 
 def _card_line(name: str, at: float) -> dict[str, Any]:
-    rule = {"type": "line", "x0": at, "x1": at, "y0": 0, "y1": 1, "yref": "paper", "line": {"color": "#D55E00", "width": 2}}
+    rule = {
+        "type": "line",
+        "x0": at,
+        "x1": at,
+        "y0": 0,
+        "y1": 1,
+        "yref": "paper",
+        "line": {"color": "#D55E00", "width": 2},
+    }
     note = {"x": at, "y": 1, "yref": "paper", "text": name, "showarrow": False, "yanchor": "bottom", "xanchor": "right"}
     return {"shapes": [rule], "annotations": [note | {"font": {"color": "#D55E00", "size": 11}}]}
 

@@ -5,7 +5,9 @@ import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -20,7 +22,9 @@ from zocore import race as engine
 from zocore.config import RunConfig
 from zocore.errors import InputError
 from zocore.methods import METHODS
+from zocore.recorder import read_recording
 
+RECORDED = Path(__file__).parent / "recorded" / "race"
 ROWS_PER_TICK = 24  # over all lanes
 LANES = ("mezo", "grzo", "mezo-gv")  # entered at first
 
@@ -76,7 +80,9 @@ def lanes(config: RunConfig, methods: Sequence[str], seeds: int, budget: int) ->
         lane = forms.with_presets(_bare(config, method))
         price = cost.passes(lane)
         if budget < price:
-            raise InputError(f"{budget:.0f} forward passes do not buy one step of {METHODS[method].title}, which takes {price}")
+            raise InputError(
+                f"{budget:.0f} forward passes do not buy one step of {METHODS[method].title}, which takes {price}"
+            )
         found += [replace(lane, steps=int(budget // price), seed=config.seed + k) for k in range(max(1, seeds))]
     return found
 
@@ -86,11 +92,20 @@ def _bare(config: RunConfig, method: str) -> RunConfig:
     home = METHODS[method].home
     subspace = "auto" if home == "scales" or config.subspace == "scales" else config.subspace
     nothing = dict.fromkeys(forms.KNOBS)
-    return replace(config, method=method, subspace=subspace, lr=None, eps=None, schedule=None, diagnose_every=0, **nothing)
+    return replace(
+        config, method=method, subspace=subspace, lr=None, eps=None, schedule=None, diagnose_every=0, **nothing
+    )
+
+
+@lru_cache(maxsize=1)
+def recorded() -> list[View]:
+    """Return the lanes of the race that the tab opens with."""
+    return [View.of(read_recording(folder).events) for folder in sorted(RECORDED.iterdir())]
 
 
 def layout() -> RacePage:
     """Lay the tab out."""
+    shown = recorded()
     with gr.Row(elem_classes="zo-main", equal_height=False):
         with gr.Column(scale=4, min_width=300, elem_classes="zo-side"):
             gr.HTML(f"<p class='zo-quiet'>{words.ABOUT_RACE}</p>")
@@ -99,21 +114,27 @@ def layout() -> RacePage:
             budget = gr.Number(400, label="Budget, forward passes a run", precision=0, minimum=2, elem_id="zo-budget")
             guess = gr.Radio(guesses(LANES), value=None, label=words.PREDICT, elem_id="zo-guess")
             with gr.Row(elem_classes="zo-buttons"):
-                start = gr.Button("Choose your guess first", variant="primary", interactive=False, elem_id="zo-race", min_width=100)
+                start = gr.Button(
+                    "Choose your guess first", variant="primary", interactive=False, elem_id="zo-race", min_width=100
+                )
                 stop = gr.Button("Stop", variant="stop", visible=False, elem_id="zo-race-stop", min_width=100)
             problem = gr.HTML("", elem_id="zo-race-problem")
         with gr.Column(scale=9, min_width=320, elem_classes="zo-stage"):
-            said = gr.HTML(status("recorded", "no race yet: choose the lanes, make a guess, press Start"), elem_id="zo-race-status", elem_classes="zo-status")
+            said = gr.HTML(status("recorded", words.RECORDED_RACE), elem_id="zo-race-status", elem_classes="zo-status")
             with gr.Column(elem_classes="zo-panel"):
                 gr.HTML("<h2>Loss</h2>")
-                axis = gr.Radio(words.RACE_AXES, value="forwards", label="Over", elem_id="zo-race-axis", elem_classes="zo-over")
-                loss = chart.chart("race-loss", "Loss of each lane", 320, plots.race([]))
+                axis = gr.Radio(
+                    words.RACE_AXES, value="forwards", label="Over", elem_id="zo-race-axis", elem_classes="zo-over"
+                )
+                loss = chart.chart("race-loss", "Loss of each lane", 320, plots.race(shown))
             with gr.Column(elem_classes="zo-panel"):
                 gr.HTML("<h2>Held-out accuracy</h2>")
-                accuracy = chart.chart("race-accuracy", "Held-out accuracy of each lane", 220, plots.accuracy([]))
+                accuracy = chart.chart("race-accuracy", "Held-out accuracy of each lane", 220, plots.accuracy(shown))
             with gr.Column(elem_classes="zo-panel"):
                 gr.HTML("<h2>At equal cost</h2>")
-                table = gr.HTML("<p class='zo-quiet'>The table comes when the race is over.</p>", elem_id="zo-race-table")
+                table = gr.HTML(
+                    "<p class='zo-quiet'>The table comes when the race is over.</p>", elem_id="zo-race-table"
+                )
     return RacePage(methods, seeds, budget, guess, start, stop, axis, said, problem, loss, accuracy, table)
 
 
@@ -143,7 +164,13 @@ def connect(page: RacePage, play: Play, store: JobStore, visitor: gr.BrowserStat
 
     page.methods.change(offered, page.methods, page.guess, **quiet)
     page.guess.change(_ready, [page.guess, page.methods], page.start, **quiet)
-    begun = page.start.click(start, [visitor, page.methods, page.seeds, page.budget, *play.form.inputs], [page.problem, page.job, visitor, page.drawn], **quiet, trigger_mode="once")
+    begun = page.start.click(
+        start,
+        [visitor, page.methods, page.seeds, page.budget, *play.form.inputs],
+        [page.problem, page.job, visitor, page.drawn],
+        **quiet,
+        trigger_mode="once",
+    )
     tick_in = [page.job, page.drawn, page.axis, page.guess]
     begun.then(tick, tick_in, page.shown, **quiet)
     page.timer.tick(tick, tick_in, page.shown, **quiet, trigger_mode="once")
@@ -159,7 +186,9 @@ def guesses(methods: Sequence[str]) -> list[tuple[str, str]]:
 def _ready(guess: str | None, methods: list[str]) -> Any:
     if not 2 <= len(methods) <= 5:
         return gr.update(value="Choose two to five lanes", interactive=False)
-    return gr.update(value="Start the race" if guess is not None else "Choose your guess first", interactive=guess is not None)
+    return gr.update(
+        value="Start the race" if guess is not None else "Choose your guess first", interactive=guess is not None
+    )
 
 
 def _in_order(methods: Sequence[str]) -> list[str]:
@@ -181,16 +210,23 @@ def race_tick(store: JobStore, job_id: str, drawn: Drawn, axis: str, guess: str 
     loss = chart.whole(plots.race(views, axis, band=job.over)) if fresh else _more(views, drawn, axis)
     evaluated = fresh or turned or any(len(view.accuracy("test")) + len(view.accuracy("dev")) for view in views)
     return [
-        status(job.phase, _said(job, store.position(job))), loss,
+        status(job.phase, _said(job, store.position(job))),
+        loss,
         chart.whole(plots.accuracy(views, axis)) if evaluated and (fresh or turned) else gr.skip(),
-        table(job, guess) if turned else gr.skip(), Drawn(job.id, job.version, rows, axis, job.phase),
-        gr.update(active=not job.over), gr.update(visible=job.over), gr.update(visible=not job.over),
+        table(job, guess) if turned else gr.skip(),
+        Drawn(job.id, job.version, rows, axis, job.phase),
+        gr.update(active=not job.over),
+        gr.update(visible=job.over),
+        gr.update(visible=not job.over),
     ]
 
 
 def _more(views: Sequence[View], drawn: Drawn, axis: str) -> Any:
     most = max(1, ROWS_PER_TICK // len(views))
-    columns = [plots.loss_columns(view.points, axis, first=first, most=most)[1] for view, first in zip(views, drawn.rows, strict=True)]
+    columns = [
+        plots.loss_columns(view.points, axis, first=first, most=most)[1]
+        for view, first in zip(views, drawn.rows, strict=True)
+    ]
     # the figure's traces are grouped by method, as the lanes are
     return chart.rows(columns) if any(x for x, _ in columns) else gr.skip()
 
@@ -207,13 +243,24 @@ def table(job: Job, guess: str | None) -> str:
     """Return the standings at equal cost, and how the guess fared."""
     if not job.over:
         return "<p class='zo-quiet'>The table comes when the race is over.</p>"
-    events = [(engine.Lane(lane.config.method, lane.config.seed, lane.config), e) for lane in job.lanes for e in lane.events]
+    events = [
+        (engine.Lane(lane.config.method, lane.config.seed, lane.config), e) for lane in job.lanes for e in lane.events
+    ]
     found = [one for one in engine.standings(events) if one.steps and math.isfinite(one.loss[0])]
     if not found:
         return "<p class='zo-quiet'>No lane came to its end, so there is nothing to compare.</p>"
     best = min(found, key=lambda one: one.loss[0])
     rows = "".join(_row(one, one is best) for one in sorted(found, key=lambda one: one.loss[0]))
-    names = ("Method", "lr", "Steps", "Forward passes", "Plain forwards' worth", "Seconds", "Test accuracy", "Test loss")
+    names = (
+        "Method",
+        "lr",
+        "Steps",
+        "Forward passes",
+        "Plain forwards' worth",
+        "Seconds",
+        "Test accuracy",
+        "Test loss",
+    )
     head = "".join(f"<th>{name}</th>" for name in names)
     return f'{_verdict(best.method, guess)}<div class="zo-table zo-standings" tabindex="0" aria-label="Standings"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
@@ -223,9 +270,14 @@ def _row(one: engine.Standing, best: bool) -> str:
     chip = f'<i class="zo-key" style="background:{"currentColor" if hue == plots.INK else hue}"></i>'
     spread = [f" ± {value[1]:.3f}" if value[1] else "" for value in (one.accuracy, one.loss)]
     cells = [
-        f"{chip}{escape(plots.title(one.method))}{' · lowest loss' if best else ''}", f"{one.lr:.2g}", f"{one.steps:,}", f"{one.forward_passes:,.0f}",
-        f"{one.forward_cost:,.0f}", f"{one.seconds:.1f}",
-        f"{one.accuracy_before:.3f} → {one.accuracy[0]:.3f}{spread[0]}", f"{one.loss[0]:.4f}{spread[1]}",
+        f"{chip}{escape(plots.title(one.method))}{' · lowest loss' if best else ''}",
+        f"{one.lr:.2g}",
+        f"{one.steps:,}",
+        f"{one.forward_passes:,.0f}",
+        f"{one.forward_cost:,.0f}",
+        f"{one.seconds:.1f}",
+        f"{one.accuracy_before:.3f} → {one.accuracy[0]:.3f}{spread[0]}",
+        f"{one.loss[0]:.4f}{spread[1]}",
     ]
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 

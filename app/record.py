@@ -8,6 +8,7 @@ from pathlib import Path
 from app import forms, microscope, race
 from zocore import slices
 from zocore.config import RunConfig
+from zocore.events import Event, StepDone
 from zocore.loop import run
 from zocore.recorder import CONFIG, SUMMARY, record
 
@@ -21,17 +22,28 @@ def main() -> None:
     toy = forms.with_presets(forms.PRESETS["toy"])
     _run(toy, FOLDER / "toy")
     for number, config in enumerate(race.lanes(replace(toy, eval_every=0), RACERS, 1, BUDGET)):
-        _run(config, FOLDER / "race" / f"lane-{number}")
+        _run(config, FOLDER / "race" / f"lane-{number}", slim=True)
     (FOLDER / "microscope.json").write_text(json.dumps(readings(toy)) + "\n")
 
 
-def _run(config: RunConfig, folder: Path) -> None:
+def _run(config: RunConfig, folder: Path, slim: bool = False) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for _ in record(run(config), folder):
+    for _ in record(map(_drawn, run(config)) if slim else run(config), folder):
         pass
     for name in (CONFIG, SUMMARY):
         (folder / name).unlink()
+
+
+def _drawn(event: Event) -> Event:
+    """The event without what only a replay needs."""
+    if not isinstance(event, StepDone):
+        return event
+    told = event.projected_grads
+    mean = [sum(told) / len(told)] if told else []
+    return replace(
+        event, loss_plus=[], loss_minus=[], projected_grads=mean, coefficients=[], directions=[], touched=None
+    )
 
 
 def readings(config: RunConfig) -> dict[str, object]:
@@ -41,7 +53,7 @@ def readings(config: RunConfig) -> dict[str, object]:
     return {
         "look": asdict(microscope.look_along(session, 0)),
         "alignment": asdict(slices.alignment(session, microscope.COUNTS)),
-        "law": asdict(slices.batch_law(per_example, microscope.SIZES)),
+        "law": asdict(slices.batch_law(per_example, microscope.SIZES, 24)),
     }
 
 

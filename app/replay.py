@@ -51,8 +51,15 @@ def build(play: Play, store: JobStore, lab: Lab, visitor: gr.BrowserState) -> gr
         with gr.Column(elem_classes="zo-panel", min_width=280):
             gr.HTML(f"<h2>Replay</h2><p class='zo-quiet'>{ABOUT_REPLAY}</p>")
             steps = recorded().steps
-            slider = gr.Slider(0, steps, value=steps, step=1, label="Weights after step", elem_id="zo-replay", buttons=[])
-            sentence = gr.Textbox(label="Your own sentence", placeholder="Write one and press Enter", max_length=MOST_TEXT, elem_id="zo-own-text")
+            slider = gr.Slider(
+                0, steps, value=steps, step=1, label="Weights after step", elem_id="zo-replay", buttons=[]
+            )
+            sentence = gr.Textbox(
+                label="Your own sentence",
+                placeholder="Write one and press Enter",
+                max_length=MOST_TEXT,
+                elem_id="zo-own-text",
+            )
             ask = gr.Button("Ask at this step", elem_id="zo-ask", size="sm")
             answers = gr.HTML("", elem_id="zo-answers", min_height=20)
         with gr.Column(elem_classes="zo-panel", min_width=280):
@@ -130,4 +137,3 @@ def _told(find: Callable[[], str]) -> str:
         return find()
     except ValueError as error:
         return data_form.error(str(error))
-

@@ -12,10 +12,15 @@ from app.store import JobStore
 from zocore.config import RunConfig
 from zocore.errors import InputError
 
-ABOUT = "The command and the script do the run again, with the same numbers. The recording is what `zocore replay` reads."
+ABOUT = (
+    "The command and the script do the run again, with the same numbers. The recording is what `zocore replay` reads."
+)
 KINDS = [
-    ("Recording", "recording"), ("Python script", "script"), ("Notebook", "notebook"),
-    ("What changed (safetensors)", "delta"), ("Tuned model (zip)", "model"),
+    ("Recording", "recording"),
+    ("Python script", "script"),
+    ("Notebook", "notebook"),
+    ("What changed (safetensors)", "delta"),
+    ("Tuned model (zip)", "model"),
 ]
 
 
@@ -23,7 +28,14 @@ def build(play: Play, store: JobStore, lab: Lab) -> None:
     """Lay out and connect the panel."""
     with gr.Column(elem_classes="zo-panel"):
         gr.HTML(f"<h2>Take it away</h2><p class='zo-quiet'>{ABOUT}</p>")
-        command = gr.Code(value=export.command(config_of(store, "")), language="shell", label="Command", lines=1, elem_id="zo-command", interactive=False)
+        command = gr.Code(
+            value=export.command(config_of(store, "")),
+            language="shell",
+            label="Command",
+            lines=1,
+            elem_id="zo-command",
+            interactive=False,
+        )
         with gr.Row(elem_classes="zo-pair zo-take"):
             kind = gr.Dropdown(KINDS, value="recording", label="File", elem_id="zo-kind", min_width=160)
             make = gr.Button("Prepare file", elem_id="zo-make", size="sm", min_width=120)
@@ -37,8 +49,22 @@ def build(play: Play, store: JobStore, lab: Lab) -> None:
             return gr.update(visible=False), data_form.error(str(error))
         return gr.update(value=str(path), visible=True), ""
 
-    make.click(made, [play.job, kind], [file, problem], api_visibility="private", concurrency_id="lab", show_progress_on=problem)
-    play.job.change(lambda job: export.command(config_of(store, job)), play.job, command, api_visibility="private", queue=False, show_progress="hidden")
+    make.click(
+        made,
+        [play.job, kind],
+        [file, problem],
+        api_visibility="private",
+        concurrency_id="lab",
+        show_progress_on=problem,
+    )
+    play.job.change(
+        lambda job: export.command(config_of(store, job)),
+        play.job,
+        command,
+        api_visibility="private",
+        queue=False,
+        show_progress="hidden",
+    )
 
 
 def config_of(store: JobStore, job: str) -> RunConfig:

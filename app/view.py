@@ -150,7 +150,11 @@ class View:
 
     def accuracy(self, split: str) -> list[tuple[Place, float]]:
         """Return the held-out accuracies on one split, in order."""
-        return [(m.place, m.event.accuracy) for m in self.evaluations if isinstance(m.event, EvalDone) and m.event.split == split]
+        return [
+            (m.place, m.event.accuracy)
+            for m in self.evaluations
+            if isinstance(m.event, EvalDone) and m.event.split == split
+        ]
 
 
 def smooth(values: Sequence[float], weight: float = SMOOTHING) -> list[float]:

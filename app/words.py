@@ -25,8 +25,11 @@ BREAKS: Mapping[str, str] = {
     "seed": "Decides the noise and the order of the data. The same seed gives the same run.",
 }
 SUBSPACES = [
-    ("Preset of the method", "auto"), ("All weights", "all"), ("LoRA adapters", "lora"),
-    ("Sparse: the smallest quarter of each tensor", "sparse"), ("Low rank: directions of rank 4", "low-rank"),
+    ("Preset of the method", "auto"),
+    ("All weights", "all"),
+    ("LoRA adapters", "lora"),
+    ("Sparse: the smallest quarter of each tensor", "sparse"),
+    ("Low rank: directions of rank 4", "low-rank"),
     ("Quantisation scales (loads in 4 bits)", "scales"),
 ]
 AXES = [("forward passes", "forwards"), ("steps", "steps"), ("seconds", "seconds")]
@@ -78,7 +81,9 @@ def _others(job: Job) -> str:
 def _over(job: Job) -> str:
     view = job.lane.view
     if len(job.lanes) > 1 and job.phase == "finished":
-        return f"finished · {len(job.lanes)} runs, {sum(lane.view.place.forwards for lane in job.lanes):,} forward passes"
+        return (
+            f"finished · {len(job.lanes)} runs, {sum(lane.view.place.forwards for lane in job.lanes):,} forward passes"
+        )
     if job.phase == "finished":
         return f"finished · {view.steps} steps, {view.place.forwards} forward passes, {clock(view.place.seconds)}"
     if job.phase == "stopped" and view.warnings and not job.stopped_by:
@@ -117,6 +122,7 @@ ABOUT_RACE = (
     "Two to five methods on the model and task of the Play tab, with the same seeds, batches and budget of forward "
     "passes; each with its own preset learning rate. The lane with the fewest forward passes always goes next."
 )
+RECORDED_RACE = "recorded · a race that came with the project. Choose lanes, make a guess, and start your own."
 PREDICT = "Predict first: which will have the lowest loss at the end?"
 NO_GUESS = "I would rather not say"
 

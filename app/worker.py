@@ -93,7 +93,9 @@ def _outcome(job: Job) -> tuple[str, str]:
 class Worker(threading.Thread):
     """Takes jobs from a function until it is told to end."""
 
-    def __init__(self, take: Callable[[], Job | None], done: Callable[[Job], Any], seconds: float, engine: Engine = run) -> None:
+    def __init__(
+        self, take: Callable[[], Job | None], done: Callable[[Job], Any], seconds: float, engine: Engine = run
+    ) -> None:
         super().__init__(name="zocore worker", daemon=True)
         self.take, self.done, self.seconds, self.engine = take, done, seconds, engine
 

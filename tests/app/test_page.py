@@ -85,7 +85,9 @@ def test_two_visitors_do_not_meet(visit: Any) -> None:
     assert "30 steps" in bob.until("finished")
 
 
-GOOD = "text,label\n" + "".join(f"the {w} number {i},{l}\n" for i in range(12) for w, l in (("great", "good"), ("awful", "bad")))
+GOOD = "text,label\n" + "".join(
+    f"the {w} number {i},{l}\n" for i in range(12) for w, l in (("great", "good"), ("awful", "bad"))
+)
 BAD = {
     "binary": (b"\x89PNG\x00\x00", "binary"),
     "one label": (b"text,label\n" + b"a,x\n" * 20, "one label"),
@@ -214,7 +216,9 @@ def test_what_is_downloaded_is_the_run(visit: Any, tmp_path: Path) -> None:
     shown = ann.page.evaluate("document.querySelector('#zo-accuracy .zo-plot').data[1].y")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=True)
-    said = [float(line.split("accuracy ")[1].split(",")[0]) for line in done.stdout.splitlines() if line.startswith("test")]
+    said = [
+        float(line.split("accuracy ")[1].split(",")[0]) for line in done.stdout.splitlines() if line.startswith("test")
+    ]
     assert said == pytest.approx(shown, abs=1e-4)
     with zipfile.ZipFile(download(ann, "Recording", tmp_path)) as archive:
         lines = archive.read("events.jsonl").decode().splitlines()
