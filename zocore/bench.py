@@ -113,6 +113,8 @@ def bench(shape: str, batch: int = 16, tokens: int = 64, repeats: int = 15) -> l
     """Time every variant on a random model of a named shape. Raises ValueError for an unknown shape."""
     if shape not in SHAPES:
         raise ValueError(f"unknown shape {shape!r}: choose one of {', '.join(SHAPES)}")
+    if min(batch, tokens, repeats) < 1:
+        raise ValueError(f"examples, tokens and repeats must be at least 1, not {batch}, {tokens} and {repeats}")
     with one_thread(), torch.random.fork_rng(devices=[]):
         b = _bench(SHAPES[shape](), batch, tokens)
         leaves = all_weights(b.model)

@@ -235,7 +235,7 @@ def _parser() -> argparse.ArgumentParser:
 def _measures(commands: Any) -> None:
     """The commands that compare and measure."""
     racing = _command(commands, "compare", compare)
-    _settings(racing, without=("method", "steps"))
+    _settings(racing, without=("method", "steps", "seed"))
     racing.add_argument("--methods", required=True, help="methods separated by commas")
     racing.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="seeds separated by commas (default: 0,1,2)")
     racing.add_argument("--forward-cost", type=float, help="budget of each run in plain forwards' worth of compute")

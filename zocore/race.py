@@ -74,7 +74,7 @@ def lanes(
         steps = int(budget / price + 1e-9)
         if steps < 1:
             raise InputError(f"a budget of {budget:g} {unit} does not buy one step of {method}, which takes {price:g}")
-        chosen += [Lane(method, seed, replace(lane, steps=steps, seed=seed)) for seed in seeds]
+        chosen += [Lane(method, seed, replace(lane, steps=steps, seed=seed)) for seed in dict.fromkeys(seeds)]
     return chosen
 
 
