@@ -300,6 +300,9 @@ OTHERS: dict[str, tuple[list[str], str]] = {
     "memory of nothing": (["memory", "--model", "nowhere"], "nowhere"),
     "memory of magic": (["memory", "--method", "magic"], "'magic'"),
     "memory in fp8": (["memory", "--dtype", "fp8"], "fp8"),
+    "bench of no examples": (["bench", "--batch-size", "0"], "at least 1"),
+    "bench of no rounds": (["bench", "--repeats", "0"], "at least 1"),
+    "memory of no examples": (["memory", "--batch-size", "-3"], "-3"),
     "bench of nothing": (["bench", "--shape", "sphere"], "'sphere'"),
 }
 
