@@ -166,8 +166,6 @@ class Work:
                 if time.monotonic() - drawn > TICK:
                     self.draw(self.found)
                     drawn = time.monotonic()
-                if self._stop.is_set():
-                    break
             self.draw(self.found)
             word = "stopped" if self._stop.is_set() else "done"
             self.said.value = f"{word} after {time.monotonic() - started:.0f} s"
