@@ -360,6 +360,17 @@ def test_verify_proves_the_end_an_earlier_step_and_the_lack_of_it(finished: Path
             replay_run(finished, step_number, verify=False)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so nothing has to be rebuilt elsewhere")
+def test_a_run_of_a_gpu_can_be_rebuilt_without_one(finished: Path, tmp_path: Path) -> None:
+    """A recording that names a GPU is replayed on the CPU of a machine that has none."""
+    lines = lines_of(finished).splitlines(keepends=True)
+    lines[0] = lines[0].replace(b'"device":"cpu"', b'"device":"cuda"')
+    assert b"cuda" in lines[0]
+    _, session = rebuild(copy(finished, tmp_path / "gpu", b"".join(lines)))
+    assert session.config.device == "cpu"
+    assert same(weights(session), weights(rebuild(finished)[1]))
+
+
 def test_verify_of_an_in_place_run_states_its_tolerance(tmp_path: Path) -> None:
     """In-place probes round on the way back: the verdict is true and says how far apart the weights are."""
     recorded(tmp_path / "run", carrier="in-place")
