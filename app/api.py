@@ -62,7 +62,9 @@ def add(store: JobStore, speeds: cost.Speeds) -> None:
         return _said(lambda: cost.facts(cost.cost(_config(settings, store), speeds)))
 
     for function in (start, status, events, stop, result, price):
-        gr.api(function, api_name=function.__name__, queue=False)
+        gr.api(  # type: ignore[attr-defined]
+            function, api_name=function.__name__, queue=False
+        )
 
 
 def _config(settings: dict[str, Any], store: JobStore) -> RunConfig:

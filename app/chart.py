@@ -37,7 +37,7 @@ def chart(name: str, title: str, height: int = 260, figure: Figure | None = None
     """Return a chart with its title, showing a figure from the first paint on."""
     return gr.HTML(
         value=whole(figure) if figure else None,
-        html_template=f'<div class="zo-plot" style="height:{height}px" role="img" aria-label="{title}"></div>',
+        html_template=f'<div class="zo-plot" style="height:{height}px" role="group" aria-label="{title}"></div>',
         js_on_load=WHEN_READY % repr(title),
         elem_id=f"zo-{name}",
         elem_classes="zo-chart",

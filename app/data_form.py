@@ -111,7 +111,8 @@ def first_rows(table: Table) -> str:
         for row in table.rows[:SHOWN]
     )
     note = f"{len(table.rows):,} rows; the first {min(SHOWN, len(table.rows))}:"
-    return f'<div class="zo-table" tabindex="0" aria-label="First rows"><p>{note}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    table_ = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="zo-table" tabindex="0" role="region" aria-label="First rows"><p>{note}</p>{table_}</div>'
 
 
 def prompt_of(settings: dict[str, Any], most: int) -> str:
@@ -137,7 +138,8 @@ def example(task: Task) -> str:
         text = f"{text} {answer}"
     labels = ", ".join(f"{name} → {word}" for name, word in zip(task.label_names, task.label_words, strict=True))
     counts = f"{len(task.train):,} train, {len(task.dev):,} dev, {len(task.test):,} test"
-    return f'<p class="zo-quiet">One prompt, with its answer:</p><pre>{escape(_cut(text, 600))}</pre><p class="zo-quiet">{escape(labels)} · {counts}</p>'
+    prompt = f'<p class="zo-quiet">One prompt, with its answer:</p><pre>{escape(_cut(text, 600))}</pre>'
+    return f'{prompt}<p class="zo-quiet">{escape(labels)} · {counts}</p>'
 
 
 def error(message: str) -> str:

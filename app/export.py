@@ -73,7 +73,13 @@ def _text(source: str) -> dict[str, Any]:
 
 
 def _code(number: int, source: str) -> dict[str, Any]:
-    cell = {"cell_type": "code", "id": f"part-{number}", "metadata": {}, "execution_count": None, "outputs": []}
+    cell: dict[str, Any] = {
+        "cell_type": "code",
+        "id": f"part-{number}",
+        "metadata": {},
+        "execution_count": None,
+        "outputs": [],
+    }
     return cell | {"source": source.splitlines(keepends=True)}
 
 

@@ -98,7 +98,13 @@ class Job:
         """Write job.json, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / "job.partial"
-        facts = {"id": self.id, "owner": self.owner, "kind": self.kind, "phase": self.phase, "reason": self.reason}
+        facts: dict[str, Any] = {
+            "id": self.id,
+            "owner": self.owner,
+            "kind": self.kind,
+            "phase": self.phase,
+            "reason": self.reason,
+        }
         facts |= {"created": self.created, "stopped_by": self.stopped_by, "base_memory": self.base_memory}
         facts |= {"lanes": [{"folder": lane.folder.name, "config": lane.config.to_json()} for lane in self.lanes]}
         partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")

@@ -28,48 +28,52 @@ TOY = forms.PRESETS["toy"]
 LESSONS = (
     Lesson(
         "Why two forwards are enough",
-        "Move all weights a little along a random direction z and ask the loss; move them the other way and ask again. "
-        "The difference, over the distance, is the slope along z. Step along z by that slope: on average over z this is a "
-        "step along the gradient, and no backward pass was run. Open one step part by part at the bottom of Play.",
+        "Move all weights a little along a random direction z and ask the loss; move them the other way and ask "
+        "again. The difference, over the distance, is the slope along z. Step along z by that slope: on average "
+        "over z this is a step along the gradient, and no backward pass was run. Open one step part by part at "
+        "the bottom of Play.",
         "Set MeZO and go to Play",
         "play",
         TOY,
     ),
     Lesson(
         "What one number can know",
-        "In d dimensions a random direction has a cosine of about 1/sqrt(d) to the gradient: nearly a right angle. Each step "
-        "learns one number about one direction, so steps are many and small. Measure the cosine and see it sit on the theory line.",
+        "In d dimensions a random direction has a cosine of about 1/sqrt(d) to the gradient: nearly a right "
+        "angle. Each step learns one number about one direction, so steps are many and small. Measure the cosine "
+        "and see it sit on the theory line.",
         "Go to the Microscope",
         "microscope",
         TOY,
     ),
     Lesson(
         "Why eps has a valley",
-        "Too large an eps and the secant misses the tangent: curvature. Too small and the two losses agree to the last digit "
-        "the computer keeps: rounding. Look along z, then drag eps; then choose bf16 and see the left wall move in.",
+        "Too large an eps and the secant misses the tangent: curvature. Too small and the two losses agree to the "
+        "last digit the computer keeps: rounding. Look along z, then drag eps; then choose bf16 and see the left "
+        "wall move in.",
         "Go to the Microscope",
         "microscope",
         TOY,
     ),
     Lesson(
         "Where the memory goes",
-        "Backprop keeps activations, gradients and optimiser state. Two forwards keep the weights and one layer's scratch. Pick a "
-        "model and a card, and see what fits that did not.",
+        "Backprop keeps activations, gradients and optimiser state. Two forwards keep the weights and one layer's "
+        "scratch. Pick a model and a card, and see what fits that did not.",
         "Go to Memory",
         "memory",
     ),
     Lesson(
         "A run is a list of seeds",
-        "Noise has an address (run seed, step), so a step is stored as one scalar. From 12 bytes a step the weights "
-        "of any step come back without a forward pass. Run, then drag the Replay slider; download the recording and look at its size.",
+        "Noise has an address (run seed, step), so a step is stored as one scalar. From 12 bytes a step the "
+        "weights of any step come back without a forward pass. Run, then drag the Replay slider; download the "
+        "recording and look at its size.",
         "Set a short run and go to Play",
         "play",
         replace(TOY, steps=150),
     ),
     Lesson(
         "More directions, or more steps?",
-        "n directions cut the variance by n and cost n times the forwards. At an equal budget of forward passes, which wins: "
-        "many rough steps, or few careful ones? Guess first.",
+        "n directions cut the variance by n and cost n times the forwards. At an equal budget of forward passes, "
+        "which wins: many rough steps, or few careful ones? Guess first.",
         "Set up the race",
         "race",
         TOY,
@@ -77,9 +81,10 @@ LESSONS = (
     ),
     Lesson(
         "When GRZO's B directions help",
-        "GRZO gives each example of the batch its own direction inside the same two forwards. That helps as far as the examples' "
-        "gradients agree: B_eff = c B + 1 - c, with c their mean cosine. Measure the law on the Microscope, then race it against "
-        "MeZO, and read the column that counts work, not passes: its forwards do twice the arithmetic.",
+        "GRZO gives each example of the batch its own direction inside the same two forwards. That helps as far "
+        "as the examples' gradients agree: B_eff = c B + 1 - c, with c their mean cosine. Measure the law on the "
+        "Microscope, then race it against MeZO, and read the column that counts work, not passes: its forwards do "
+        "twice the arithmetic.",
         "Set up the race",
         "race",
         TOY,

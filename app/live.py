@@ -138,7 +138,8 @@ def probe_table(before: SampleShown, now: SampleShown, labels: Sequence[str]) ->
     """The same sentences asked at two steps, as a table."""
     rows = "".join(_probe(before, now, i, labels) for i in range(len(now.texts)))
     head = f"<tr><th>Sentence</th><th>Truth</th><th>Step {before.step}</th><th>Step {now.step}</th></tr>"
-    return f'<table class="zo-probes"><caption>Label and its probability, step {before.step} → step {now.step}</caption><thead>{head}</thead><tbody>{rows}</tbody></table>'
+    caption = f"<caption>Label and its probability, step {before.step} → step {now.step}</caption>"
+    return f'<table class="zo-probes">{caption}<thead>{head}</thead><tbody>{rows}</tbody></table>'
 
 
 def _probe(before: SampleShown, now: SampleShown, i: int, labels: Sequence[str]) -> str:
@@ -152,9 +153,9 @@ def _said(probabilities: Sequence[float], labels: Sequence[str], truth: str) -> 
     """The likeliest label with its probability as a bar; a mark says whether it is right."""
     best = max(range(len(probabilities)), key=probabilities.__getitem__)
     mark, name = ("✓", "right") if labels[best] == truth else ("✗", "wrong") if truth else ("", "unknown")
-    share = f"{100 * probabilities[best]:.0f}%"
+    share, said = f"{100 * probabilities[best]:.0f}%", f"{escape(labels[best])} {probabilities[best]:.2f}"
     return (
-        f'<span class="zo-bar {name}" style="--share:{share}"><i></i><b>{escape(labels[best])} {probabilities[best]:.2f}</b>'
+        f'<span class="zo-bar {name}" style="--share:{share}"><i></i><b>{said}</b>'
         f'<em role="img" aria-label="{name}">{mark}</em></span>'
     )
 

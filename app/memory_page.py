@@ -46,7 +46,8 @@ def layout() -> None:
     said.value, bars.value = first[0], first[1]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
     model.input(lambda name: gr.update(visible=name == OWN), model, own, **quiet)
-    gr.on([part.change for part in inputs], draw, inputs, [said, bars, problem], **quiet, trigger_mode="always_last")
+    changes = [part.change for part in inputs]  # type: ignore[attr-defined]
+    gr.on(changes, draw, inputs, [said, bars, problem], **quiet, trigger_mode="always_last")
 
 
 def _number(value: int, text: str) -> gr.Number:

@@ -186,7 +186,8 @@ def opened(config: RunConfig) -> Session:
     session = open_session(config)
     if session.trainable > LARGEST:
         raise InputError(
-            f"{session.trainable:,} values move: the microscope takes at most {LARGEST:,}; choose a smaller model or LoRA"
+            f"{session.trainable:,} values move: the microscope takes at most {LARGEST:,}; "
+            "choose a smaller model or LoRA"
         )
     return session
 

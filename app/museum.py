@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import controls, data_form, words
+from app import controls, data_form, forms, words
 from app.live import Drawn
 from app.play import Handlers, Play, tick_outputs
 from app.store import JobStore
@@ -38,15 +38,8 @@ def _starter(name: str, store: JobStore) -> Any:
         try:
             config = controls.collect(values, store.limits)
             if config.method != "mezo":
-                config = replace(
-                    config,
-                    method="mezo",
-                    subspace="auto",
-                    lr=None,
-                    eps=None,
-                    schedule=None,
-                    **dict.fromkeys(("directions", "pool", "share", "clip", "scale")),
-                )
+                nothing: dict[str, Any] = dict.fromkeys(forms.KNOBS)
+                config = replace(config, method="mezo", subspace="auto", lr=None, eps=None, schedule=None, **nothing)
             config = replace(config, steps=STEPS, diagnose_every=0, eval_every=0, update="auto")
             job = store.start(visitor, [config], name)
         except ValueError as error:

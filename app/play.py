@@ -175,7 +175,7 @@ def connect(play: Play, store: JobStore, speeds: cost.Speeds, visitor: gr.Browse
     resumed = play.resume.click(handlers.resume, [visitor, play.job], [play.problem, play.drawn], **quiet)
     resumed.then(handlers.tick, tick_in, shown, **quiet)
     for part in play.panel.look:
-        part.change(handlers.tick, tick_in, shown, **quiet)
+        part.change(handlers.tick, tick_in, shown, **quiet)  # type: ignore[attr-defined]
 
 
 @dataclass
@@ -240,12 +240,13 @@ def _buttons(job: Job | None, speeds: cost.Speeds) -> list[Any]:
 
 
 def _connect_form(play: Play, store: JobStore, speeds: cost.Speeds) -> None:
-    form, quiet = play.form, {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+    form = play.form
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
     parts = list(form.parts.values())
     shown = [*parts, form.about, form.origin]
     form.preset.input(lambda name: controls.filled(forms.PRESETS[name]), form.preset, shown, **quiet)
     for name in ("model", "method", "subspace"):
-        form.parts[name].input(controls.rechosen, parts, shown, **quiet)
+        _part(form, name).input(controls.rechosen, parts, shown, **quiet)
 
     def priced(*values: Any) -> tuple[str, Any]:
         card, blocker = controls.price(values, speeds, store.limits)
@@ -259,6 +260,12 @@ def _connect_form(play: Play, store: JobStore, speeds: cost.Speeds) -> None:
         **quiet,
         trigger_mode="always_last",
     )
+
+
+def _part(form: controls.Controls, name: str) -> gr.Dropdown:
+    part = form.parts[name]
+    assert isinstance(part, gr.Dropdown)
+    return part
 
 
 def _connect_data(play: Play, store: JobStore, visitor: gr.BrowserState) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.view import MOST_POINTS, SMOOTHING, Point, View, smooth, thinned
+from zocore.events import EstimatorMeasured
 from zocore.memory import GB, Bill
 from zocore.methods import METHODS
 
@@ -83,7 +84,7 @@ def _axis(text: str) -> dict[str, Any]:
 def loss(views: Sequence[View], axis: str = "forwards", weight: float = SMOOTHING, log: bool = False) -> Figure:
     """Raw and smoothed training loss of each run, and a cross where it was not finite."""
     data = [trace for view in views for trace in loss_traces(view, axis, weight)]
-    figure = {"data": data, "layout": layout(AXIS_TITLES[axis], "training loss")}
+    figure: Figure = {"data": data, "layout": layout(AXIS_TITLES[axis], "training loss")}
     if log:
         figure["layout"]["yaxis"]["type"] = "log"
     return figure
@@ -96,7 +97,7 @@ def loss_traces(view: View, axis: str, weight: float = SMOOTHING) -> list[Trace]
     raw = {"mode": "lines", "line": {"color": hue, "width": 1}, "opacity": 0.35, "name": f"{name}, each step"}
     bold = {"mode": "lines", "line": line(view.method), "name": f"{name}, smoothed {weight:g}"}
     cross = {"mode": "markers", "marker": {"symbol": "x", "color": "#D55E00", "size": 9}, "name": "not finite"}
-    looks = (raw, bold, cross | {"showlegend": bool(columns[2][0])})
+    looks: tuple[Trace, ...] = (raw, bold, cross | {"showlegend": bool(columns[2][0])})
     return [{"type": "scatter", "x": x, "y": y, **look} for (x, y), look in zip(columns, looks, strict=True)]
 
 
@@ -149,18 +150,18 @@ def accuracy(views: Sequence[View], axis: str = "forwards") -> Figure:
             data.append(
                 {"type": "scatter", "mode": "lines+markers" if dev else "markers", "x": x, "y": y, "name": name, **look}
             )
-    figure = {"data": data, "layout": layout(AXIS_TITLES[axis], "held-out accuracy")}
+    figure: Figure = {"data": data, "layout": layout(AXIS_TITLES[axis], "held-out accuracy")}
     figure["layout"]["yaxis"] |= {"range": [0, 1.02], "tickformat": ".0%"}
     return figure
 
 
 def estimator(view: View, axis: str = "forwards") -> Figure:
     """Variance of the estimate, and its cosine to the true gradient where that was measured."""
-    marks = [mark for mark in view.estimator if hasattr(mark.event, "variance")]
-    x = [_short(mark.place.on(axis)) for mark in marks]
+    told = [(mark.place, mark.event) for mark in view.estimator if isinstance(mark.event, EstimatorMeasured)]
+    x = [_short(place.on(axis)) for place, _ in told]
     hue = colour(view.method)
-    data: list[Trace] = [_dots(x, [_short(m.event.variance) for m in marks], "variance", hue, "y", "solid")]
-    cosines = [mark.event.cosine for mark in marks]
+    data: list[Trace] = [_dots(x, [_short(event.variance) for _, event in told], "variance", hue, "y", "solid")]
+    cosines = [event.cosine for _, event in told]
     shown = layout(AXIS_TITLES[axis], "variance")
     shown["yaxis"] |= {"type": "log", "tickformat": ".1e", "nticks": 4}
     if any(value is not None for value in cosines):
@@ -208,7 +209,7 @@ def _spread(method: str, members: Sequence[View], axis: str, weight: float) -> l
     columns = [loss_columns(view.points, axis, weight)[1] for view in members]
     count = min(len(x) for x, _ in columns)
     x = columns[0][0][:count]
-    rows = [[y[i] for _, y in columns if y[i] is not None] for i in range(count)]
+    rows = [[v for _, y in columns if (v := y[i]) is not None] for i in range(count)]
     edge = {
         "type": "scatter",
         "mode": "lines",

@@ -91,7 +91,7 @@ def _bare(config: RunConfig, method: str) -> RunConfig:
     """The settings without what belongs to another method."""
     home = METHODS[method].home
     subspace = "auto" if home == "scales" or config.subspace == "scales" else config.subspace
-    nothing = dict.fromkeys(forms.KNOBS)
+    nothing: dict[str, Any] = dict.fromkeys(forms.KNOBS)
     return replace(
         config, method=method, subspace=subspace, lr=None, eps=None, schedule=None, diagnose_every=0, **nothing
     )
@@ -262,7 +262,9 @@ def table(job: Job, guess: str | None) -> str:
         "Test loss",
     )
     head = "".join(f"<th>{name}</th>" for name in names)
-    return f'{_verdict(best.method, guess)}<div class="zo-table zo-standings" tabindex="0" aria-label="Standings"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    body = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    place = '<div class="zo-table zo-standings" tabindex="0" role="region" aria-label="Standings">'
+    return f"{_verdict(best.method, guess)}{place}{body}</div>"
 
 
 def _row(one: engine.Standing, best: bool) -> str:

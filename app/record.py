@@ -5,7 +5,7 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from app import forms, microscope, race
+from app import close_up, forms, microscope, race
 from zocore import slices
 from zocore.config import RunConfig
 from zocore.events import Event, StepDone
@@ -51,7 +51,7 @@ def readings(config: RunConfig) -> dict[str, object]:
     session = microscope.opened(microscope.config_of(config, "fp32"))
     per_example = microscope.opened(microscope.config_of(config, "fp32", "grzo"))
     return {
-        "look": asdict(microscope.look_along(session, 0)),
+        "look": asdict(close_up.look_along(session, 0)),
         "alignment": asdict(slices.alignment(session, microscope.COUNTS)),
         "law": asdict(slices.batch_law(per_example, microscope.SIZES, 24)),
     }

@@ -1,6 +1,6 @@
 """Below the run: a slider over its recording, one's own sentence, and one step walked open part by part."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -98,7 +98,7 @@ def replayed(store: JobStore, lab: Lab, job_id: str, step: int, text: str) -> st
 
     def both(scrubber: Scrubber) -> tuple[list[list[float]], list[list[float]]]:
         examples = [example.fields for example in scrubber.session.task.test[: len(known.texts)]]
-        asked = [*examples, *([own] if own else [])]
+        asked: list[str | Mapping[str, str]] = [*examples, *([own] if own else [])]
         scrubber.go(0)
         before = scrubber.answers(asked)
         scrubber.go(min(step, scrubber.last))
@@ -128,7 +128,8 @@ def phases(number: int, parts: Sequence[Phase]) -> str:
 
 def _phase(part: Phase, newest: bool) -> str:
     loss = f'<b class="zo-figure">loss {part.loss:.5f}</b>' if part.loss is not None else ""
-    code = f"<details{' open' if newest else ''}><summary>The lines that ran</summary><pre>{escape(part.code)}</pre></details>"
+    state = " open" if newest else ""
+    code = f"<details{state}><summary>The lines that ran</summary><pre>{escape(part.code)}</pre></details>"
     return f"<li><h3>{escape(part.title)}{loss}</h3><p>{escape(part.told)}</p>{code}</li>"
 
 

@@ -28,13 +28,14 @@ def build(play: Play, store: JobStore, lab: Lab) -> None:
     """Lay out and connect the panel."""
     with gr.Column(elem_classes="zo-panel"):
         gr.HTML(f"<h2>Take it away</h2><p class='zo-quiet'>{ABOUT}</p>")
-        command = gr.Code(
-            value=export.command(config_of(store, "")),
-            language="shell",
+        command = gr.Textbox(
+            export.command(config_of(store, "")),
             label="Command",
-            lines=1,
+            lines=2,
+            max_lines=4,
             elem_id="zo-command",
             interactive=False,
+            buttons=["copy"],
         )
         with gr.Row(elem_classes="zo-pair zo-take"):
             kind = gr.Dropdown(KINDS, value="recording", label="File", elem_id="zo-kind", min_width=160)

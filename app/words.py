@@ -127,6 +127,6 @@ PREDICT = "Predict first: which will have the lowest loss at the end?"
 NO_GUESS = "I would rather not say"
 
 ABOUT_BREAK = (
-    "The usual ways to lose a run, one press each. The run starts on the Play tab with the model and task chosen there, "
-    "and ends when a detector says what is wrong and what to do."
+    "The usual ways to lose a run, one press each. The run starts on the Play tab with the model and task chosen "
+    "there, and ends when a detector says what is wrong and what to do."
 )

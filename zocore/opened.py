@@ -116,7 +116,8 @@ def _chosen(directions: tuple[AnyDirection, ...], losses: Losses) -> str:
 
 def _differences(measured: Measured, eps: float) -> str:
     plus, minus = _some(measured.plus.tolist()), _some(measured.minus.tolist())
-    return f"loss {plus} against {minus}, so z · gradient is about {_some(measured.projected_grad.tolist())} (eps {eps:.2g})"
+    slopes = _some(measured.projected_grad.tolist())
+    return f"loss {plus} against {minus}, so z · gradient is about {slopes} (eps {eps:.2g})"
 
 
 def _some(values: list[float] | tuple[float, ...]) -> str:

@@ -86,7 +86,7 @@ def test_two_visitors_do_not_meet(visit: Any) -> None:
 
 
 GOOD = "text,label\n" + "".join(
-    f"the {w} number {i},{l}\n" for i in range(12) for w, l in (("great", "good"), ("awful", "bad"))
+    f"the {w} number {i},{name}\n" for i in range(12) for w, name in (("great", "good"), ("awful", "bad"))
 )
 BAD = {
     "binary": (b"\x89PNG\x00\x00", "binary"),

@@ -1,0 +1,36 @@
+# The app in a container: docker build -t zocore . && docker run -p 7860:7860 -v zocore:/home/user/data zocore
+# The CUDA variant: docker build --build-arg TORCH=https://download.pytorch.org/whl/cu130 -t zocore:cuda .
+FROM python:3.12-slim
+
+ARG TORCH=https://download.pytorch.org/whl/cpu
+
+ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+
+RUN useradd --create-home --uid 1000 user
+WORKDIR /home/user/app
+
+# torch first and alone: the largest layer, and the only one that the variant changes
+COPY requirements.txt .
+RUN pip install --index-url "${TORCH}" "$(grep -i '^torch[=<>~]' requirements.txt || echo torch)" \
+    && pip install -r requirements.txt
+
+COPY --chown=user:user zocore zocore
+COPY --chown=user:user app app
+
+# runs and downloaded models live in one volume, so a new image keeps them
+ENV HOME=/home/user \
+    HF_HOME=/home/user/data/huggingface \
+    ZOCORE_RUNS=/home/user/data/runs \
+    ZOCORE_HOST=0.0.0.0 \
+    ZOCORE_PORT=7860 \
+    ZOCORE_HOSTED=1 \
+    GRADIO_ANALYTICS_ENABLED=False \
+    HF_HUB_DISABLE_TELEMETRY=1
+RUN mkdir -p /home/user/data && chown user:user /home/user/data
+VOLUME /home/user/data
+
+USER user
+EXPOSE 7860
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
+    CMD python -c "import urllib.request as r; r.urlopen('http://127.0.0.1:7860/', timeout=4)"
+CMD ["python", "-m", "app"]
