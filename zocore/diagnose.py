@@ -44,7 +44,7 @@ def measure(
     estimates = [g for g in found if g is not None]
     if len(estimates) < count:
         return None
-    truth = losses.gradient()[1] if backprop else None
+    truth = _truth(losses) if backprop else None
     sums = [_on_leaf(estimates, leaf, None if truth is None else truth[leaf.id]) for leaf in leaves]
     squares, mean_square, inner, true_square = (torch.stack(parts).sum(0) for parts in zip(*sums, strict=True))
     variance = float(squares.sum() - count * mean_square) / (count - 1)
@@ -53,6 +53,14 @@ def measure(
     told = truth is not None and length > 0
     cosine = sqrt(float((inner.square() / squares.clamp(min=1e-300)).mean())) / length if told else None
     return Reading(count, variance, norm, cosine, norm / length if told else None, losses.forward_passes)
+
+
+def _truth(losses: Losses) -> dict[int, Tensor] | None:
+    """The true gradient, or None when backprop does not fit: the run goes on without it."""
+    try:
+        return losses.gradient()[1]
+    except (torch.OutOfMemoryError, MemoryError):
+        return None
 
 
 def _estimate(method: Method, losses: Losses, key: Key, eps: float) -> Estimate | None:

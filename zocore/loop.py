@@ -3,7 +3,7 @@
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
 import torch
@@ -17,6 +17,7 @@ from zocore.meter import Meter
 from zocore.method import Method, Step
 from zocore.objective import evaluate
 from zocore.recorder import Recording, decode_directions, decode_touched, encode_directions
+from zocore.scratch import Scratch
 from zocore.session import Session, data_fingerprint, open_session
 
 Stop = Callable[[], bool]
@@ -188,7 +189,8 @@ class _Course:
             return
         plain = all(leaf.shown_dtype is None and leaf.floor is None for leaf in session.leaves)
         with self.meter.apart():
-            losses = session.losses(number)
+            # never in place: a measurement must not leave even a rounding behind
+            losses = replace(session.losses(number), shared=Scratch(session.leaves))
             reading = measure(session.method, session.leaves, losses, session.key(number), eps, backprop=plain)
         if reading is None:
             yield Warned(number, "the estimator could not be measured: a loss was not a finite number")
