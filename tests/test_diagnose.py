@@ -101,12 +101,19 @@ def test_the_cosine_to_the_gradient_is_the_root_of_directions_over_dimensions(di
 
 
 def test_without_backprop_or_with_a_bad_loss_less_is_said() -> None:
-    """No gradient, no cosine; a loss that is no number, no reading."""
+    """No gradient, or no room for it, no cosine; a loss that is no number, no reading."""
     toy = least_squares(6, 5, 4)
     method = method_of("mezo", toy)
     reading = measure(method, toy.leaves, toy.losses(), KEY, EPS, count=3, backprop=False)
     assert reading is not None
     assert (reading.cosine, reading.norm_ratio, reading.forward_passes) == (None, None, 6)
+    full = toy.losses()
+
+    def no_room() -> None:
+        raise torch.OutOfMemoryError
+
+    full.gradient = no_room  # type: ignore[assignment,method-assign]
+    assert measure(method, toy.leaves, full, KEY, EPS, count=3) == reading
     toy.leaves[0].tensor[0, 0] = float("nan")
     assert measure(method, toy.leaves, toy.losses(), KEY, EPS, count=3) is None
 
