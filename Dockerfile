@@ -11,8 +11,9 @@ WORKDIR /home/user/app
 
 # torch first and alone: the largest layer, and the only one that the variant changes
 COPY requirements.txt .
-RUN pip install --index-url "${TORCH}" "$(grep -i '^torch[=<>~]' requirements.txt || echo torch)" \
-    && pip install -r requirements.txt
+RUN pip install --index-url "${TORCH}" "$(grep '^torch[=<>~]' requirements.txt)"
+# the notebooks' packages stay out of the image
+RUN grep -vE '^(jupyterlab|ipywidgets|anywidget|datasets)' requirements.txt > app.txt && pip install -r app.txt
 
 COPY --chown=user:user zocore zocore
 COPY --chown=user:user app app

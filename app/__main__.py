@@ -21,6 +21,7 @@ def main() -> None:
             server_name=options.host,
             server_port=options.port,
             max_file_size=limits.upload_bytes,
+            allowed_paths=[str((store.root / "exports").resolve())],
             auth=("zocore", options.password) if options.password else None,
             share=False,
             run_history=False,

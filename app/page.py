@@ -80,7 +80,7 @@ def build(store: JobStore) -> Shown:
     """Return the page over a job store."""
     serve()
     speeds, lab = Speeds(store.root / "speeds.json"), Lab()
-    with gr.Blocks(title=words.NAME, fill_width=True, analytics_enabled=False) as blocks:
+    with gr.Blocks(title=words.NAME, fill_width=True, analytics_enabled=False, delete_cache=(3600, 86_400)) as blocks:
         visitor = gr.BrowserState("", storage_key="zocore-visitor", secret=_secret(store.root))
         head_row = _header()
         with gr.Tabs(elem_id="zo-tabs") as tabs:

@@ -150,6 +150,14 @@ class JobStore:
                 if job.over and self.limits.keep and time.time() - job.created > self.limits.keep:
                     del self.jobs[job.id]
                     shutil.rmtree(job.folder, ignore_errors=True)
+        if self.limits.keep:
+            for name in ("uploads", "exports"):
+                self._delete_old(self.root / name)
+
+    def _delete_old(self, folder: Path) -> None:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if time.time() - path.stat().st_mtime > self.limits.keep:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _check(self, configs: Sequence[RunConfig]) -> None:
         if not 1 <= len(configs) <= self.limits.lanes:

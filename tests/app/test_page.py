@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -260,3 +261,31 @@ def test_no_tab_is_wider_than_the_screen(visit: Any, width: int, name: str) -> N
     ann.tab(name)
     ann.page.wait_for_timeout(600)
     assert ann.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The accessibility checker, fetched once with npm."""
+    folder = tmp_path_factory.mktemp("axe")
+    try:
+        subprocess.run(
+            ["npm", "pack", "--silent", "axe-core@4"], cwd=folder, check=True, capture_output=True, timeout=120
+        )
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("axe-core cannot be fetched: npm or the network is missing")
+    with tarfile.open(next(folder.glob("axe-core-*.tgz"))) as archive:
+        file = archive.extractfile("package/axe.min.js")
+        assert file is not None
+        return file.read().decode()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_tab_has_a_serious_accessibility_finding(visit: Any, axe: str, theme: str) -> None:
+    ann = visit(query=f"?__theme={theme}")
+    ann.page.evaluate(axe)
+    for name in ("Play", "Race", "Microscope", "Memory", "Break it", "Learn"):
+        ann.tab(name)
+        ann.page.wait_for_timeout(600)
+        found = ann.page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa']})")["violations"]
+        serious = [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
+        assert serious == [], name

@@ -1,0 +1,127 @@
+"""What a tick sends, in words and rows, from recorded events alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import close_up, live, microscope, race, words
+from app.jobs import Job, new_job
+from app.live import Drawn, Look
+from zocore.config import RunConfig
+from zocore.events import Event, StepDone, Warned
+
+RECORDED = Path(__file__).parents[1] / "app" / "recorded" / "toy" / "events.jsonl"
+
+
+@pytest.fixture(scope="module")
+def events() -> list[Event]:
+    return [Event.from_json(line) for line in RECORDED.read_text().splitlines()]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    made = new_job(tmp_path, "ann", [RunConfig()], "run")
+    made.turn("running")
+    return made
+
+
+def sent(said: live.Tick) -> dict[str, Any]:
+    """The parts of a tick that are news."""
+    values = {name: getattr(said, name) for name in said.__dataclass_fields__}
+    return {name: value for name, value in values.items() if not (isinstance(value, dict) and "__type__" in value)}
+
+
+def test_ticks_together_draw_every_step_and_repeat_nothing(events, job):
+    drawn, xs = Drawn(), []
+    for event in events:
+        job.add(0, event)
+        said, drawn = live.tick(job, job.lane.view, 0, drawn, Look())
+        message = sent(said).get("loss", {})
+        if "figure" in message:
+            xs = list(message["figure"]["data"][0]["x"])
+        for traces, x, _ in message.get("rows", []):
+            xs += x if 0 in traces else []
+    assert xs == [point.place.forwards for point in job.lane.view.points]
+    said, _ = live.tick(job, job.lane.view, 0, drawn, Look())
+    assert set(sent(said)) == {"status"}
+
+
+def test_a_tick_of_many_steps_is_small(events, job):
+    steps = [event for event in events if isinstance(event, StepDone)]
+    job.add(0, events[0])
+    job.add(0, steps[0])
+    _, drawn = live.tick(job, job.lane.view, 0, Drawn(), Look())
+    for event in steps[1:60]:
+        job.add(0, event)
+    said, _ = live.tick(job, job.lane.view, 0, drawn, Look())
+    assert len(json.dumps(sent(said))) < 700
+
+
+def test_another_look_or_job_draws_everything_anew(events, job):
+    for event in events[:20]:
+        job.add(0, event)
+    _, drawn = live.tick(job, job.lane.view, 0, Drawn(), Look())
+    said, _ = live.tick(job, job.lane.view, 0, drawn, Look(axis="steps"))
+    assert "figure" in said.loss
+
+
+def test_the_status_says_each_phase_in_words(events, job):
+    for event in events[:-1]:
+        job.add(0, event)
+    view = job.lane.view
+    assert words.status(job, 0).startswith(f"training {view.steps}/{view.planned} at ")
+    job.stop.set()
+    assert words.status(job, 0).startswith("stops after this step")
+    job.stopped_by = "you"
+    job.turn("stopped")
+    assert words.status(job, 0) == f"stopped by you at step {view.steps}"
+    job.phase = "queued"
+    assert words.status(job, 1) == "queued, 2nd in line"
+    job.phase, job.reason = "failed", "the disk is full"
+    assert words.status(job, 0) == "failed: the disk is full"
+    job.phase = "interrupted"
+    assert "Resume" in words.status(job, 0)
+    assert words.status(None, 0).startswith("recorded")
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (22, "22nd")]
+)
+def test_ordinals(number, said):
+    assert words.ordinal(number) == said
+
+
+def test_text_from_outside_is_escaped(job):
+    header = Event.from_json(RECORDED.read_text().splitlines()[0])
+    job.add(0, header)
+    job.add(0, Warned(1, "<script>alert(1)</script>"))
+    assert "<script>" not in live.warnings(job.lane.view, job)
+    assert "<script>" not in live.status("failed", "<script>")
+
+
+def test_the_race_draws_lines_live_and_bands_at_its_end():
+    views = race.recorded()
+    assert len({view.method for view in views}) == len(views)
+    figure = race.plots.race([*views, *views], band=True)
+    assert len(figure["data"]) == 3 * len(views)
+    json.dumps(figure, allow_nan=False)
+
+
+def test_a_race_has_two_to_five_lanes_and_a_budget_that_buys_a_step():
+    lanes = race.lanes(RunConfig(seed=5), ["mezo", "n-spsa"], 2, 80)
+    assert [(lane.method, lane.steps, lane.seed) for lane in lanes] == [
+        ("mezo", 40, 5), ("mezo", 40, 6), ("n-spsa", 10, 5), ("n-spsa", 10, 6),
+    ]  # fmt: skip
+    for methods, budget, said in ((["mezo"], 80, "two to five"), (["mezo", "n-spsa"], 4, "do not buy one step")):
+        with pytest.raises(ValueError, match=said):
+            race.lanes(RunConfig(), methods, 1, budget)
+
+
+def test_the_recorded_readings_of_the_microscope_draw():
+    look, aligned, law = microscope.recorded()
+    chosen = look.found[len(look.found) // 2]
+    figures = [close_up.slice_figure(look, chosen), close_up.bias_figure(look, chosen)]
+    figures += [close_up.alignment_figure(aligned), close_up.law_figure(law)]
+    json.dumps(figures, allow_nan=False)
