@@ -20,6 +20,8 @@ from IPython.display import display
 from transformers.utils.logging import disable_progress_bar
 
 from app import plots
+from zocore import RunConfig
+from zocore import session as engine
 
 disable_progress_bar()  # a bar for each session opened says nothing here
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # nor does the lack of its optional kernels
@@ -35,11 +37,18 @@ STYLE = (  # text in the neutral ink takes the colour of the page's own text, wh
 )
 
 Stopped = Callable[[], bool]
+_loading = threading.Lock()
 
 
 def steps(full: int, fast: int) -> int:
     """Return the number of steps: `full`, or `fast` where ZO_FAST=1 asks for a quick check."""
     return fast if FAST else full
+
+
+def open_session(config: RunConfig) -> engine.Session:
+    """Return a session of its own; one at a time, since transformers cannot load two models in two threads."""
+    with _loading:
+        return engine.open_session(config)
 
 
 def versions() -> None:
@@ -58,7 +67,9 @@ class Picture:
         self.titles = [title for title, _ in panels]
         self.widget = go.FigureWidget()
         notes = [self._title(number) for number in range(self.count)]
-        self.widget.layout.update(plots.themed({"data": [], "layout": plots.layout(height=height, width=width)}, None)["layout"])
+        self.widget.layout.update(
+            plots.themed({"data": [], "layout": plots.layout(height=height, width=width)}, None)["layout"]
+        )
         self.widget.layout.update(margin={"l": 60, "r": 20, "t": 34, "b": 40}, annotations=notes, legend={})
         for number, (_, figure) in enumerate(panels):
             self.show(number, figure)
