@@ -100,7 +100,8 @@ class _Course:
         self.meter = Meter(torch.device(self.session.config.device or "cpu"))
 
     def take_up(self, steps: list[StepDone]) -> None:
-        """Go on counting where the recorded steps ended."""
+        """Go on counting where the recorded steps ended; what loading and replaying took is not a step's memory."""
+        self.meter.reset()
         for event in steps:
             self.watch.add(event)
             self.peak = max(self.peak, event.memory_bytes)
