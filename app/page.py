@@ -82,6 +82,7 @@ def build(store: JobStore) -> Shown:
     speeds, lab = Speeds(store.root / "speeds.json"), Lab()
     with gr.Blocks(title=words.NAME, fill_width=True, analytics_enabled=False, delete_cache=(3600, 86_400)) as blocks:
         visitor = gr.BrowserState("", storage_key="zocore-visitor", secret=_secret(store.root))
+        api.add(store, speeds)  # first, so that no private event takes one of its names
         head_row = _header()
         with gr.Tabs(elem_id="zo-tabs") as tabs:
             with gr.Tab("Play", id="play"):
@@ -102,7 +103,6 @@ def build(store: JobStore) -> Shown:
         play.connect(playing, store, speeds, visitor)
         race.connect(racing, playing, store, visitor)
         _share(head_row, tabs, playing, store)
-        api.add(store, speeds)
         _on_load(blocks, head_row, tabs, playing, racing, store, speeds, visitor)
     return Shown(
         blocks,

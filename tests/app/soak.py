@@ -106,6 +106,9 @@ def soak(pid: int, address: str) -> int:
     problems = [problem for tally in tallies for problem in tally.problems]
     waits = sorted(wait for tally in tallies for wait in tally.waits)
     print(f"runs finished {sum(t.finished for t in tallies)}, refused starts {sum(t.refused for t in tallies)}")
+    if not waits:
+        print("no run came to its end")
+        return 1
     print(f"seconds from start to end of a run: median {waits[len(waits) // 2]:.1f}, longest {waits[-1]:.1f}")
     print(f"server memory in MB: halfway {memory[half]:.0f}, highest {max(memory):.0f}, after {resident(pid):.0f}")
     print("\n".join(problems) or "no run lost, no events mixed up")
