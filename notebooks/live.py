@@ -28,7 +28,7 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # nor does the lack o
 
 FAST = os.environ.get("ZO_FAST") == "1"  # fewer steps, for a check that everything runs
 TICK = 0.3  # seconds between two drawings
-GAP = 0.13  # of the width, between two panels
+GAP = 0.17  # of the width, between two panels
 INK = plots.EITHER["ink"]
 RGB = ", ".join(str(int(INK[i : i + 2], 16)) for i in (1, 3, 5))
 STYLE = (  # text in the neutral ink takes the colour of the page's own text, where the page has one
@@ -120,7 +120,14 @@ class Picture:
         moved["yaxis" + y[1:]] = layout["yaxis"] | {"anchor": x}
         if "yaxis2" in layout:
             moved["yaxis" + y2[1:]] = layout["yaxis2"] | {"overlaying": y, "anchor": x}
-        legend = {"orientation": "v", "x": left, "y": -0.19, "yanchor": "top", "font": {"size": 11}}
+        legend = {
+            "orientation": "v",
+            "x": left,
+            "y": -0.19,
+            "yanchor": "top",
+            "font": {"size": 11},
+            "traceorder": "normal",
+        }
         moved["legend" + (str(number + 1) if number else "")] = legend
         return moved | {name: layout[name] for name in ("barmode", "bargap") if name in layout}
 

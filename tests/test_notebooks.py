@@ -19,6 +19,8 @@ each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 MOST_CELLS = 25
 MOST_BYTES = 100_000
 TOUCH_EVERYTHING = """
+import time
+
 import ipywidgets
 from ipywidgets.widgets import widget as _registry
 
@@ -33,10 +35,13 @@ for _w in _all:
     elif isinstance(_w, ipywidgets.Text):
         _w.value = "The coffee was great."
 _presses = [w for w in _all if isinstance(w, ipywidgets.Button) and w._click_handlers.callbacks]
-for _w in sorted(_presses, key=lambda w: w.description == "Stop"):
-    for _callback in _w._click_handlers.callbacks:
-        _callback(_w)
-for _work in [value for value in globals().values() if isinstance(value, Work)]:
+_works = [value for value in globals().values() if isinstance(value, Work)]
+[callback(w) for w in _presses if w.description != "Stop" for callback in w._click_handlers.callbacks]
+_until = time.monotonic() + 60
+while any(len(_work.found) < 8 and _work.go.disabled for _work in _works) and time.monotonic() < _until:
+    time.sleep(0.2)
+[callback(w) for w in _presses if w.description == "Stop" for callback in w._click_handlers.callbacks]
+for _work in _works:
     _work.wait()
     assert not _work.go.disabled and _work.halt.disabled, "a thread ended without giving its buttons back"
 _pictures = [value for value in globals().values() if isinstance(value, Picture)]
