@@ -17,7 +17,8 @@ from zocore.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStart
 from zocore.loop import run, run_session
 from zocore.session import Session, open_session
 
-ALL = ZEROTH_ORDER | BACKPROP | IN_PLACE
+NEW_HEAD = {"new head": {"model": "bert", "kind": "classifier"}}  # of which transformers draws the missing weights
+ALL = ZEROTH_ORDER | BACKPROP | IN_PLACE | NEW_HEAD
 TIMED = {"seconds": 0.0, "steps_per_second": 0.0, "memory_bytes": 0, "peak_memory_bytes": 0}
 
 
@@ -221,7 +222,7 @@ def test_an_error_inside_a_forward_leaves_the_weights_where_the_step_began(name:
     assert same(weights(session), weights(fresh))
 
 
-@pytest.mark.parametrize("name", ["mezo", "grzo", "lora", "qzo nf4", "adamw"])
+@pytest.mark.parametrize("name", ["mezo", "grzo", "lora", "qzo nf4", "adamw", "new head"])
 def test_the_global_generators_are_left_alone(name: str) -> None:
     """A whole run, model loading included, moves no global random state of torch, NumPy or Python."""
 
