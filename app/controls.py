@@ -49,7 +49,7 @@ def guard(config: RunConfig, limits: Limits) -> None:
         forms.check_hub_id(config.model)
 
 
-def build(config: RunConfig, preset: gr.Radio) -> Controls:
+def build(config: RunConfig, preset: gr.Radio, most: int) -> Controls:
     """Lay the controls out, filled from a configuration."""
     values = forms.to_form(config)
     parts: dict[str, gr.components.Component] = {}
@@ -61,7 +61,7 @@ def build(config: RunConfig, preset: gr.Radio) -> Controls:
         elem_id="zo-model",
         info="On offer with the memory a MeZO step takes; or write any hub id or folder.",
     )
-    data = DataForm.build(bundled_tasks(), values["task"])
+    data = DataForm.build(bundled_tasks(), values["task"], most)
     parts["method"] = gr.Dropdown(forms.METHOD_CHOICES, value=values["method"], label="Method", elem_id="zo-method")
     about = gr.HTML(method_note(config.method), elem_classes="zo-note")
     parts["subspace"] = gr.Dropdown(

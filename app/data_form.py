@@ -43,14 +43,14 @@ class DataForm:
         return [self.source, self.path, self.texts, self.label, self.template, self.words]
 
     @classmethod
-    def build(cls, tasks: Sequence[str], chosen: str) -> "DataForm":
+    def build(cls, tasks: Sequence[str], chosen: str, most: int) -> "DataForm":
         """Lay the components out."""
         source = gr.Radio(["Bundled task", OWN], value="Bundled task", label="What to learn", elem_id="zo-source")
         offered = [(load_task(name).title, name) for name in tasks]
         task = gr.Dropdown(offered, value=chosen, label="Task", elem_id="zo-task")
         with gr.Column(visible=False, elem_classes="zo-own") as own:
             file = gr.File(
-                label="CSV, TSV or JSON Lines, one example a row",
+                label=f"CSV, TSV or JSON Lines, at most {size(most)}",
                 type="filepath",
                 height=110,
                 elem_id="zo-file",

@@ -13,7 +13,7 @@ from zocore.methods import METHODS
 from zocore.model_files import HUB_ID
 
 PRESETS: Mapping[str, RunConfig] = {
-    "toy": RunConfig(steps=400, eval_every=50, eval_examples=200, diagnose_every=80),
+    "toy": RunConfig(task="topic", steps=300, eval_every=50, eval_examples=200, diagnose_every=80),
     "cpu": RunConfig(model="sentence-transformers/all-MiniLM-L6-v2", steps=1000, eval_every=100, eval_examples=200),
     "gpu": RunConfig(model="Qwen/Qwen2.5-0.5B", steps=4000, eval_every=400, device="cuda", dtype="bf16"),
 }

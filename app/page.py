@@ -86,7 +86,7 @@ def build(store: JobStore) -> Shown:
         head_row = _header()
         with gr.Tabs(elem_id="zo-tabs") as tabs:
             with gr.Tab("Play", id="play"):
-                playing = play.layout(forms.with_presets(forms.PRESETS["toy"]))
+                playing = play.layout(forms.with_presets(forms.PRESETS["toy"]), store.limits.upload_bytes)
                 with playing.stage:
                     playing.slider = replay.build(playing, store, lab, visitor)
                     take_away.build(playing, store, lab)

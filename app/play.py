@@ -75,7 +75,7 @@ class Play:
     slider: gr.Slider | None = None  # of the replay, whose length follows the run
 
 
-def layout(config: RunConfig) -> Play:
+def layout(config: RunConfig, upload_bytes: int) -> Play:
     """Lay the tab out."""
     with gr.Row(elem_classes="zo-main", equal_height=False):
         with gr.Column(scale=4, min_width=300, elem_classes="zo-side"):
@@ -91,7 +91,7 @@ def layout(config: RunConfig) -> Play:
                 stop = gr.Button("Stop", variant="stop", elem_id="zo-stop", visible=False, min_width=100)
                 resume = gr.Button("Resume", elem_id="zo-resume", visible=False, min_width=100)
             problem = gr.HTML("", elem_id="zo-problem")
-            form = controls.build(config, preset)
+            form = controls.build(config, preset, upload_bytes)
         with gr.Column(scale=9, min_width=320, elem_classes="zo-stage") as stage:
             panel = _panel()
     return Play(

@@ -111,7 +111,7 @@ def layout() -> RacePage:
             gr.HTML(f"<p class='zo-quiet'>{words.ABOUT_RACE}</p>")
             methods = gr.CheckboxGroup(forms.METHOD_CHOICES, value=list(LANES), label="Lanes", elem_id="zo-lanes")
             seeds = gr.Slider(1, 3, value=1, step=1, label="Seeds a method", elem_id="zo-seeds", buttons=[])
-            budget = gr.Number(400, label="Budget, forward passes a run", precision=0, minimum=2, elem_id="zo-budget")
+            budget = gr.Number(200, label="Budget, forward passes a run", precision=0, minimum=2, elem_id="zo-budget")
             guess = gr.Radio(guesses(LANES), value=None, label=words.PREDICT, elem_id="zo-guess")
             with gr.Row(elem_classes="zo-buttons"):
                 start = gr.Button(

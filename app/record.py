@@ -14,7 +14,7 @@ from zocore.recorder import CONFIG, SUMMARY, record
 
 FOLDER = Path(__file__).parent / "recorded"
 RACERS = ("mezo", "grzo", "mezo-gv")
-BUDGET = 400
+BUDGET = 200
 
 
 def main() -> None:
