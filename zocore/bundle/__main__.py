@@ -7,7 +7,8 @@ from pathlib import Path
 from . import MODEL, TASKS
 from .card import write_card
 from .corpus import Corpus
-from .pretrain import Recipe, describe, held_out_loss, new_model, pack, pretrain, save, sentiment_probe
+from .packing import pack
+from .pretrain import Recipe, describe, held_out_loss, new_model, pretrain, save, sentiment_probe
 from .probe import TASKS as DESCRIBED
 from .probe import label_accuracy
 from .tasks import read_rows, write_tasks

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from .helpers import Helpers
+from .packing import separate
 from .probe import label_accuracy, sentiment_knowledge
 from .tasks import Row
 
@@ -57,16 +58,6 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
     return LlamaForCausalLM(config)
 
 
-def pack(tokenizer: PreTrainedTokenizerFast, documents: Iterable[str], length: int) -> torch.Tensor:
-    """Return the documents end to end as rows of tokens, shape (rows, length), the rest dropped."""
-    stream: list[int] = []
-    for group in _groups(documents, 10_000):
-        for encoding in tokenizer.backend_tokenizer.encode_batch(group):
-            stream += encoding.ids + [tokenizer.eos_token_id]
-    rows = len(stream) // length
-    return torch.tensor(stream[: rows * length], dtype=torch.int16).view(rows, length)
-
-
 def pretrain(
     model: LlamaForCausalLM,
     train: torch.Tensor,
@@ -107,19 +98,6 @@ def language_loss(model: LlamaForCausalLM, rows: torch.Tensor) -> torch.Tensor:
             :, :-1
         ]
     return F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
-
-
-def separate(rows: torch.Tensor, bos: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the attention mask (batch, 1, length, length) and positions that keep packed documents apart.
-
-    Without it, the short documents around drown what a review says, and its sentiment is learned far later.
-    """
-    starts = rows == bos
-    document = starts.cumsum(1)
-    allowed = (document[:, None, :, None] == document[:, None, None, :]).tril()
-    mask = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(torch.bfloat16).min)
-    places = torch.arange(rows.shape[1]).expand_as(rows)
-    return mask, places - torch.where(starts, places, 0).cummax(1).values
 
 
 def save(model: LlamaForCausalLM, folder: Path) -> LlamaForCausalLM:
@@ -175,13 +153,3 @@ def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[Optimizer]:
 def _rate(step: int, recipe: Recipe) -> float:
     warm = min(1.0, (step + 1) / recipe.warmup)
     return warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps)))
-
-
-def _groups(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    group: list[str] = []
-    for item in items:
-        group.append(item)
-        if len(group) == size:
-            yield group
-            group = []
-    yield group
