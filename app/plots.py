@@ -151,7 +151,7 @@ def accuracy(views: Sequence[View], axis: str = "forwards") -> Figure:
                 {"type": "scatter", "mode": "lines+markers" if dev else "markers", "x": x, "y": y, "name": name, **look}
             )
     figure: Figure = {"data": data, "layout": layout(AXIS_TITLES[axis], "held-out accuracy")}
-    figure["layout"]["yaxis"] |= {"range": [0, 1.02], "tickformat": ".0%"}
+    figure["layout"]["yaxis"] |= {"range": [0, 1.05], "tickformat": ".0%"}
     return figure
 
 

@@ -13,7 +13,7 @@ from zocore.config import RunConfig
 from zocore.errors import InputError
 
 ABOUT = (
-    "The command and the script do the run again, with the same numbers. The recording is what `zocore replay` reads."
+    "The command and the script do the run again, with the same numbers. The recording is what <code>zocore replay</code> reads."
 )
 KINDS = [
     ("Recording", "recording"),
