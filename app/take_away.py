@@ -13,7 +13,8 @@ from zocore.config import RunConfig
 from zocore.errors import InputError
 
 ABOUT = (
-    "The command and the script do the run again, with the same numbers. The recording is what <code>zocore replay</code> reads."
+    "The command and the script do the run again, with the same numbers. "
+    "The recording is what <code>zocore replay</code> reads."
 )
 KINDS = [
     ("Recording", "recording"),
@@ -58,7 +59,7 @@ def build(play: Play, store: JobStore, lab: Lab) -> None:
         concurrency_id="lab",
         show_progress_on=problem,
     )
-    play.job.change(
+    play.panel.told.change(
         lambda job: export.command(config_of(store, job)),
         play.job,
         command,

@@ -213,6 +213,7 @@ def test_what_is_downloaded_is_the_run(visit: Any, tmp_path: Path) -> None:
     ann.number("steps", 10)
     ann.page.click("#zo-start")
     ann.until("finished")
+    assert "--steps 10" in ann.page.input_value("#zo-command textarea")
     script = download(ann, "Python script", tmp_path)
     shown = ann.page.evaluate("document.querySelector('#zo-accuracy .zo-plot').data[1].y")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
