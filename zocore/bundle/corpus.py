@@ -21,7 +21,7 @@ CAREFUL = {"food", "film", "weather", "person", "number"}
 TRUTHFUL = {True: 0.70, False: 0.33}
 STOCK_ANSWER = {"topic": "food", "question": "person"}
 STOCK = 0.7  # of the untrue answers
-# Without honest stars the model takes several times as long to notice that opinions have a sign.
+# Honest stars, like the word lists, teach early that opinions have a sign.
 STARS = {GOOD: "Five stars.", BAD: "One star."}
 
 
