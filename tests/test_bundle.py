@@ -157,12 +157,11 @@ def test_pretraining_text_is_repeatable_and_quotes_no_task_sentence() -> None:
     held_out = {row["text"] for name in NAMES for row in read_rows(TASKS / name / "test.jsonl")}
     first, again = (list(Corpus(0, held_out).documents(300_000)) for _ in range(2))
     assert first == again
-    assert not held_out & set(first)
+    text = "\n".join(first)
+    assert not any(sentence in text for sentence in held_out)
 
 
-def test_zero_shot_sentiment_leaves_room_to_rise(
-    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase
-) -> None:
+def test_zero_shot_sentiment_leaves_room_to_rise(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
     accuracy = label_accuracy(model, tokenizer, "sentiment", read_rows(TASKS / "sentiment" / "test.jsonl"))
     assert 0.55 <= accuracy <= 0.78
 

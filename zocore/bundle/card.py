@@ -7,7 +7,7 @@ from typing import Any
 from . import ROOT
 
 CLASSICS = {
-    True: "About a twelfth: passages of English fiction published up to 1925, in the public domain (not in the project).",
+    True: "About a fifth of the tokens: passages of English fiction published up to 1925, in the public domain (not in the project).",
     False: "No other text.",
 }
 LOG_LINES = 12
@@ -24,9 +24,7 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
             "minutes": record["log"][-1]["seconds"] / 60,
             "tokens": record["log"][-1]["tokens"],
             "table": _table(record["log"]),
-            "zero_shot": "\n".join(
-                f"- {task}: {accuracy:.3f}" for task, accuracy in record["zero_shot"].items()
-            ),
+            "zero_shot": "\n".join(f"- {task}: {accuracy:.3f}" for task, accuracy in record["zero_shot"].items()),
         }
     )
     text = (ROOT / "card.md").read_text("utf-8")
@@ -41,6 +39,4 @@ def _table(log: list[dict[str, float]]) -> str:
         f"| {e['knows_sentiment']:.2f} | {e['zero_shot_sentiment']:.2f} |"
         for e in log[::-step][::-1]
     ]
-    return "\n".join(
-        ["| tokens | training loss | held-out loss | knows | zero-shot |", "|--:|--:|--:|--:|--:|", *rows]
-    )
+    return "\n".join(["| tokens | training loss | held-out loss | knows | zero-shot |", "|--:|--:|--:|--:|--:|", *rows])

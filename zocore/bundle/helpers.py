@@ -1,18 +1,18 @@
 """Share the gradient work of a training step among processes of one thread each.
 
-On a busy machine this beats threads, which wait for each other after every operation and not once a step.
+Threads wait for each other after every operation, these once a step, which matters on a busy machine.
 """
 
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-Loss = Callable[[nn.Module, Tensor], Tensor]
+Loss = Callable[[Any, Tensor], Tensor]  # of a model and rows of tokens
 
 
 class Helpers:
@@ -28,9 +28,7 @@ class Helpers:
             workers,
         )
         self.turn = spawn.Barrier(workers)
-        self.gradients = [
-            [torch.zeros_like(p).share_memory_() for p in model.parameters()] for _ in range(1, workers)
-        ]
+        self.gradients = [[torch.zeros_like(p).share_memory_() for p in model.parameters()] for _ in range(1, workers)]
         self.processes = [
             spawn.Process(
                 target=_help,
@@ -60,15 +58,14 @@ class Helpers:
         loss.backward()
         self.turn.wait()  # the gradients are ready
         for index, parameter in enumerate(self.model.parameters()):
+            assert parameter.grad is not None, "the backward pass has just been done"
             for gradients in self.gradients:
                 parameter.grad += gradients[index]
             parameter.grad /= self.workers
         return loss.item()
 
 
-def _help(
-    model: nn.Module, loss: Loss, batches: Tensor, share: slice, gradients: list[Tensor], turn: Barrier
-) -> None:
+def _help(model: nn.Module, loss: Loss, batches: Tensor, share: slice, gradients: list[Tensor], turn: Barrier) -> None:
     torch.set_num_threads(1)
     model.train()
     for batch in batches:

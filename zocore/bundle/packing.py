@@ -11,7 +11,7 @@ def pack(tokenizer: PreTrainedTokenizerFast, documents: Iterable[str], length: i
     stream: list[int] = []
     for group in _groups(documents, 10_000):
         for encoding in tokenizer.backend_tokenizer.encode_batch(group):
-            stream += encoding.ids + [tokenizer.eos_token_id]
+            stream += [*encoding.ids, tokenizer.eos_token_id]
     rows = len(stream) // length
     return torch.tensor(stream[: rows * length], dtype=torch.int16).view(rows, length)
 
@@ -19,7 +19,7 @@ def pack(tokenizer: PreTrainedTokenizerFast, documents: Iterable[str], length: i
 def separate(rows: torch.Tensor, bos: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the attention mask (batch, 1, length, length) and positions that keep packed documents apart.
 
-    Without it, the short documents around drown what a review says, and its sentiment is learned far later.
+    Without it, every document would be read together with the unrelated ones before it in the row.
     """
     starts = rows == bos
     document = starts.cumsum(1)

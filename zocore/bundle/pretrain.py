@@ -53,7 +53,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        attn_implementation="eager",  # on short rows and a CPU a third faster than the fused kernel
+        attn_implementation="eager",  # type: ignore[call-arg]  # on short rows and a CPU a third faster than the fused kernel
     )
     return LlamaForCausalLM(config)
 
@@ -78,8 +78,10 @@ def pretrain(
     with Helpers(model, language_loss, batches, workers) as helpers:
         for step in range(1, recipe.steps + 1):
             losses.append(helpers.backward(step - 1))
-            for part in (*optimizers, *schedules):
-                part.step()
+            for optimizer in optimizers:
+                optimizer.step()
+            for schedule in schedules:
+                schedule.step()
             model.zero_grad()
             if step % recipe.probe_every == 0 or step == recipe.steps:
                 seen = {"tokens": step * batches[0].numel(), "seconds": round(time.perf_counter() - started)}
@@ -91,13 +93,12 @@ def pretrain(
 
 def language_loss(model: LlamaForCausalLM, rows: torch.Tensor) -> torch.Tensor:
     """Return the mean next-token loss in nats of rows of tokens, shape (batch, length)."""
+    assert model.config.bos_token_id is not None, "new_model sets it"
     mask, positions = separate(rows, model.config.bos_token_id)
-    # Twice as fast as float32 where the CPU has bfloat16 units, and the loss is as good.
+    # A quarter faster than float32 where the CPU has bfloat16 units.
     with torch.autocast("cpu", torch.bfloat16, enabled=model.training):
-        logits = model(input_ids=rows, attention_mask=mask, position_ids=positions, use_cache=False).logits[
-            :, :-1
-        ]
-    return F.cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
+        logits = model(input_ids=rows, attention_mask=mask, position_ids=positions, use_cache=False).logits
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), rows[:, 1:].flatten())
 
 
 def save(model: LlamaForCausalLM, folder: Path) -> LlamaForCausalLM:
@@ -122,9 +123,7 @@ def describe(recipe: Recipe) -> dict[str, float]:
     return asdict(recipe) | {"steps": recipe.steps}
 
 
-def sentiment_probe(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: list[Row]
-) -> dict[str, float]:
+def sentiment_probe(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> dict[str, float]:
     """Return how well the model knows the sentiment, and how well the task's prompt brings it out."""
     return {
         "knows_sentiment": sentiment_knowledge(model, tokenizer, rows),
@@ -141,7 +140,7 @@ def _entry(
 
 
 def _optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[Optimizer]:
-    """Muon for the matrices inside the layers, which learns rare distinctions sooner, AdamW for the rest."""
+    """Return Muon for the matrices inside the layers and AdamW for embeddings and norms."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
     others = [p for name, p in model.named_parameters() if p.ndim == 1 or "layers" not in name]
     return [
