@@ -7,7 +7,8 @@ from typing import Any
 from . import ROOT
 
 CLASSICS = {
-    True: "About a fifth of the tokens: passages of English fiction published up to 1925, in the public domain (not in the project).",
+    True: "About a fifth of the tokens: passages of English fiction published up to 1925, in the public domain "
+    "(not in the project).",
     False: "No other text.",
 }
 LOG_LINES = 12

@@ -7,7 +7,7 @@ from .words import BAD, GOOD, OPPOSITE, Aspect, Domain, words
 
 SLOT = re.compile(r"\{(\w+?)([2-3]?)\}")
 PRONOUNS = {"he": "him", "she": "her", "they": "them"}
-FEELINGS = {
+FEELINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "felt": {GOOD: ("loved", "love"), BAD: ("hated", "hate")},
     "felt_past": {GOOD: ("loved",), BAD: ("hated",)},
     "moved": {GOOD: ("moved",), BAD: ("bored",)},
