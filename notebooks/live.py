@@ -167,6 +167,11 @@ class Work:
         if self._thread.is_alive():
             self.said.value = "stops after this step"
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it was asked to end."""
+        return self._stop.is_set()
+
     def wait(self) -> list[Any]:
         """Return what it found once it is over; start it when nobody has."""
         if not self.found and not self._thread.is_alive() and self.error is None:
