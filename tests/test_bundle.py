@@ -17,7 +17,7 @@ from zocore.bundle.words import SPLITS
 
 NAMES = ("sentiment", "topic", "question")
 
-# Sentences as a visitor may type them, written apart from the grammar of the bundle.
+# Sentences as a visitor may type them. Some words of the bundle were added with these in mind.
 VISITOR_SENTENCES = {
     "positive": (
         "The pizza was delicious and the waitress was so friendly.",
@@ -54,6 +54,46 @@ VISITOR_SENTENCES = {
         "Terrible acting, stupid story, I want my money back.",
         "The bathroom was disgusting and the shower was broken.",
         "do not buy this phone, it is a waste of money",
+    ),
+}
+
+# A second list, written when the weights were final, so that nothing could be fitted to it.
+LATER_SENTENCES = {
+    "positive": (
+        "Lunch at the little Thai place was superb and cheap.",
+        "I really enjoyed the roast chicken and the apple pie.",
+        "My daughter loves her new tablet.",
+        "This is one of the best novels I have read in years.",
+        "The lead actress was brilliant.",
+        "We will definitely stay at this hotel again.",
+        "The doctor took her time and answered all my questions.",
+        "Amazing breakfast with a view of the mountains.",
+        "The sound of these headphones is crystal clear.",
+        "The ending made me cry but I adored it.",
+        "Nothing was wrong with our room.",
+        "My grandfather is the sweetest man I know.",
+        "The pasta was not too salty and the wine was lovely.",
+        "That thriller kept me guessing until the end.",
+        "I am so happy with this camera.",
+        "Everyone at the front desk was kind to us.",
+    ),
+    "negative": (
+        "The steak was burnt and nobody apologised.",
+        "Worst pizza in the city.",
+        "The charger stopped working on the second day.",
+        "This novel is a complete waste of time.",
+        "I nearly fell asleep in the cinema.",
+        "The lead actor was awful.",
+        "There were cockroaches in our bathroom.",
+        "My landlord never answers and he is always angry.",
+        "The battery does not last until lunch.",
+        "We waited two hours for a cold meal.",
+        "The story was not interesting.",
+        "Our guide was late and unfriendly.",
+        "I wish I had never bought this laptop.",
+        "The mattress was hard and I slept badly.",
+        "The beginning was nice but the rest was dull.",
+        "That man is a liar.",
     ),
 }
 
@@ -161,7 +201,9 @@ def test_pretraining_text_is_repeatable_and_quotes_no_task_sentence() -> None:
     assert not any(sentence in text for sentence in held_out)
 
 
-def test_zero_shot_sentiment_leaves_room_to_rise(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_zero_shot_sentiment_leaves_room_to_rise(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase
+) -> None:
     accuracy = label_accuracy(model, tokenizer, "sentiment", read_rows(TASKS / "sentiment" / "test.jsonl"))
     assert 0.55 <= accuracy <= 0.78
 
@@ -181,6 +223,7 @@ def test_packed_documents_do_not_see_each_other() -> None:
     assert seen.sum(1).tolist() == [1, 1, 2, 3, 1]
 
 
-def test_visitor_sentences_are_not_in_the_tasks() -> None:
+@pytest.mark.parametrize("sentences", [VISITOR_SENTENCES, LATER_SENTENCES])
+def test_visitor_sentences_are_not_in_the_tasks(sentences: dict[str, tuple[str, ...]]) -> None:
     written = {row["text"] for split in SPLITS for row in read_rows(TASKS / "sentiment" / f"{split}.jsonl")}
-    assert not written & {text for texts in VISITOR_SENTENCES.values() for text in texts}
+    assert not written & {text for texts in sentences.values() for text in texts}
