@@ -9,8 +9,10 @@ import pytest
 from app import close_up, live, microscope, race, words
 from app.jobs import Job, new_job
 from app.live import Drawn, Look
+from app.view import View
 from zocore.config import RunConfig
 from zocore.events import Event, StepDone, Warned
+from zocore.scrub import open_scrubber
 
 RECORDED = Path(__file__).parents[1] / "app" / "recorded" / "toy" / "events.jsonl"
 
@@ -125,3 +127,9 @@ def test_the_recorded_readings_of_the_microscope_draw():
     figures = [close_up.slice_figure(look, chosen), close_up.bias_figure(look, chosen)]
     figures += [close_up.alignment_figure(aligned), close_up.law_figure(law)]
     json.dumps(figures, allow_nan=False)
+
+
+def test_the_recorded_run_is_of_the_bundled_model_and_replays():
+    scrubber = open_scrubber(RECORDED.parent)
+    scrubber.go(2)
+    assert scrubber.last == View.of(scrubber.recording.events).planned
