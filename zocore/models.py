@@ -6,6 +6,7 @@ No code from a checkpoint is ever run, and weights that a checkpoint lacks are d
 import hashlib
 import inspect
 import logging
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from zocore.model_files import Source, find_model
 Kind = Literal["causal", "masked", "classifier", "encoder"]
 QUANTISERS = ("nf4", "fp4", "int8")
 
+LOADING = threading.Lock()  # transformers patches torch while it loads: two threads at once break each other
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
 CLASSES: dict[str, Any] = {
     "causal": transformers.AutoModelForCausalLM,
@@ -66,7 +68,7 @@ def load(
     """
     source = find_model(name_or_path, allow_pickle)
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": source.offline}
-    with _quiet():
+    with LOADING, _quiet():
         config = _tried(source, transformers.AutoConfig.from_pretrained, options)
         found = _checked_kind(kind or kind_of(config), config, quantise)
         tokenizer = _tried(source, transformers.AutoTokenizer.from_pretrained, options)
