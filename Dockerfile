@@ -1,8 +1,9 @@
 # The app in a container: docker build -t zocore . && docker run -p 7860:7860 -v zocore:/home/user/data zocore
-# The CUDA variant: docker build --build-arg TORCH=https://download.pytorch.org/whl/cu130 -t zocore:cuda .
+# TORCH_INDEX chooses torch's build: the address of its CPU wheels, as PyTorch's own install page gives it, makes the
+# image slim; the address of its CUDA wheels, or none, makes it run on a GPU too. All else is the same.
 FROM python:3.12-slim
 
-ARG TORCH=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=""
 
 ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 
@@ -11,7 +12,7 @@ WORKDIR /home/user/app
 
 # torch first and alone: the largest layer, and the only one that the variant changes
 COPY requirements.txt .
-RUN pip install --index-url "${TORCH}" "$(grep '^torch[=<>~]' requirements.txt)"
+RUN pip install ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} "$(grep '^torch[=<>~]' requirements.txt)"
 # the notebooks' packages stay out of the image
 RUN grep -vE '^(jupyterlab|ipywidgets|anywidget|datasets)' requirements.txt > app.txt && pip install -r app.txt
 
