@@ -472,3 +472,12 @@ def test_the_difference_of_sessions_is_the_largest_over_the_largest() -> None:
     other.leaves[1].tensor.view(-1)[3] += 0.1 * largest
     assert difference(one, one) == 0
     assert difference(one, other) == pytest.approx(0.1, rel=0.01)
+
+
+def test_a_folder_left_by_a_start_that_was_killed_can_be_used_again(tmp_path: Path) -> None:
+    """An empty recording holds no run; one with a header does."""
+    (tmp_path / "events.jsonl").touch()
+    claim(tmp_path)
+    (tmp_path / "events.jsonl").write_text("{}\n")
+    with pytest.raises(InputError, match="already holds a run"):
+        claim(tmp_path)

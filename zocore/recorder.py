@@ -59,8 +59,12 @@ class Recording:
 
 
 def claim(folder: Path) -> None:
-    """Make a new run folder. Raises InputError when it already holds a run or cannot be made."""
-    if (folder / EVENTS).exists() or (folder / CONFIG).exists():
+    """Make a new run folder. Raises InputError when it already holds a run or cannot be made.
+
+    An empty recording is what a run leaves that was killed while it loaded: nothing is lost by starting over.
+    """
+    events = folder / EVENTS
+    if (events.exists() and events.stat().st_size) or (folder / CONFIG).exists():
         raise InputError(f"{folder} already holds a run: choose another --out, or go on with `zocore resume {folder}`")
     try:
         folder.mkdir(parents=True, exist_ok=True)
