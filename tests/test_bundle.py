@@ -201,9 +201,7 @@ def test_pretraining_text_is_repeatable_and_quotes_no_task_sentence() -> None:
     assert not any(sentence in text for sentence in held_out)
 
 
-def test_zero_shot_sentiment_leaves_room_to_rise(
-    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase
-) -> None:
+def test_zero_shot_sentiment_leaves_room_to_rise(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
     accuracy = label_accuracy(model, tokenizer, "sentiment", read_rows(TASKS / "sentiment" / "test.jsonl"))
     assert 0.55 <= accuracy <= 0.78
 

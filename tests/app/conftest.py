@@ -89,7 +89,8 @@ class Visitor:
 
     def open(self, query: str = "") -> None:
         self.page.goto(self.address + query)
-        self.page.wait_for_selector("#zo-loss .main-svg")
+        # attached, not visible: a link may open another tab before the chart is drawn
+        self.page.wait_for_selector("#zo-loss .main-svg", state="attached")
         self.page.wait_for_timeout(800)
 
     def status(self) -> str:
