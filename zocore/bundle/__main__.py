@@ -32,9 +32,7 @@ def build_model(options: argparse.Namespace) -> None:
     """Write the pretraining text, train the tokenizer and the model, and save both."""
     recipe = Recipe(tokens=options.tokens, seed=options.seed)
     tasks = {
-        (name, split): read_rows(options.tasks / name / f"{split}.jsonl")
-        for name in DESCRIBED
-        for split in SPLITS
+        (name, split): read_rows(options.tasks / name / f"{split}.jsonl") for name in DESCRIBED for split in SPLITS
     }
     corpus = Corpus(options.seed, {row["text"] for rows in tasks.values() for row in rows}, options.classics)
     label_words = [word for task in DESCRIBED.values() for word in task["label_words"].values()]
@@ -56,9 +54,7 @@ def build_model(options: argparse.Namespace) -> None:
         "parameters": stored.num_parameters(),
         "loss_before": loss_before,
         "loss_after": held_out_loss(stored, held_out),
-        "zero_shot": {
-            name: label_accuracy(stored, tokenizer, name, tasks[name, "test"]) for name in DESCRIBED
-        },
+        "zero_shot": {name: label_accuracy(stored, tokenizer, name, tasks[name, "test"]) for name in DESCRIBED},
         "log": log,
     }
     write_card(options.model, record)
@@ -71,9 +67,7 @@ def _tell(entry: dict[str, float]) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m zocore.bundle", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="seed of tasks, text and weights (default: 0)")
-    parser.add_argument(
-        "--only", choices=["tasks", "model"], help="rebuild one half; the model needs the tasks"
-    )
+    parser.add_argument("--only", choices=["tasks", "model"], help="rebuild one half; the model needs the tasks")
     parser.add_argument(
         "--tokens", type=int, default=Recipe.tokens, help="tokens to pretrain on (default: %(default)s)"
     )
@@ -85,12 +79,8 @@ def _options() -> argparse.Namespace:
         type=Path,
         help="gzipped plain text to mix in, about a fifth of the tokens (default: none)",
     )
-    parser.add_argument(
-        "--tasks", type=Path, default=TASKS, help="folder of the tasks (default: the bundled one)"
-    )
-    parser.add_argument(
-        "--model", type=Path, default=MODEL, help="folder of the model (default: the bundled one)"
-    )
+    parser.add_argument("--tasks", type=Path, default=TASKS, help="folder of the tasks (default: the bundled one)")
+    parser.add_argument("--model", type=Path, default=MODEL, help="folder of the model (default: the bundled one)")
     return parser.parse_args()
 
 

@@ -25,9 +25,7 @@ def write_card(folder: Path, record: dict[str, Any]) -> None:
             "minutes": record["log"][-1]["seconds"] / 60,
             "tokens": record["log"][-1]["tokens"],
             "table": _table(record["log"]),
-            "zero_shot": "\n".join(
-                f"- {task}: {accuracy:.3f}" for task, accuracy in record["zero_shot"].items()
-            ),
+            "zero_shot": "\n".join(f"- {task}: {accuracy:.3f}" for task, accuracy in record["zero_shot"].items()),
         }
     )
     text = (ROOT / "card.md").read_text("utf-8")
@@ -42,6 +40,4 @@ def _table(log: list[dict[str, float]]) -> str:
         f"| {e['knows_sentiment']:.2f} | {e['zero_shot_sentiment']:.2f} |"
         for e in log[::-step][::-1]
     ]
-    return "\n".join(
-        ["| tokens | training loss | held-out loss | knows | zero-shot |", "|--:|--:|--:|--:|--:|", *rows]
-    )
+    return "\n".join(["| tokens | training loss | held-out loss | knows | zero-shot |", "|--:|--:|--:|--:|--:|", *rows])

@@ -28,9 +28,7 @@ STARS = {GOOD: "Five stars.", BAD: "One star."}
 class Corpus:
     """An endless, seeded stream of documents that never quote a sentence of the tasks."""
 
-    def __init__(
-        self, seed: int, held_out: set[str], classics: Path | None = None, share: float = 0.2
-    ) -> None:
+    def __init__(self, seed: int, held_out: set[str], classics: Path | None = None, share: float = 0.2) -> None:
         self.rng = random.Random(f"corpus/{seed}")
         self.writer = Writer(self.rng)
         self.held_out = held_out
@@ -114,9 +112,7 @@ class Corpus:
         kind = self.rng.choice(list(QUESTION["label_words"]))
         event, name = self.writer.pick("events"), self.writer.pick("name")
         frames = patterns()["question"][kind]
-        ask = self._fresh(
-            lambda: self.writer.question(self.rng.choice(frames[self.rng.choice(SPLITS)]), event, name)
-        )
+        ask = self._fresh(lambda: self.writer.question(self.rng.choice(frames[self.rng.choice(SPLITS)]), event, name))
         if self.rng.random() < 0.5:
             return self._labelled(QUESTION, ask, kind)
         _, past, thing = event.split("|")

@@ -28,9 +28,7 @@ class Helpers:
             workers,
         )
         self.turn = spawn.Barrier(workers)
-        self.gradients = [
-            [torch.zeros_like(p).share_memory_() for p in model.parameters()] for _ in range(1, workers)
-        ]
+        self.gradients = [[torch.zeros_like(p).share_memory_() for p in model.parameters()] for _ in range(1, workers)]
         self.processes = [
             spawn.Process(
                 target=_help,
@@ -67,9 +65,7 @@ class Helpers:
         return loss.item()
 
 
-def _help(
-    model: nn.Module, loss: Loss, batches: Tensor, share: slice, gradients: list[Tensor], turn: Barrier
-) -> None:
+def _help(model: nn.Module, loss: Loss, batches: Tensor, share: slice, gradients: list[Tensor], turn: Barrier) -> None:
     torch.set_num_threads(1)
     model.train()
     for batch in batches:

@@ -123,9 +123,7 @@ def describe(recipe: Recipe) -> dict[str, float]:
     return asdict(recipe) | {"steps": recipe.steps}
 
 
-def sentiment_probe(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: list[Row]
-) -> dict[str, float]:
+def sentiment_probe(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> dict[str, float]:
     """Return how well the model knows the sentiment, and how well the task's prompt brings it out."""
     return {
         "knows_sentiment": sentiment_knowledge(model, tokenizer, rows),

@@ -8,9 +8,7 @@ from .tasks import QUESTION, SENTIMENT, TOPIC, Row
 TASKS = {task["name"]: task for task in (SENTIMENT, TOPIC, QUESTION)}
 
 
-def label_accuracy(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, task: str, rows: list[Row]
-) -> float:
+def label_accuracy(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, task: str, rows: list[Row]) -> float:
     """Return the share of rows whose label word scores highest among the label words."""
     template, words = TASKS[task]["template"], TASKS[task]["label_words"]
     scores = word_scores(model, tokenizer, [template.format(**row) for row in rows], list(words.values()))
@@ -19,9 +17,7 @@ def label_accuracy(
     return sum(right) / len(right)
 
 
-def sentiment_knowledge(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: list[Row]
-) -> float:
+def sentiment_knowledge(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: list[Row]) -> float:
     """Return how often a happy row leans more to "It was great" (over "terrible") than an unhappy row does."""
     scores = word_scores(model, tokenizer, [f"{row['text']} It was" for row in rows], ["terrible", "great"])
     happy = torch.tensor([row["label"] == "positive" for row in rows])

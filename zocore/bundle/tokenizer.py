@@ -10,9 +10,7 @@ VOCABULARY = 4096
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
 
-def train_tokenizer(
-    texts: Iterable[str], folder: Path, label_words: Iterable[str]
-) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], folder: Path, label_words: Iterable[str]) -> PreTrainedTokenizerFast:
     """Learn 4096 byte-pair tokens, save them in a folder and return the tokenizer."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -43,6 +41,4 @@ def train_tokenizer(
 def _check(tokenizer: PreTrainedTokenizerFast, label_words: Iterable[str]) -> None:
     for word in label_words:
         if len(tokenizer.encode(f" {word}", add_special_tokens=False)) != 1:
-            raise ValueError(
-                f"the label word {word!r} is not one token; give the tokenizer more text with it"
-            )
+            raise ValueError(f"the label word {word!r} is not one token; give the tokenizer more text with it")

@@ -58,8 +58,7 @@ def words(split: str) -> Words:
 def _domain(name: str, table: dict[str, Any]) -> Domain:
     kinds, clauses = table.pop("kinds"), table.pop("clauses")
     aspects = [
-        Aspect(a.get("nouns", []), a.get("plural", []), {GOOD: a["good"], BAD: a["bad"]})
-        for a in table.values()
+        Aspect(a.get("nouns", []), a.get("plural", []), {GOOD: a["good"], BAD: a["bad"]}) for a in table.values()
     ]
     return Domain(name, kinds, aspects, {GOOD: clauses["praise"], BAD: clauses["blame"]})
 

@@ -132,8 +132,6 @@ class _Opinion:
 
 def finish(text: str) -> str:
     """Put "an" before vowels, bend pronouns that are objects and start sentences with a capital."""
-    text = re.sub(
-        r"\b(find|found|saw|about) (he|she|they)\b", lambda match: f"{match[1]} {PRONOUNS[match[2]]}", text
-    )
+    text = re.sub(r"\b(find|found|saw|about) (he|she|they)\b", lambda match: f"{match[1]} {PRONOUNS[match[2]]}", text)
     text = re.sub(r"\b(a) (?=[aeiou](?!ne\b|se|ni))", "an ", text)
     return re.sub(r"(^|[.!?] )([a-z])", lambda match: match[1] + match[2].upper(), text)
