@@ -66,8 +66,8 @@ class Normalise:
 
     `rms` divides by sqrt(mean d^2): sum (K c)^2 = K always, and K = 1 gives the sign of d. `std` divides by the
     standard deviation about the mean (divisor K - 1), as GRZO (arXiv 2606.02857) and FZOO (2506.09034) are
-    published; with few directions it is heavy-tailed. lr is the papers' lr over 2 eps for a central
-    difference (GRZO) and lr over 1 for FZOO's, whose losses are divided by their own deviation.
+    published; with few directions it is heavy-tailed. lr is the length of a step,
+    whatever eps: the papers' lr over 2 eps for GRZO's central difference and over eps for FZOO's one-sided one.
     """
 
     by: Literal["rms", "std"] = "rms"
