@@ -24,7 +24,7 @@ from zocore.config import RunConfig
 MOST_EVENTS = 500  # in one answer
 
 
-def add(store: JobStore, speeds: cost.Speeds) -> None:
+def add(store: JobStore) -> None:
     """Add the endpoints to the page being built."""
 
     def start(settings: dict[str, Any], visitor: str) -> dict[str, str]:
@@ -59,7 +59,7 @@ def add(store: JobStore, speeds: cost.Speeds) -> None:
 
     def price(settings: dict[str, Any]) -> dict[str, Any]:
         """What settings will cost, before they are run."""
-        return _said(lambda: cost.facts(cost.cost(_config(settings, store), speeds)))
+        return _said(lambda: cost.facts(cost.cost(_config(settings, store), store.speeds)))
 
     for function in (start, status, events, stop, result, price):
         gr.api(  # type: ignore[attr-defined]

@@ -1,8 +1,24 @@
 // Live charts: whole figures and new rows from the server, theme colours, a data table and a CSV file for each.
 (function () {
   "use strict";
-  const plotly = window.Plotly; // our own reference: other parts of the page may load another version
-  const charts = new Set();
+  const charts = new Set(), waiting = new Set();
+  const source = document.currentScript.dataset.plotly;
+  let plotly = null; // our own reference: other parts of the page may load another version
+
+  // Plotly is large. It comes once the page stands; until then charts are sketches, then they are drawn one a task.
+  function fetchPlotly() {
+    const script = document.createElement("script");
+    script.src = source;
+    script.onload = () => { plotly = window.Plotly; drawNext(); };
+    document.head.append(script);
+  }
+
+  function drawNext() {
+    const [chart] = waiting;
+    if (!chart) return;
+    chart.draw();
+    setTimeout(drawNext, 0);
+  }
 
   function ink(box) {
     const style = getComputedStyle(box);
@@ -68,29 +84,42 @@
     return details;
   }
 
+  function append(figure, parts) {
+    for (const { trace, x, y } of parts) {
+      figure.data[trace].x.push(...x);
+      figure.data[trace].y.push(...y);
+    }
+  }
+
   window.zoChart = function (element, props, watch, title) {
     const box = element.querySelector(".zo-plot");
-    if (!box || !plotly) return;
+    if (!box) return;
+    if (!charts.size) setTimeout(fetchPlotly, 50); // after the sketches were painted
     const options = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], displayModeBar: "hover" };
     const chart = { box, figure: null };
     charts.add(chart);
 
     chart.draw = function () {
-      if (!chart.figure) return;
+      waiting.delete(chart);
       const shown = themed(chart.figure, box);
+      box.querySelector(".zo-sketch")?.remove();
       plotly.react(box, shown.data, shown.layout, options);
     };
 
     function take() {
-      const message = props.value;
-      if (!message) return;
-      if (message.figure) {
+      const message = props.value && JSON.parse(JSON.stringify(props.value)); // ours: the page watches its own copy
+      if (message && message.figure) {
         chart.figure = message.figure;
-        chart.draw();
-      } else if (message.rows && message.rows.length && box.data) {
+        if (plotly && box.data) return chart.draw();
+        waiting.add(chart);
+        if (plotly) setTimeout(drawNext, 0);
+        else zoSketch(box, chart.figure);
+      } else if (message && message.rows && chart.figure) {
         const parts = message.rows.flatMap(([traces, x, ys]) => traces.map((trace, i) => ({ trace, x, y: ys[i] })));
-        plotly.extendTraces(box, { x: parts.map((p) => p.x), y: parts.map((p) => p.y) }, parts.map((p) => p.trace));
-        chart.figure.data = box.data.map((trace, i) => ({ ...chart.figure.data[i], x: trace.x, y: trace.y }));
+        append(chart.figure, parts);
+        if (box.data && parts.length) {
+          plotly.extendTraces(box, { x: parts.map((p) => p.x), y: parts.map((p) => p.y) }, parts.map((p) => p.trace));
+        }
       }
     }
 
@@ -100,6 +129,6 @@
     new ResizeObserver(() => { if (box.data && box.offsetParent) plotly.Plots.resize(box); }).observe(box);
   };
 
-  new MutationObserver(() => charts.forEach((chart) => (chart.box.isConnected ? chart.draw() : charts.delete(chart))))
+  new MutationObserver(() => charts.forEach((chart) => (!chart.box.isConnected ? charts.delete(chart) : chart.box.data && chart.draw())))
     .observe(document.body || document.documentElement, { attributes: true, attributeFilter: ["class"] });
 })();

@@ -15,7 +15,7 @@ from app.plots import Column, Figure
 
 HERE = Path(__file__).parent
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-SCRIPT = HERE / "chart.js"
+SCRIPTS = HERE / "sketch.js", HERE / "chart.js"
 _numbers = itertools.count(1)  # each message differs from the last, or the page would not see it
 
 WHEN_READY = "(function go() { window.zoChart ? zoChart(element, props, watch, %s) : setTimeout(go, 20); })()"
@@ -24,13 +24,16 @@ Message = dict[str, Any]
 
 
 def serve() -> None:
-    """Let the server hand out the two scripts, and nothing else of their folders."""
-    gr.set_static_paths([PLOTLY, SCRIPT])
+    """Let the server hand out the three scripts, and nothing else of their folders."""
+    gr.set_static_paths([PLOTLY, *SCRIPTS])
 
 
 def head() -> str:
     """Return the script tags of the page; relative, so that they work below any path."""
-    return "".join(f'<script defer src="gradio_api/file={path}"></script>' for path in (PLOTLY, SCRIPT))
+    plotly_at = f"gradio_api/file={PLOTLY}"
+    early = f'<link rel="preload" as="script" href="{plotly_at}">'
+    tags = (f'<script defer src="gradio_api/file={path}" data-plotly="{plotly_at}"></script>' for path in SCRIPTS)
+    return early + "".join(tags)
 
 
 def chart(name: str, title: str, height: int = 260, figure: Figure | None = None) -> gr.HTML:

@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import catalogue, cost, forms, words
+from app import catalogue, forms, words
 from app.data_form import DataForm, data_settings
 from app.store import Limits
 from zocore.config import RunConfig
@@ -170,12 +170,3 @@ def rechosen(*values: Any) -> list[Any]:
         else:
             updates.append(gr.update(visible=shown[name]) if name in shown else gr.skip())
     return [*updates, method_note(config.method), origin_note(config)]
-
-
-def price(values: tuple[Any, ...], speeds: cost.Speeds, limits: Limits) -> tuple[str, str]:
-    """Return the cost card and the Start button's blocker, empty when there is none."""
-    try:
-        found = cost.cost(collect(values, limits), speeds)
-    except ValueError as error:
-        return cost.problem(str(error)), "See the card: cannot start"
-    return cost.card(found), found.blocker

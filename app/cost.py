@@ -1,9 +1,8 @@
 """What a choice will cost, before it is made: forward passes, seconds, memory, downloads, and whether it fits."""
 
-import json
 import os
-import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,53 +10,20 @@ from typing import Any
 import torch
 
 from app import catalogue, forms
+from app.speeds import Speeds
 from app.words import clock, size
 from zocore import methods
 from zocore.config import RunConfig
 from zocore.defaults import before_loading
 from zocore.memory import METHODS as BILLED
 from zocore.memory import Bill, bill
+from zocore.session import read
+from zocore.template import Template
 
 FLOPS = {"cpu": 4e10, "cuda": 2e13}  # a cautious guess at what a small batch reaches, until a run was measured
 NOISE = {"cpu": 1.5e-8, "cuda": 2e-10}  # seconds to draw and add the noise of one weight, twice and once more
-TOKENS = 24  # of a short text
-
-
-@dataclass
-class Speeds:
-    """Seconds per step as measured on this machine, remembered between starts."""
-
-    path: Path
-    known: dict[str, float] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __post_init__(self) -> None:
-        try:
-            self.known = {str(k): float(v) for k, v in json.loads(self.path.read_text()).items()}
-        except (OSError, ValueError, AttributeError):
-            self.known = {}
-
-    def learn(self, config: RunConfig, seconds: float) -> None:
-        """Remember what a step took."""
-        with self._lock:
-            self.known[_key(config)] = seconds
-            self.path.write_text(json.dumps(self.known, indent=1))
-
-    def seconds(self, config: RunConfig) -> float | None:
-        """Return the seconds per step of the same settings, None when they never ran here."""
-        return self.known.get(_key(config))
-
-    def near(self, config: RunConfig) -> float | None:
-        """Return the seconds per step of the same model and method on other data, as an estimate."""
-        start = _key(config).rsplit("|", 1)[0]
-        return next((seconds for key, seconds in reversed(self.known.items()) if key.rsplit("|", 1)[0] == start), None)
-
-
-def _key(config: RunConfig) -> str:
-    c = before_loading(config)
-    parts = (c.model, c.method, c.subspace, c.rank, c.keep, c.device, c.dtype, c.quantise, c.batch_size, c.max_tokens)
-    knobs = (c.directions, c.pool, c.noise, c.data or c.task)
-    return "|".join(map(str, parts + knobs))
+CHARS = 4  # of a token, about
+SPARE = 4  # tokens that a tokenizer adds or our count misses
 
 
 @dataclass(frozen=True)
@@ -118,7 +84,25 @@ def predicted(config: RunConfig, method: str = "") -> Bill | None:
         return None
     dtype = c.dtype if c.dtype in ("fp32", "bf16", "fp16") else "fp32"
     bits = 8 if c.quantise == "int8" else 4
-    return bill(shape, method, c.batch_size, min(c.max_tokens, shape.positions, 128), dtype, bits=bits)
+    return bill(shape, method, c.batch_size, min(tokens(config), shape.positions), dtype, bits=bits)
+
+
+def tokens(config: RunConfig) -> int:
+    """Return about how many tokens the longest prompt has, from its characters; the cut where data cannot be read."""
+    path = Path(config.data) if config.data else None
+    try:
+        found = _longest(replace(config, seed=0), path.stat().st_mtime_ns if path else 0)
+    except (OSError, ValueError):
+        return config.max_tokens
+    return min(config.max_tokens, found // CHARS + SPARE)
+
+
+@lru_cache(maxsize=16)
+def _longest(config: RunConfig, changed: int) -> int:
+    """Characters of the longest training prompt; `changed` makes an edited file be read again."""
+    task = read(config)
+    template = Template(task.template)
+    return max(len(template.fill(example.fields, "").text) for example in task.train)
 
 
 def free(device: str) -> int:
@@ -144,7 +128,7 @@ def _guess(config: RunConfig) -> float:
     shape = catalogue.shape(c.model)
     parameters = shape.parameters if shape else 10**8
     device = "cuda" if str(c.device).startswith("cuda") else "cpu"
-    forward = 2 * parameters * c.batch_size * min(TOKENS, c.max_tokens) / FLOPS[device]
+    forward = 2 * parameters * c.batch_size * tokens(config) / FLOPS[device]
     return passes(config) * (forward + parameters * NOISE[device] + 0.01) + 0.01
 
 

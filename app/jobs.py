@@ -31,6 +31,7 @@ class Lane:
     folder: Path
     events: list[Event] = field(default_factory=list)
     view: View = field(default_factory=View)
+    problem: str = ""  # why it dropped out of a race
 
     def add(self, event: Event) -> None:
         """Take in one event."""
@@ -67,7 +68,6 @@ class Job:
     stop: threading.Event = field(default_factory=threading.Event)
     stopped_by: str = ""
     resumed: bool = False
-    base_memory: int = 0  # bytes of the process before the model was loaded
     log: list[tuple[int, Event]] = field(default_factory=list)
     forgotten: bool = False  # the events are on disk only
     version: int = 0  # grows with everything a page could want to draw
@@ -105,8 +105,8 @@ class Job:
             "phase": self.phase,
             "reason": self.reason,
         }
-        facts |= {"created": self.created, "stopped_by": self.stopped_by, "base_memory": self.base_memory}
-        facts |= {"lanes": [{"folder": lane.folder.name, "config": lane.config.to_json()} for lane in self.lanes]}
+        facts |= {"created": self.created, "stopped_by": self.stopped_by}
+        facts |= {"lanes": [_lane_facts(lane) for lane in self.lanes]}
         partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
         partial.replace(self.folder / "job.json")
 
@@ -129,6 +129,14 @@ class Job:
             self.log = [(n, event) for n, lane in enumerate(self.lanes) for event in lane.events]
 
 
+def _lane_facts(lane: Lane) -> dict[str, Any]:
+    return {"folder": lane.folder.name, "config": lane.config.to_json(), "problem": lane.problem}
+
+
+def _read_lane(folder: Path, facts: dict[str, Any]) -> Lane:
+    return Lane(RunConfig.from_json(facts["config"]), folder / facts["folder"], problem=facts["problem"])
+
+
 def hashed(visitor: str) -> str:
     """Return the form in which a visitor's secret is kept."""
     return hashlib.sha256(visitor.encode()).hexdigest()
@@ -145,8 +153,8 @@ def read_job(folder: Path) -> Job | None:
     """Return the job of a folder, None when it is damaged; one that was under way is marked interrupted."""
     try:
         facts: dict[str, Any] = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-        lanes = [Lane(RunConfig.from_json(lane["config"]), folder / lane["folder"]) for lane in facts["lanes"]]
-        told = {name: facts[name] for name in ("kind", "phase", "reason", "created", "stopped_by", "base_memory")}
+        lanes = [_read_lane(folder, lane) for lane in facts["lanes"]]
+        told = {name: facts[name] for name in ("kind", "phase", "reason", "created", "stopped_by")}
         job = Job(facts["id"], facts["owner"], folder, lanes, **told, forgotten=True)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -75,7 +75,7 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look) -
         gradient=gradient,
         accuracy=chart.whole(plots.accuracy([view], look.axis)) if changed[0] else gr.skip(),
         estimator=chart.whole(plots.estimator(view, look.axis)) if changed[1] else gr.skip(),
-        memory=memory(job, view) if fresh or ended or (rows and not drawn.rows) else gr.skip(),
+        memory=memory(view) if fresh or ended or (rows and not drawn.rows) else gr.skip(),
         probes=probes(view) if changed[2] else gr.skip(),
         warnings=warnings(view, job) if changed[3] or ended else gr.skip(),
     )
@@ -100,7 +100,7 @@ def status(phase: str, text: str) -> str:
     return f'<span class="zo-dot zo-{escape(phase)}" aria-hidden="true"></span><span>{escape(text)}</span>'
 
 
-def memory(job: Job | None, view: View) -> Any:
+def memory(view: View) -> Any:
     """The memory chart: this method, the usual ones, and what was measured."""
     if view.header is None:
         return gr.skip()
@@ -109,7 +109,7 @@ def memory(job: Job | None, view: View) -> Any:
     bills = [bill for name in names if (bill := cost.predicted(config, "mezo" if name == "openai-es" else name))]
     if not bills:
         return chart.whole({"data": [], "layout": plots.layout(annotations=[unknown(view.header.model)])})
-    return chart.whole(plots.memory(bills, measured=_measured(job, view)))
+    return chart.whole(plots.memory(bills, measured=_measured(view)))
 
 
 def unknown(model: str) -> dict[str, Any]:
@@ -118,13 +118,8 @@ def unknown(model: str) -> dict[str, Any]:
     return {"text": text, "showarrow": False, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}
 
 
-def _measured(job: Job | None, view: View) -> tuple[str, int] | None:
-    if not view.peak or view.header is None:
-        return None
-    if view.header.memory_kind == "allocator":
-        return "measured peak", view.peak
-    rise = view.peak - (job.base_memory if job else 0)
-    return ("measured", rise) if job and job.base_memory and rise > 0 else None
+def _measured(view: View) -> tuple[str, int] | None:
+    return ("measured peak", view.peak) if view.peak and view.header else None
 
 
 def probes(view: View) -> str:

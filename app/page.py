@@ -18,6 +18,7 @@ from app import (
     microscope,
     museum,
     play,
+    pricing,
     race,
     replay,
     share,
@@ -25,7 +26,6 @@ from app import (
     words,
 )
 from app.chart import head, serve
-from app.cost import Speeds
 from app.lab import Lab
 from app.live import Drawn
 from app.store import JobStore
@@ -79,14 +79,14 @@ def theme() -> gr.themes.Base:
 def build(store: JobStore) -> Shown:
     """Return the page over a job store."""
     serve()
-    speeds, lab = Speeds(store.root / "speeds.json"), Lab()
+    lab = Lab()
     with gr.Blocks(title=words.NAME, fill_width=True, analytics_enabled=False, delete_cache=(3600, 86_400)) as blocks:
         visitor = gr.BrowserState("", storage_key="zocore-visitor", secret=_secret(store.root))
-        api.add(store, speeds)  # first, so that no private event takes one of its names
+        api.add(store)  # first, so that no private event takes one of its names
         head_row = _header()
         with gr.Tabs(elem_id="zo-tabs") as tabs:
             with gr.Tab("Play", id="play"):
-                playing = play.layout(forms.with_presets(forms.PRESETS["toy"]), store.limits.upload_bytes)
+                playing = play.layout(forms.with_presets(forms.PRESETS["toy"]), store)
                 with playing.stage:
                     playing.slider = replay.build(playing, store, lab, visitor)
                     take_away.build(playing, store, lab)
@@ -97,13 +97,13 @@ def build(store: JobStore) -> Shown:
             with gr.Tab("Memory", id="memory"):
                 memory_page.layout()
             with gr.Tab("Break it", id="break"):
-                museum.layout(playing, tabs, store, play.Handlers(store, speeds), visitor)
+                museum.layout(playing, tabs, store, play.Handlers(store), visitor)
             with gr.Tab("Learn", id="learn"):
                 learn.layout(playing, racing, tabs)
-        play.connect(playing, store, speeds, visitor)
+        play.connect(playing, store, visitor)
         race.connect(racing, playing, store, visitor)
         _share(head_row, tabs, playing, store)
-        _on_load(blocks, head_row, tabs, playing, racing, store, speeds, visitor)
+        _on_load(blocks, head_row, tabs, playing, racing, store, visitor)
     return Shown(
         blocks,
         {"theme": theme(), "css_paths": [STYLE], "head": head() + f"<style>{NARROW.read_text()}</style>", "js": START},
@@ -154,11 +154,10 @@ def _on_load(
     playing: play.Play,
     racing: race.RacePage,
     store: JobStore,
-    speeds: Speeds,
     visitor: gr.BrowserState,
 ) -> None:
     """Give a new visitor a secret, attach a known one to the newest runs, and fill the form from the link."""
-    handlers = play.Handlers(store, speeds)
+    handlers = play.Handlers(store)
 
     def opened(known: str, request: gr.Request) -> tuple[Any, ...]:
         known = known or secrets.token_urlsafe(16)
@@ -169,9 +168,8 @@ def _on_load(
         form, tab, note = _from_link(request, store)
         return known, newest["run"], Drawn(), newest["race"], race.Drawn(), tab, note, *form
 
-    def priced(*values: Any) -> tuple[str, Any]:
-        card, blocker = controls.price(values, speeds, store.limits)
-        return card, gr.update(value=blocker or "Start", interactive=not blocker)
+    def priced(*values: Any) -> tuple[str, Any, Any]:
+        return pricing.shown(store, values)
 
     def attached(job: str, drawn: Drawn, *look: Any) -> list[Any]:
         return handlers.tick(job, drawn, *look) if job else [gr.skip()] * 15
@@ -182,7 +180,7 @@ def _on_load(
     form = [*playing.form.parts.values(), playing.form.about, playing.form.origin]
     fresh = [visitor, playing.job, playing.drawn, racing.job, racing.drawn, tabs, header.note, *form]
     load = blocks.load(opened, visitor, fresh, **QUIET)
-    load.then(priced, playing.form.inputs, [playing.card, playing.start], **QUIET)
+    load.then(priced, playing.form.inputs, [playing.card, playing.start, playing.timed], **QUIET)
     load.then(attached, [playing.job, playing.drawn, *playing.panel.look], play.tick_outputs(playing), **QUIET)
     load.then(raced, [racing.job, racing.drawn, racing.axis, racing.guess], racing.shown, **QUIET)
 

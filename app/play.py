@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import controls, cost, data_form, forms, live, plots, words
+from app import controls, cost, data_form, forms, live, plots, pricing, uploads, words
 from app.chart import chart
 from app.jobs import Job
 from app.live import Drawn, Look
@@ -21,6 +21,7 @@ from zocore.recorder import read_recording
 
 RECORDED = Path(__file__).parent / "recorded" / "toy"
 TICK = 0.8  # seconds
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 SHOW = """(...values) => {
   if (innerWidth < 761) document.querySelector('#zo-status').scrollIntoView({ block: 'start' });
   return values;
@@ -68,6 +69,7 @@ class Play:
     stop: gr.Button
     resume: gr.Button
     card: gr.HTML
+    timed: gr.Button  # has the choice timed
     problem: gr.HTML
     job: gr.State  # id of the job shown
     drawn: gr.State
@@ -75,8 +77,9 @@ class Play:
     slider: gr.Slider | None = None  # of the replay, whose length follows the run
 
 
-def layout(config: RunConfig, upload_bytes: int) -> Play:
-    """Lay the tab out."""
+def layout(config: RunConfig, store: JobStore) -> Play:
+    """Lay the tab out for a configuration."""
+    price = cost.cost(config, store.speeds)
     with gr.Row(elem_classes="zo-main", equal_height=False):
         with gr.Column(scale=4, min_width=300, elem_classes="zo-side"):
             preset = gr.Radio(
@@ -85,13 +88,13 @@ def layout(config: RunConfig, upload_bytes: int) -> Play:
                 label="Preset",
                 elem_id="zo-preset",
             )
-            card = gr.HTML("", elem_id="zo-card", elem_classes="zo-card")
+            card, timed = pricing.parts(cost.card(price), price.measured)
             with gr.Row(elem_classes="zo-buttons"):
                 start = gr.Button("Start", variant="primary", elem_id="zo-start", min_width=100)
                 stop = gr.Button("Stop", variant="stop", elem_id="zo-stop", visible=False, min_width=100)
                 resume = gr.Button("Resume", elem_id="zo-resume", visible=False, min_width=100)
             problem = gr.HTML("", elem_id="zo-problem")
-            form = controls.build(config, preset, upload_bytes)
+            form = controls.build(config, preset, store.limits.upload_bytes)
         with gr.Column(scale=9, min_width=320, elem_classes="zo-stage") as stage:
             panel = _panel()
     return Play(
@@ -102,6 +105,7 @@ def layout(config: RunConfig, upload_bytes: int) -> Play:
         stop,
         resume,
         card,
+        timed,
         problem,
         gr.State(""),
         gr.State(Drawn()),
@@ -153,29 +157,29 @@ def tick_outputs(play: Play) -> list[Any]:
     return [*play.panel.outputs, play.drawn, play.timer, play.start, play.stop, play.resume, play.slider]
 
 
-def connect(play: Play, store: JobStore, speeds: cost.Speeds, visitor: gr.BrowserState) -> None:
+def connect(play: Play, store: JobStore, visitor: gr.BrowserState) -> None:
     """Join the components to the store."""
-    _connect_form(play, store, speeds)
-    _connect_data(play, store, visitor)
-    handlers = Handlers(store, speeds)
+    _connect_choices(play.form)
+    pricing.connect(play.form, store, play.card, play.start, play.timed, play.problem)
+    uploads.connect(play.form.data, store)
+    handlers = Handlers(store)
     shown = tick_outputs(play)
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
     started = play.start.click(
         handlers.start,
         [visitor, *play.form.inputs],
         [play.problem, play.job, visitor, play.drawn],
-        **quiet,
+        **QUIET,
         trigger_mode="once",
     )
     tick_in = [play.job, play.drawn, *play.panel.look]
-    started.then(handlers.tick, tick_in, shown, **quiet, js=SHOW)
-    play.timer.tick(handlers.tick, tick_in, shown, **quiet, trigger_mode="once")
-    stopped = play.stop.click(handlers.stop, [visitor, play.job], [play.problem], **quiet)
-    stopped.then(handlers.tick, tick_in, shown, **quiet)
-    resumed = play.resume.click(handlers.resume, [visitor, play.job], [play.problem, play.drawn], **quiet)
-    resumed.then(handlers.tick, tick_in, shown, **quiet)
+    started.then(handlers.tick, tick_in, shown, **QUIET, js=SHOW)
+    play.timer.tick(handlers.tick, tick_in, shown, **QUIET, trigger_mode="once")
+    stopped = play.stop.click(handlers.stop, [visitor, play.job], [play.problem], **QUIET)
+    stopped.then(handlers.tick, tick_in, shown, **QUIET)
+    resumed = play.resume.click(handlers.resume, [visitor, play.job], [play.problem, play.drawn], **QUIET)
+    resumed.then(handlers.tick, tick_in, shown, **QUIET)
     for part in play.panel.look:
-        part.change(handlers.tick, tick_in, shown, **quiet)  # type: ignore[attr-defined]
+        part.change(handlers.tick, tick_in, shown, **QUIET)  # type: ignore[attr-defined]
 
 
 @dataclass
@@ -183,7 +187,6 @@ class Handlers:
     """What the buttons and the clock do; the store decides, these only translate."""
 
     store: JobStore
-    speeds: cost.Speeds
 
     def start(self, visitor: str, *values: Any) -> tuple[Any, ...]:
         """Start a run of the form's settings, or say why not."""
@@ -220,7 +223,7 @@ class Handlers:
         view = job.lane.view if job else recorded()
         said, now = live.tick(job, view, position, drawn, look)
         turned = drawn.phase != now.phase or drawn.version < 0
-        return [*said.values(), now, *(_buttons(job, self.speeds) if turned else [gr.skip()] * 5)]
+        return [*said.values(), now, *(_buttons(job) if turned else [gr.skip()] * 5)]
 
     def _job(self, job_id: str) -> Job | None:
         with contextlib.suppress(InputError):
@@ -228,85 +231,21 @@ class Handlers:
         return None
 
 
-def _buttons(job: Job | None, speeds: cost.Speeds) -> list[Any]:
+def _buttons(job: Job | None) -> list[Any]:
     """The clock and the three buttons, as they are in the job's phase."""
     live_ = job is not None and not job.over
     again = job is not None and job.phase in ("interrupted", "stopped") and bool(job.lane.view.steps)
-    if job is not None and job.over and job.lane.view.steps >= 5:
-        speeds.learn(job.lane.config, job.lane.view.place.seconds / job.lane.view.steps)
     shown = [gr.update(active=live_), gr.update(visible=not live_), gr.update(visible=live_), gr.update(visible=again)]
     steps = job.lane.view.steps if job else recorded().steps
     return [*shown, gr.update(maximum=max(steps, 1), value=steps) if not live_ else gr.skip()]
 
 
-def _connect_form(play: Play, store: JobStore, speeds: cost.Speeds) -> None:
-    form = play.form
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+def _connect_choices(form: controls.Controls) -> None:
+    """A preset fills the form; another model, method or subspace brings its own rates."""
     parts = list(form.parts.values())
     shown = [*parts, form.about, form.origin]
-    form.preset.input(lambda name: controls.filled(forms.PRESETS[name]), form.preset, shown, **quiet)
+    form.preset.input(lambda name: controls.filled(forms.PRESETS[name]), form.preset, shown, **QUIET)
     for name in ("model", "method", "subspace"):
-        _part(form, name).input(controls.rechosen, parts, shown, **quiet)
-
-    def priced(*values: Any) -> tuple[str, Any]:
-        card, blocker = controls.price(values, speeds, store.limits)
-        return card, gr.update(value=blocker or "Start", interactive=not blocker)
-
-    gr.on(
-        [part.change for part in form.inputs if hasattr(part, "change")],
-        priced,
-        form.inputs,
-        [play.card, play.start],
-        **quiet,
-        trigger_mode="always_last",
-    )
-
-
-def _part(form: controls.Controls, name: str) -> gr.Dropdown:
-    part = form.parts[name]
-    assert isinstance(part, gr.Dropdown)
-    return part
-
-
-def _connect_data(play: Play, store: JobStore, visitor: gr.BrowserState) -> None:
-    data, most = play.form.data, store.limits.upload_bytes
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-
-    def chosen(source: str) -> tuple[Any, Any]:
-        return gr.update(visible=source != data_form.OWN), gr.update(visible=source == data_form.OWN)
-
-    def uploaded(file: str | None, visitor_: str) -> tuple[Any, ...]:
-        if not file:
-            return "", "", gr.update(choices=[], value=[]), gr.update(choices=[], value=None)
-        try:
-            folder = store.root / "uploads" / secrets.token_urlsafe(12)
-            path = data_form.keep_upload(file, folder, most)
-            table, texts, label = data_form.understood(path, most)
-        except InputError as error:
-            return data_form.error(str(error)), "", gr.update(choices=[], value=[]), gr.update(choices=[], value=None)
-        columns = list(table.columns)
-        return (
-            data_form.first_rows(table),
-            str(path),
-            gr.update(choices=columns, value=list(texts)),
-            gr.update(choices=columns, value=label),
-        )
-
-    def previewed(*values: Any) -> str:
-        try:
-            settings = data_form.data_settings(*values)
-            return data_form.prompt_of(settings, most) if settings else ""
-        except InputError as error:
-            return data_form.error(str(error)) if values[1] else ""
-
-    data.source.input(chosen, data.source, [data.task, data.own], **quiet)
-    sent = data.file.change(uploaded, [data.file, visitor], [data.rows, data.path, data.texts, data.label], **quiet)
-    sent.then(previewed, data.inputs, data.prompt, **quiet)
-    gr.on(
-        [part.change for part in (data.texts, data.label, data.template, data.words)],
-        previewed,
-        data.inputs,
-        data.prompt,
-        **quiet,
-        trigger_mode="always_last",
-    )
+        part = form.parts[name]
+        assert isinstance(part, gr.Dropdown)
+        part.input(controls.rechosen, parts, shown, **QUIET)

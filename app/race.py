@@ -248,7 +248,7 @@ def table(job: Job, guess: str | None) -> str:
     ]
     found = [one for one in engine.standings(events) if one.steps and math.isfinite(one.loss[0])]
     if not found:
-        return "<p class='zo-quiet'>No lane came to its end, so there is nothing to compare.</p>"
+        return f"{_lost(job)}<p class='zo-quiet'>No lane came to its end, so there is nothing to compare.</p>"
     best = min(found, key=lambda one: one.loss[0])
     rows = "".join(_row(one, one is best) for one in sorted(found, key=lambda one: one.loss[0]))
     names = (
@@ -264,7 +264,13 @@ def table(job: Job, guess: str | None) -> str:
     head = "".join(f"<th>{name}</th>" for name in names)
     body = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     place = '<div class="zo-table zo-standings" tabindex="0" role="region" aria-label="Standings">'
-    return f"{_verdict(best.method, guess)}{place}{body}</div>"
+    return f"{_verdict(best.method, guess)}{place}{body}</div>{_lost(job)}"
+
+
+def _lost(job: Job) -> str:
+    """The lanes that dropped out, and why."""
+    notes = (f"{plots.title(one.config.method)}: {one.problem}" for one in job.lanes if one.problem)
+    return "".join(f'<p class="zo-warning">Dropped out: {escape(note)}</p>' for note in notes)
 
 
 def _row(one: engine.Standing, best: bool) -> str:

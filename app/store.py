@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.jobs import Job, new_job, read_job
+from app.speeds import Speeds
 from app.worker import Engine, Worker
 from zocore.config import RunConfig
 from zocore.errors import InputError
@@ -46,6 +47,7 @@ class JobStore:
     def __init__(self, root: Path, limits: Limits = Limits(), engine: Engine = run) -> None:
         self.root, self.limits = root, limits
         root.mkdir(parents=True, exist_ok=True)
+        self.speeds = Speeds(root / "speeds.json")
         self.jobs: dict[str, Job] = {}
         self._queue: deque[Job] = deque()
         self._ready = threading.Condition()
@@ -53,7 +55,8 @@ class JobStore:
         for folder in sorted(root.iterdir()):
             if (folder / "job.json").is_file() and (job := read_job(folder)) is not None:
                 self.jobs[job.id] = job
-        self._workers = [Worker(self._take, self._done, limits.seconds, engine) for _ in range(limits.workers)]
+        learn = self.speeds.learn
+        self._workers = [Worker(self._take, self._done, limits.seconds, engine, learn) for _ in range(limits.workers)]
         for worker in self._workers:
             worker.start()
         threading.Thread(target=self._reap_for_ever, name="zocore reaper", daemon=True).start()

@@ -46,7 +46,7 @@ ABOUT_ESTIMATOR = (
 )
 ABOUT_MEMORY = (
     "Predicted peak of one step from the model's sizes, for this method and the usual ones. Measured: the allocator's "
-    "peak on a GPU; on a CPU, how much the whole process grew, libraries included."
+    "peak on a GPU; on a CPU, the tensors alive at once, without Python and its libraries."
 )
 ABOUT_PROBES = "Five test sentences: what the model said before, and what it says now."
 RECORDED = "recorded · a run of the toy preset that came with the project. Press Start for your own."
@@ -81,8 +81,10 @@ def _others(job: Job) -> str:
 def _over(job: Job) -> str:
     view = job.lane.view
     if len(job.lanes) > 1 and job.phase == "finished":
-        return (
-            f"finished · {len(job.lanes)} runs, {sum(lane.view.place.forwards for lane in job.lanes):,} forward passes"
+        passes = sum(lane.view.place.forwards for lane in job.lanes)
+        lost = sum(bool(lane.problem) for lane in job.lanes)
+        return f"finished · {len(job.lanes)} runs, {passes:,} forward passes" + (
+            f" · {lost} dropped out" if lost else ""
         )
     if job.phase == "finished":
         return f"finished · {view.steps} steps, {view.place.forwards} forward passes, {clock(view.place.seconds)}"

@@ -7,24 +7,22 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from app.jobs import Job, Lane
+from app.speeds import Timing
 from zocore.config import RunConfig
 from zocore.errors import InputError
 from zocore.events import Event
-from zocore.loop import run
-from zocore.meter import Meter
 from zocore.museum import EXHIBITS, run_broken
 from zocore.recorder import read_recording, record
 
 Engine = Callable[..., Iterator[Event]]
+Learn = Callable[[RunConfig, float], None]  # takes the seconds per step of some settings
 
 
-def work(job: Job, seconds: float, engine: Engine = run) -> None:
+def work(job: Job, seconds: float, engine: Engine, learn: Learn) -> None:
     """Run a job to its end, whatever happens; the job says how it ended."""
     try:
-        _run(job, seconds, engine)
+        _run(job, seconds, engine, learn)
     except ValueError as error:  # settings or data that cannot work: the message is for people
         job.turn("failed", str(error))
     except Exception as error:
@@ -32,8 +30,7 @@ def work(job: Job, seconds: float, engine: Engine = run) -> None:
         job.turn("failed", end.reason if end and end.status == "failed" else f"{type(error).__name__}: {error}")
 
 
-def _run(job: Job, seconds: float, engine: Engine) -> None:
-    job.base_memory = Meter(torch.device("cpu")).peak()
+def _run(job: Job, seconds: float, engine: Engine, learn: Learn) -> None:
     job.turn("loading")
     limit = time.monotonic() + seconds
 
@@ -46,14 +43,17 @@ def _run(job: Job, seconds: float, engine: Engine) -> None:
     if job.kind in EXHIBITS:
         engine = _broken(job.kind)
     lanes = {number: _events(lane, stop, job.resumed, engine) for number, lane in enumerate(job.lanes)}
+    timings = [Timing(lane.config.steps) for lane in job.lanes]
     try:
         while lanes:
             number = min(lanes, key=lambda n: (job.lanes[n].view.place.forwards, n))
-            event = next(lanes[number], None)
+            event = _next(lanes[number], job, number)
             if event is None:
                 del lanes[number]
                 continue
             job.add(number, event)
+            if found := timings[number].add(event):
+                learn(job.lanes[number].config, found)
             if job.phase == "loading" and job.lanes[number].view.steps:
                 job.turn("running")
     finally:
@@ -61,6 +61,17 @@ def _run(job: Job, seconds: float, engine: Engine) -> None:
             with suppress(Exception), closing(events):  # type: ignore[type-var]
                 pass
     job.turn(*_outcome(job))
+
+
+def _next(events: Iterator[Event], job: Job, number: int) -> Event | None:
+    """The next event of a lane, None at its end. A lane of a race that fails leaves the others running."""
+    try:
+        return next(events, None)
+    except Exception as error:
+        if len(job.lanes) == 1:
+            raise
+        job.lanes[number].problem = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        return None
 
 
 def _broken(name: str) -> Engine:
@@ -82,27 +93,31 @@ def _events(lane: Lane, stop: Callable[[], bool], resumed: bool, engine: Engine)
 
 
 def _outcome(job: Job) -> tuple[str, str]:
-    ends = [lane.view.end for lane in job.lanes if lane.view.end is not None]
-    for status in ("failed", "stopped"):
+    """A job's last phase and the reason. A race of which a lane is left has not failed."""
+    lost = [f"{lane.config.method} dropped out: {lane.problem}" for lane in job.lanes if lane.problem]
+    if len(lost) == len(job.lanes):
+        return "failed", lost[0]
+    ends = [lane.view.end for lane in job.lanes if lane.view.end is not None and not lane.problem]
+    for status in ("failed", "stopped") if len(job.lanes) == 1 else ("stopped",):
         for end in ends:
             if end.status == status:
                 return status, end.reason
-    return ("finished", ends[0].reason) if ends else ("stopped", "stopped before the first step")
+    return ("finished", "; ".join([ends[0].reason, *lost])) if ends else ("stopped", "stopped before the first step")
 
 
 class Worker(threading.Thread):
     """Takes jobs from a function until it is told to end."""
 
     def __init__(
-        self, take: Callable[[], Job | None], done: Callable[[Job], Any], seconds: float, engine: Engine = run
+        self, take: Callable[[], Job | None], done: Callable[[Job], Any], seconds: float, engine: Engine, learn: Learn
     ) -> None:
         super().__init__(name="zocore worker", daemon=True)
-        self.take, self.done, self.seconds, self.engine = take, done, seconds, engine
+        self.take, self.done, self.seconds, self.engine, self.learn = take, done, seconds, engine, learn
 
     def run(self) -> None:
         """Work job by job."""
         while (job := self.take()) is not None:
-            work(job, self.seconds, self.engine)
+            work(job, self.seconds, self.engine, self.learn)
             self.done(job)
 
 

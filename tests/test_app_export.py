@@ -1,6 +1,7 @@
 """What is taken away does the same run again; links carry every setting; forms lose nothing."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,9 +11,11 @@ import pytest
 import tiny
 
 from app import cost, data_form, export, forms, share
+from app.speeds import COLD, WARM, Speeds, Timing, warm_up
 from app.store import HOSTED
 from zocore.config import RunConfig
 from zocore.errors import InputError
+from zocore.events import StepDone
 from zocore.loop import run
 from zocore.methods import METHODS
 
@@ -118,19 +121,63 @@ def test_lists_are_log_spaced_with_the_preset_marked():
 
 
 def test_the_cost_card_counts_forwards_and_learns_seconds(tmp_path):
-    speeds = cost.Speeds(tmp_path / "speeds.json")
+    speeds = Speeds(tmp_path / "speeds.json")
     config = RunConfig(method="n-spsa", directions=4, steps=10)
     price = cost.cost(config, speeds)
     assert (price.forwards, price.measured) == (80, False)
     speeds.learn(config, 0.5)
-    again = cost.cost(config, cost.Speeds(tmp_path / "speeds.json"))
+    again = cost.cost(config, Speeds(tmp_path / "speeds.json"))
     assert (again.per_step, again.measured) == (0.5, True)
     assert "80" in cost.card(again)
 
 
+def test_a_few_steps_tell_the_time_of_the_rest(tmp_path):
+    """The first steps, in which things are compiled, do not count; the run's own steps refine what they told."""
+    events = [e for e in run(small(tmp_path, steps=WARM + 4)) if isinstance(e, StepDone)]
+    timing = Timing(WARM + 4)
+    told = {event.step: timing.add(event) for event in events}
+    assert [step for step, seconds in told.items() if seconds] == [WARM, WARM + 4]
+    at = {event.step: event.seconds for event in events}
+    assert told[WARM] == pytest.approx((at[WARM] - at[COLD]) / (WARM - COLD))
+    assert told[WARM + 4] == pytest.approx((at[WARM + 4] - at[COLD]) / (WARM + 4 - COLD))
+
+
+def test_a_timing_on_request_gives_up_on_a_model_that_is_too_slow(tmp_path, monkeypatch):
+    """The card's button times real steps, and says so when not even one was done in time."""
+    config = small(tmp_path, steps=10_000)
+    assert 0 < warm_up(config) < 10
+    monkeypatch.setattr("app.speeds.PATIENCE", -1.0)
+    with pytest.raises(ValueError, match="not one step"):
+        warm_up(config)
+
+
+def test_the_predicted_memory_follows_the_length_of_the_prompts(tmp_path):
+    """Short texts are billed as short ones, a changed file is read again, and the cut is the most."""
+    data = tmp_path / "data.csv"
+    config = RunConfig(data=str(data))
+    sizes = []
+    for words in (4, 40, 4000):
+        data.write_text("text,label\n" + "".join(f"{'word ' * words},{i % 2}\n" for i in range(20)))
+        os.utime(data, ns=(words, words))
+        sizes.append(cost.tokens(config))
+    assert sizes == [19 // cost.CHARS + cost.SPARE, 199 // cost.CHARS + cost.SPARE, config.max_tokens]
+    data.unlink()
+    assert cost.tokens(config) == config.max_tokens
+
+
+@pytest.mark.parametrize("method", ["mezo", "grzo", "adamw"])
+def test_the_predicted_memory_is_near_what_is_measured(method):
+    """On the bundled model the bill is above the tensors of a real step, and by less than a third."""
+    config = RunConfig(method=method, steps=3, eval_examples=1, device="cpu")
+    measured = max(event.memory_bytes for event in run(config) if isinstance(event, StepDone))
+    predicted = cost.predicted(config)
+    assert predicted is not None
+    assert measured <= predicted.total <= 1.34 * measured
+
+
 def test_a_model_too_large_for_the_device_is_named_on_the_button(tmp_path):
     config = RunConfig(model="meta-llama/Meta-Llama-3-8B", device="cpu", dtype="fp32")
-    price = cost.cost(config, cost.Speeds(tmp_path / "s.json"))
+    price = cost.cost(config, Speeds(tmp_path / "s.json"))
     assert price.blocker.startswith("Needs") or price.room > price.bill.total
 
 

@@ -12,12 +12,13 @@ import pytest
 import tiny
 import torch
 
-from app.jobs import Job
+from app import race
+from app.jobs import Job, read_job
 from app.store import JobStore, Limits
 from app.view import View
 from zocore.config import RunConfig
 from zocore.errors import InputError
-from zocore.events import Event, RunEnded, RunStarted, StepDone
+from zocore.events import EvalDone, Event, RunEnded, RunStarted, StepDone
 from zocore.recorder import Recording
 
 RECORDED = Path(__file__).parents[1] / "app" / "recorded" / "toy" / "events.jsonl"
@@ -32,6 +33,8 @@ def toy(config: RunConfig, stop: Callable[[], bool], recording: Recording | None
     facts = {name: value for name, value in HEADER.items() if name != "event"}
     done = len(recording.steps) if recording else 0
     yield RunStarted(**facts | {"config": config.to_json(), "resumed_at": done})
+    if not done:
+        yield EvalDone(0, "test", 0.9, 0.5, 8, 0.0)
     while done < config.steps and not stop():
         time.sleep(0.01)
         if config.seed == 13:
@@ -41,6 +44,7 @@ def toy(config: RunConfig, stop: Callable[[], bool], recording: Recording | None
             done, 1.0, [1.0], [1.0], [0.0], [0.0], [0], 1e-4, 1e-3, 2 * done, 2.0 * done, done / 100, 100.0, 1
         )
     status = "finished" if done == config.steps else "stopped"
+    yield EvalDone(done, "test", 0.4, 0.8, 8, 0.0)
     yield RunEnded(status, f"{status} after step {done}", done, 2 * done, 2.0 * done, 0.1, 100.0, 1, 0)
 
 
@@ -138,6 +142,32 @@ def test_a_race_takes_the_lanes_in_turn(store):
     order = [number for number, event in job.log if isinstance(event, StepDone)]
     assert order[:6] == [0, 1, 0, 1, 0, 1]
     assert [lane.view.steps for lane in job.lanes] == [6, 6]
+
+
+def test_a_lane_that_fails_leaves_the_others_running(store):
+    """A race goes on without it and says why; only a race that lost every lane has failed."""
+    good, bad, worse = replace(CONFIG, method="grzo"), replace(CONFIG, seed=13), replace(CONFIG, seed=14)
+    job = store.start("ann", [bad, good, worse], "race")
+    until(over(job))
+    assert (job.phase, [lane.view.steps for lane in job.lanes]) == ("finished", [0, 6, 0])
+    assert "mezo dropped out: RuntimeError: the loss fell off the table" in job.reason
+    again = read_job(job.folder)
+    assert again is not None
+    assert [lane.problem for lane in again.lanes] == [lane.problem for lane in job.lanes]
+    shown = race.table(job, "grzo")
+    assert shown.count("Dropped out") == 2 and "You were right" in shown
+    lost = store.start("bob", [bad, worse], "race")
+    until(over(lost))
+    assert lost.phase == "failed" and "fell off the table" in lost.reason
+
+
+def test_a_run_tells_the_seconds_of_its_steps_without_a_page(store):
+    """What a step took is remembered whether or not somebody watches."""
+    config = replace(CONFIG, steps=12)
+    assert store.speeds.seconds(config) is None
+    job = store.start("ann", [config])
+    until(over(job))
+    assert store.speeds.seconds(config) == pytest.approx(0.01)
 
 
 def test_a_restart_marks_what_was_under_way_and_offers_to_resume(tmp_path):

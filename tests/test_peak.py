@@ -2,6 +2,7 @@
 
 import torch
 
+from zocore.meter import COUNTED, Meter, storage_bytes
 from zocore.peak import TensorPeak
 
 KILO = 1000 * 4  # bytes of a thousand float32 values
@@ -33,3 +34,32 @@ def test_sees_what_only_the_graph_holds() -> None:
     with torch.no_grad(), TensorPeak() as plain:
         x.exp().exp().exp().sum()
     assert plain.most <= 2 * KILO + 8
+
+
+def test_the_meter_counts_steps_and_nothing_apart() -> None:
+    """What is held counts once, what the first steps make is added, and what happens between steps is not seen."""
+    weight = torch.zeros(1000)
+    meter = Meter(torch.device("cpu"), lambda: [weight, weight.view(10, 100)])
+    assert (meter.kind, meter.peak()) == ("tensors", 0)
+    with meter.step():
+        kept = torch.zeros(1000)  # a buffer that the next step uses again
+        torch.zeros(2000)
+    assert meter.peak() == 4 * KILO
+    with meter.apart():
+        torch.zeros(9000)
+    with meter.step():
+        torch.zeros(3000).add_(kept[0])
+    assert meter.peak() == 5 * KILO
+    for _ in range(COUNTED):
+        with meter.step():
+            pass
+    with meter.step():  # no longer counted: the reading is over
+        torch.zeros(90_000)
+    assert meter.peak() == 5 * KILO
+
+
+def test_storages_are_counted_once() -> None:
+    """Views share their storage; a view of a part stands for the whole."""
+    whole = torch.zeros(1000)
+    assert storage_bytes([whole, whole[:10], whole.view(10, 100)]) == KILO
+    assert storage_bytes([whole[:10], torch.zeros(1000)]) == 2 * KILO

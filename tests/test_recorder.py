@@ -177,7 +177,7 @@ def test_the_summary_has_every_field_and_the_numbers_of_the_events(finished: Pat
     assert isinstance(end, RunEnded)
     for name in ("seconds", "steps_per_second", "peak_memory_bytes", "reason", "forward_cost", "weights_fingerprint"):
         assert summary[name] == getattr(end, name), name
-    assert summary["peak_memory_bytes"] > 10**7
+    assert summary["peak_memory_bytes"] > 10**5
 
 
 def test_a_summary_of_a_run_that_was_cut_off_has_every_field_too(tmp_path: Path) -> None:

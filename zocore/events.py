@@ -54,7 +54,7 @@ class RunStarted(Event):
     examples: dict[str, int]  # examples in train, dev and test
     passes_per_step: int  # forward passes of one step
     cost_per_step: float  # the same in plain forwards
-    memory_kind: str  # what memory_bytes counts: "allocator" or "process"
+    memory_kind: str  # what memory_bytes counts: "allocator" or, on a CPU, "tensors"
     notes: list[str]  # what the user should know before reading on
     versions: dict[str, str]
     resumed_at: int = 0  # steps replayed before this start

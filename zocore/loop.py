@@ -97,7 +97,7 @@ class _Course:
     watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
-        self.meter = Meter(torch.device(self.session.config.device or "cpu"))
+        self.meter = Meter(torch.device(self.session.config.device or "cpu"), self.session.tensors)
 
     def take_up(self, steps: list[StepDone]) -> None:
         """Go on counting where the recorded steps ended; what loading and replaying took is not a step's memory."""
@@ -155,7 +155,8 @@ class _Course:
         session, started = self.session, time.perf_counter()
         losses, lr, eps = session.losses(number), session.lr(number), session.config.eps
         assert eps is not None
-        step = session.method.step(session.leaves, losses, session.key(number), lr, eps, session.state)
+        with self.meter.step():
+            step = session.method.step(session.leaves, losses, session.key(number), lr, eps, session.state)
         self.done, self.seconds = number, self.seconds + time.perf_counter() - started
         self.passes, self.cost = self.passes + losses.forward_passes, self.cost + losses.forward_cost
         self.peak = max(self.peak, self.meter.peak())

@@ -1,39 +1,54 @@
-"""How much memory a step takes: the allocator's peak on a GPU, the process's peak on a CPU."""
+"""How much memory a step takes: the allocator's peak on a GPU, the tensors alive at once on a CPU."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+from zocore.peak import TensorPeak
+
+COUNTED = 3  # steps in which each tensor is counted on a CPU: the first makes the buffers, then nothing changes
 
 
-@dataclass
 class Meter:
-    """Peak memory in bytes since the last reset. On a CPU it counts the whole process, libraries included."""
+    """Peak memory of the steps so far in bytes, `held()` being every tensor that a run holds between steps.
 
-    device: torch.device
+    On a CPU, what operations use inside themselves is not seen, nor are Python and its libraries.
+    """
+
+    def __init__(self, device: torch.device, held: Callable[[], Iterable[Tensor]]) -> None:
+        self.device, self._held = device, held
+        self._tensors = TensorPeak()
+        self._counted = self._base = 0
 
     @property
     def kind(self) -> str:
-        """What is counted: "allocator" (tensors only) or "process"."""
-        return "allocator" if self.device.type == "cuda" else "process"
+        """What is counted: "allocator" (whatever the GPU's allocator gave out) or "tensors"."""
+        return "allocator" if self.device.type == "cuda" else "tensors"
 
     def peak(self) -> int:
-        """Return the peak in bytes; 0 where the system does not tell."""
+        """Return the peak in bytes, 0 before the first step."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        return _peak_resident()
+        return self._base + self._tensors.most if self._counted else 0
 
     def reset(self) -> None:
         """Forget the peak so far."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        elif CLEAR.exists():
-            with suppress(OSError):  # a read-only /proc: the peak then covers the whole run
-                CLEAR.write_text("5")  # Linux: start the peak anew from what is resident now
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Count what happens inside as part of a step."""
+        if self.device.type == "cuda" or self._counted == COUNTED:
+            yield
+            return
+        if not self._counted:
+            self._base = storage_bytes(self._held())
+        with self._tensors:
+            yield
+        self._counted += 1
 
     @contextmanager
     def apart(self) -> Iterator[None]:
@@ -44,9 +59,7 @@ class Meter:
             self.reset()
 
 
-def _peak_resident() -> int:
-    if STATUS.exists():
-        for line in STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0
+def storage_bytes(tensors: Iterable[Tensor]) -> int:
+    """Return the bytes of the storages of some tensors, shared ones once."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    return sum(storages.values())

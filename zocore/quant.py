@@ -87,6 +87,12 @@ def quantised(model: nn.Module) -> Iterator[tuple[str, Any]]:
     return ((name, module) for name, module in model.named_modules() if is_four_bit(module) or is_int8(module))
 
 
+def live_scales(module: Any) -> Tensor:
+    """Return the scales that a quantised layer's forward reads."""
+    found: Tensor = module.weight.quant_state.absmax if is_four_bit(module) else module.state.SCB
+    return found
+
+
 def _prepare_four_bit(name: str, module: Any) -> None:
     state = module.weight.quant_state
     if state is None:
@@ -121,8 +127,7 @@ def _leaves(model: nn.Module, floor: float) -> list[Leaf]:
     """One leaf for each scale tensor, shared ones once."""
     tied: dict[int, list[tuple[str, Any]]] = {}
     for name, module in quantised(model):
-        scales = module.weight.quant_state.absmax if is_four_bit(module) else module.state.SCB
-        tied.setdefault(scales.data_ptr(), []).append((name, module))
+        tied.setdefault(live_scales(module).data_ptr(), []).append((name, module))
     first = len(list(model.parameters()))
     return [_leaf(first + number, group, floor) for number, group in enumerate(tied.values())]
 

@@ -1,13 +1,13 @@
 """A run's parts, put together from its settings: data, model, objective, leaves, carriers and method."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zocore import methods
 from zocore.config import RunConfig, flag
@@ -71,6 +71,15 @@ class Session:
             for part in batch.split(micro)
         ]
         return Losses(parts, self.leaves, self.carrier, self.flipout)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor the run holds between steps; some share a storage."""
+        model = self.loaded.model
+        yield from (*model.parameters(), *model.buffers(), *self.state.values(), *(leaf.tensor for leaf in self.leaves))
+        if self.config.quantise:
+            from zocore.quant import live_scales, quantised
+
+            yield from (live_scales(module) for _, module in quantised(model))
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of every tensor that moves, as it is now."""
