@@ -155,9 +155,7 @@ def law_figure(found: slices.BatchLaw) -> plots.Figure:
         _trace(
             found.sizes,
             found.theory(),
-            f"law with c = {abs(found.similarity):.2f}"
-            if abs(found.similarity) < 0.005
-            else f"law with c = {found.similarity:.2f}",
+            f"law, c = {found.similarity + 0.0:.2f}",
             "lines",
             {"color": plots.colour("grzo"), "width": 2, "dash": "dash"},
         ),

@@ -37,7 +37,7 @@ ABOUT_COUNT = (
 )
 ABOUT_BATCH = (
     "GRZO gives each example its own direction, so a larger batch is more directions at no more forwards: "
-    "sqrt(B_eff / d) with B_eff = c B + 1 - c, c the mean cosine between the examples' gradients."
+    "sqrt((B_eff + 1 - B_eff / B) / d), B_eff = c B + 1 - c, with c the mean cosine between the examples' gradients."
 )
 
 

@@ -3,6 +3,7 @@
 from math import sqrt
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -13,7 +14,7 @@ from zocore.opened import same_step, walk
 from zocore.recorder import claim, record
 from zocore.scrub import open_scrubber
 from zocore.session import Session, open_session
-from zocore.slices import alignment, batch_law, differences, direction, slice_along
+from zocore.slices import BatchLaw, alignment, batch_law, differences, direction, slice_along
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,37 @@ def test_looking_moves_nothing_and_agrees_with_the_derivative(model):
 def test_the_batch_law_is_measured_for_grzo_alone(model):
     law = batch_law(open_session(config(model, method="grzo")), [2, 4], repeats=3)
     assert -1 <= law.similarity <= 1
-    assert law.theory()[0] == pytest.approx(sqrt((1 + law.similarity) / law.dimension))
+    assert all(0 <= e <= b for e, b in zip(law.effective, law.sizes, strict=True))
     assert all(0 < value < 1 for value in law.cosine)
     with pytest.raises(ValueError, match="choose GRZO"):
         batch_law(open_session(config(model)), [2])
+
+
+@pytest.mark.parametrize("agreement", [0.0, 0.3, 1.0])
+def test_the_batch_law_holds_for_gradients_of_equal_norm(agreement):
+    """Simulated: the rms cosine of sum (z_i . g_i) z_i to the mean gradient is the law's, within 6 % (three standard errors)."""
+    d, sizes, trials = 1500, [1, 2, 4, 16], 1500
+    rng = np.random.default_rng(7)
+    shared, own = np.eye(max(sizes) + 1, d)[0], np.eye(max(sizes) + 1, d)[1:]
+    gradients = sqrt(agreement) * shared + sqrt(1 - agreement) * own  # unit norm, cosine `agreement` to each other
+    found = []
+    for size in sizes:
+        mean = gradients[:size].mean(0)
+        squares = []
+        for _ in range(trials):
+            z = rng.standard_normal((size, d))
+            g = ((z * gradients[:size]).sum(1)[:, None] * z).sum(0)
+            squares.append((g @ mean) ** 2 / (g @ g) / (mean @ mean))
+        found.append(sqrt(np.mean(squares)))
+    law = BatchLaw(sizes, found, [agreement * b + 1 - agreement for b in sizes], d)
+    assert law.theory()[0] == pytest.approx(sqrt(1 / d))
+    np.testing.assert_allclose(found, law.theory(), rtol=0.06)
+
+
+def test_a_batch_of_like_examples_counts_in_full(model):
+    """The same example over and over has B_eff = B, and different ones less."""
+    session = open_session(config(model, method="grzo"))
+    same = [session.task.train[0]] * 4
+    session.examples = lambda step: same  # type: ignore[method-assign]
+    assert batch_law(session, [2, 4], repeats=1).effective == pytest.approx([2, 4], rel=1e-4)
+    assert batch_law(open_session(config(model, method="grzo")), [4], repeats=1).effective[0] < 3.99

@@ -65,12 +65,22 @@ class BatchLaw:
 
     sizes: list[int]
     cosine: list[float]
-    similarity: float  # c, the mean pairwise cosine of the examples' gradients
+    effective: list[float]  # B_eff = B |mean g_i|^2 / mean |g_i|^2 of the examples' gradients, for each size
     dimension: int
 
+    @property
+    def similarity(self) -> float:
+        """c of B_eff = c B + 1 - c at the largest size: the mean pairwise cosine where the norms are equal."""
+        return (self.effective[-1] - 1) / (self.sizes[-1] - 1)
+
     def theory(self) -> list[float]:
-        """sqrt(B_eff / d) with B_eff = c B + 1 - c."""
-        return [sqrt((self.similarity * b + 1 - self.similarity) / self.dimension) for b in self.sizes]
+        """Root mean square cosine sqrt((B_eff + 1 - B_eff / B) / d), for gradients of equal norm and large d.
+
+        The paper's sqrt(B_eff / d) is its limit for large B_eff; the rest is what a direction tells even where
+        the examples disagree, and makes B = 1 give MeZO's sqrt(1 / d).
+        """
+        pairs = zip(self.effective, self.sizes, strict=True)
+        return [sqrt((e + 1 - e / b) / self.dimension) for e, b in pairs]
 
 
 def direction(session: Session, number: int = 0) -> Direction:
@@ -165,7 +175,7 @@ def batch_law(session: Session, sizes: Sequence[int], repeats: int = 8) -> Batch
         raise ValueError("the batch law needs a method with one direction for each example: choose GRZO")
     examples = session.examples(1)
     cosines = [_of_batch(session, examples[:size], repeats) for size in sizes]
-    return BatchLaw(list(sizes), cosines, _similarity(session, max(sizes)), session.trainable)
+    return BatchLaw(list(sizes), cosines, _effective(session, sizes), session.trainable)
 
 
 def _of_batch(session: Session, examples: Sequence[Example], repeats: int) -> float:
@@ -190,13 +200,13 @@ def _of_batch(session: Session, examples: Sequence[Example], repeats: int) -> fl
     return sqrt(squares / repeats)
 
 
-def _similarity(session: Session, count: int) -> float:
-    """Mean pairwise cosine of the examples' gradients, from their unit vectors' sum."""
+def _effective(session: Session, sizes: Sequence[int]) -> list[float]:
+    """B |mean g_i|^2 / mean |g_i|^2 of the first B examples, for each B."""
     total: dict[int, torch.Tensor] = {}
-    for example in session.examples(1)[:count]:
-        gradient = losses_of(session, [example]).gradient()[1]
-        length = sqrt(sum(float(t.double().square().sum()) for t in gradient.values())) or 1.0
-        for name, tensor in gradient.items():
-            total[name] = total.get(name, torch.zeros_like(tensor)) + tensor / length
-    square = sum(float(t.double().square().sum()) for t in total.values())
-    return (square - count) / max(count * (count - 1), 1)
+    lengths, found = 0.0, {}
+    for count, example in enumerate(session.examples(1)[: max(sizes)], 1):
+        for name, tensor in losses_of(session, [example]).gradient()[1].items():
+            lengths += float(tensor.double().square().sum())
+            total[name] = total.get(name, torch.zeros_like(tensor)) + tensor
+        found[count] = sum(float(t.double().square().sum()) for t in total.values()) / max(lengths, 1e-300)
+    return [found[size] for size in sizes]
