@@ -9,6 +9,7 @@ from zocore.memory import bill
 from zocore.model_files import BUNDLED
 from zocore.shapes import BUILT_IN, ModelShape, shape_of
 
+SHORT = 24  # tokens of the texts for which a model is offered with its memory
 HUB: Mapping[str, str] = {  # hub id -> name in `shapes`; all have safetensors
     "EleutherAI/pythia-14m": "pythia-14m",
     "sentence-transformers/all-MiniLM-L6-v2": "minilm-l6",
@@ -72,7 +73,7 @@ def _label(title: str, model: str, dtype: str) -> str:
     known = shape(model)
     if known is None:
         return title
-    need = bill(known, "mezo", 16, min(128, known.positions), dtype).total
+    need = bill(known, "mezo", 16, SHORT, dtype).total
     count = known.parameters
     text = f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.1f} M" if count < 1e7 else f"{count / 1e6:.0f} M"
     return f"{title} · {text} · {size(need)}"

@@ -1,39 +1,21 @@
 """The one live chart: a Plotly plot that takes whole figures or new rows, and keeps zoom and hidden traces.
 
-Plotly comes from the installed package and is served by this server: the page asks nothing of the network.
+Until Plotly has come a chart shows a sketch of its lines (sketch.js).
 """
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import plotly
 
 from app.plots import Column, Figure
 
-HERE = Path(__file__).parent
-PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-SCRIPTS = HERE / "sketch.js", HERE / "chart.js"
 _numbers = itertools.count(1)  # each message differs from the last, or the page would not see it
 
 WHEN_READY = "(function go() { window.zoChart ? zoChart(element, props, watch, %s) : setTimeout(go, 20); })()"
 
 Message = dict[str, Any]
-
-
-def serve() -> None:
-    """Let the server hand out the three scripts, and nothing else of their folders."""
-    gr.set_static_paths([PLOTLY, *SCRIPTS])
-
-
-def head() -> str:
-    """Return the script tags of the page; relative, so that they work below any path."""
-    plotly_at = f"gradio_api/file={PLOTLY}"
-    early = f'<link rel="preload" as="script" href="{plotly_at}">'
-    tags = (f'<script defer src="gradio_api/file={path}" data-plotly="{plotly_at}"></script>' for path in SCRIPTS)
-    return early + "".join(tags)
 
 
 def chart(name: str, title: str, height: int = 260, figure: Figure | None = None) -> gr.HTML:

@@ -65,7 +65,7 @@ def slice_figure(look: Look, chosen: slices.Difference) -> plots.Figure:
             )
         )
     shown = plots.layout(f"offset along z, eps = {chosen.eps:.2g}", "loss of the batch")
-    shown["xaxis"] |= {"exponentformat": "e"}
+    shown["xaxis"] |= {"tickformat": ".0e", "nticks": 5, "tickangle": 0}
     shown["yaxis"] |= {"tickformat": ".5~g", "hoverformat": ".8g"}
     return {"data": data, "layout": shown | {"uirevision": f"{chosen.eps}"}}
 
@@ -167,7 +167,7 @@ def law_figure(found: slices.BatchLaw) -> plots.Figure:
             {"color": plots.colour("mezo"), "width": 2, "dash": "dot"},
         ),
     ]
-    shown = plots.layout("examples in the batch, B", "cosine to the batch's gradient")
+    shown = plots.layout("examples in the batch, B", "cosine to the gradient")
     shown["xaxis"] |= {"type": "log", "tickvals": found.sizes}
     shown["yaxis"] |= {"tickformat": ".1e", "rangemode": "tozero"}
     return {"data": data, "layout": shown}

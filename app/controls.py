@@ -59,7 +59,7 @@ def build(config: RunConfig, preset: gr.Radio, most: int) -> Controls:
         label="Model",
         allow_custom_value=True,
         elem_id="zo-model",
-        info="On offer with the memory a MeZO step takes; or write any hub id or folder.",
+        info="On offer with what a MeZO step on 16 short texts takes; or write any hub id or folder.",
     )
     data = DataForm.build(bundled_tasks(), values["task"], most)
     parts["method"] = gr.Dropdown(forms.METHOD_CHOICES, value=values["method"], label="Method", elem_id="zo-method")

@@ -20,8 +20,8 @@ from zocore.memory import Bill, bill
 from zocore.session import read
 from zocore.template import Template
 
-FLOPS = {"cpu": 4e10, "cuda": 2e13}  # a cautious guess at what a small batch reaches, until a run was measured
-NOISE = {"cpu": 1.5e-8, "cuda": 2e-10}  # seconds to draw and add the noise of one weight, twice and once more
+FLOPS = {"cpu": 8e10, "cuda": 2e13}  # a cautious guess at what a small batch reaches, until a run was measured
+NOISE = {"cpu": 5e-9, "cuda": 2e-10}  # seconds to draw and add the noise of one weight, twice and once more
 CHARS = 4  # of a token, about
 SPARE = 4  # tokens that a tokenizer adds or our count misses
 

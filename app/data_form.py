@@ -56,6 +56,7 @@ class DataForm:
                 elem_id="zo-file",
                 file_count="single",
             )
+            gr.HTML('<div id="zo-too-large" role="alert"></div>')  # filled by upload.js
             rows = gr.HTML("", elem_id="zo-rows")
             with gr.Row(elem_classes="zo-pair"):
                 texts = gr.Dropdown([], multiselect=True, label="Text columns", elem_id="zo-texts", min_width=120)

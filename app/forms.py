@@ -52,7 +52,7 @@ METHOD_CHOICES = [(row.title, name) for name, row in METHODS.items()]
 def choices(name: str, config: RunConfig) -> list[tuple[str, str]]:
     """Return the short list for lr or eps: log-spaced about the preset, which is marked."""
     found = getattr(preset(before_loading(config)), name)
-    return [(f"{found * k:.2g}" + ("  ● preset" if k == 1 else ""), f"{found * k:.2g}") for k in SPREAD]
+    return [(f"{found * k:.2g}" + ("  ●" if k == 1 else ""), f"{found * k:.2g}") for k in SPREAD]
 
 
 def origin(config: RunConfig) -> str:

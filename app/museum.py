@@ -23,7 +23,8 @@ def layout(play: Play, tabs: gr.Tabs, store: JobStore, handlers: Handlers, visit
     with gr.Row(elem_classes="zo-cards", equal_height=True):
         for name, exhibit in EXHIBITS.items():
             with gr.Column(elem_classes="zo-panel", min_width=230):
-                gr.HTML(f"<h2>{exhibit.title}</h2><p class='zo-quiet'>{exhibit.about}</p>")
+                about = f"<p>{exhibit.about}</p><p class='zo-quiet'>{words.BREAK_WATCH[name]}</p>"
+                gr.HTML(f"<h2>{exhibit.title}</h2>{about}")
                 press = gr.Button("Break it so", elem_id=f"zo-break-{name}", size="sm")
             outputs = [problem, play.job, visitor, play.drawn, tabs]
             begun = press.click(

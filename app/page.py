@@ -21,11 +21,11 @@ from app import (
     pricing,
     race,
     replay,
+    scripts,
     share,
     take_away,
     words,
 )
-from app.chart import head, serve
 from app.lab import Lab
 from app.live import Drawn
 from app.store import JobStore
@@ -78,7 +78,7 @@ def theme() -> gr.themes.Base:
 
 def build(store: JobStore) -> Shown:
     """Return the page over a job store."""
-    serve()
+    scripts.serve()
     lab = Lab()
     with gr.Blocks(title=words.NAME, fill_width=True, analytics_enabled=False, delete_cache=(3600, 86_400)) as blocks:
         visitor = gr.BrowserState("", storage_key="zocore-visitor", secret=_secret(store.root))
@@ -104,10 +104,8 @@ def build(store: JobStore) -> Shown:
         race.connect(racing, playing, store, visitor)
         _share(head_row, tabs, playing, store)
         _on_load(blocks, head_row, tabs, playing, racing, store, visitor)
-    return Shown(
-        blocks,
-        {"theme": theme(), "css_paths": [STYLE], "head": head() + f"<style>{NARROW.read_text()}</style>", "js": START},
-    )
+    head = scripts.head(store.limits.upload_bytes) + f"<style>{NARROW.read_text()}</style>"
+    return Shown(blocks, {"theme": theme(), "css_paths": [STYLE], "head": head, "js": START})
 
 
 @dataclass

@@ -20,12 +20,12 @@ INK = "ink"  # stands for the text colour of the theme
 LOOK: Mapping[str, tuple[str, str]] = {
     "mezo": ("#0072B2", "solid"),
     "n-spsa": ("#56B4E9", "dash"),
-    "grzo": ("#D55E00", "solid"),
+    "grzo": ("#D55E00", "12px,3px"),
     "mezo-gv": ("#009E73", "dashdot"),
     "mezo-greedy": ("#CC79A7", "dot"),
     "qzo": ("#E69F00", "longdash"),
     "fzoo": ("#9A8B00", "longdashdot"),  # Okabe and Ito's yellow, darkened until it shows on white
-    "openai-es": ("#7F7F7F", "dash"),
+    "openai-es": ("#7F7F7F", "3px,6px"),
     "sgd": (INK, "dot"),
     "adamw": (INK, "solid"),
 }
@@ -94,7 +94,7 @@ def loss_traces(view: View, axis: str, weight: float = SMOOTHING) -> list[Trace]
     """The three traces of one run's loss: faint raw, bold smoothed, crosses for what is not finite."""
     columns = loss_columns(view.points, axis, weight)
     name, hue = title(view.method), colour(view.method)
-    raw = {"mode": "lines", "line": {"color": hue, "width": 1}, "opacity": 0.35, "name": f"{name}, each step"}
+    raw = {"mode": "lines", "line": {"color": hue, "width": 1}, "opacity": 0.45, "name": f"{name}, each step"}
     bold = {"mode": "lines", "line": line(view.method), "name": f"{name}, smoothed {weight:g}"}
     cross = {"mode": "markers", "marker": {"symbol": "x", "color": "#D55E00", "size": 9}, "name": "not finite"}
     looks: tuple[Trace, ...] = (raw, bold, cross | {"showlegend": bool(columns[2][0])})
@@ -293,6 +293,7 @@ def memory(
         "xref": "container",
         "font": {"size": 11},
         "traceorder": "normal",
+        "entrywidth": 66,
     }
     shown["margin"] = {"l": 10, "r": 14, "t": 24 if card else 8, "b": 84}
     shown["yaxis"] |= {

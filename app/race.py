@@ -6,23 +6,20 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from app import chart, controls, cost, data_form, forms, plots, words
-from app.jobs import Job
+from app import chart, controls, cost, data_form, forms, plots, standings, words
+from app.jobs import Job, Lane
 from app.live import status
 from app.play import TICK, Play
 from app.store import JobStore
 from app.view import MOST_POINTS, View
-from zocore import race as engine
 from zocore.config import RunConfig
 from zocore.errors import InputError
 from zocore.methods import METHODS
-from zocore.recorder import read_recording
 
 RECORDED = Path(__file__).parent / "recorded" / "race"
 ROWS_PER_TICK = 24  # over all lanes
@@ -98,14 +95,17 @@ def _bare(config: RunConfig, method: str) -> RunConfig:
 
 
 @lru_cache(maxsize=1)
-def recorded() -> list[View]:
+def recorded() -> list[Lane]:
     """Return the lanes of the race that the tab opens with."""
-    return [View.of(read_recording(folder).events) for folder in sorted(RECORDED.iterdir())]
+    found = [Lane(RunConfig(), folder) for folder in sorted(RECORDED.iterdir())]
+    for lane in found:
+        lane.load()
+    return [replace(lane, config=RunConfig.from_json(lane.view.header.config)) for lane in found if lane.view.header]
 
 
 def layout() -> RacePage:
     """Lay the tab out."""
-    shown = recorded()
+    shown = [lane.view for lane in recorded()]
     with gr.Row(elem_classes="zo-main", equal_height=False):
         with gr.Column(scale=4, min_width=300, elem_classes="zo-side"):
             gr.HTML(f"<p class='zo-quiet'>{words.ABOUT_RACE}</p>")
@@ -132,9 +132,7 @@ def layout() -> RacePage:
                 accuracy = chart.chart("race-accuracy", "Held-out accuracy of each lane", 220, plots.accuracy(shown))
             with gr.Column(elem_classes="zo-panel"):
                 gr.HTML("<h2>At equal cost</h2>")
-                table = gr.HTML(
-                    "<p class='zo-quiet'>The table comes when the race is over.</p>", elem_id="zo-race-table"
-                )
+                table = gr.HTML(standings.table(recorded(), None), elem_id="zo-race-table")
     return RacePage(methods, seeds, budget, guess, start, stop, axis, said, problem, loss, accuracy, table)
 
 
@@ -213,7 +211,7 @@ def race_tick(store: JobStore, job_id: str, drawn: Drawn, axis: str, guess: str 
         status(job.phase, _said(job, store.position(job))),
         loss,
         chart.whole(plots.accuracy(views, axis)) if evaluated and (fresh or turned) else gr.skip(),
-        table(job, guess) if turned else gr.skip(),
+        _table(job, guess) if turned else gr.skip(),
         Drawn(job.id, job.version, rows, axis, job.phase),
         gr.update(active=not job.over),
         gr.update(visible=job.over),
@@ -239,59 +237,5 @@ def _said(job: Job, position: int) -> str:
     return f"racing · {len(job.lanes)} runs, {done:,} of {planned:,} forward passes"
 
 
-def table(job: Job, guess: str | None) -> str:
-    """Return the standings at equal cost, and how the guess fared."""
-    if not job.over:
-        return "<p class='zo-quiet'>The table comes when the race is over.</p>"
-    events = [
-        (engine.Lane(lane.config.method, lane.config.seed, lane.config), e) for lane in job.lanes for e in lane.events
-    ]
-    found = [one for one in engine.standings(events) if one.steps and math.isfinite(one.loss[0])]
-    if not found:
-        return f"{_lost(job)}<p class='zo-quiet'>No lane came to its end, so there is nothing to compare.</p>"
-    best = min(found, key=lambda one: one.loss[0])
-    rows = "".join(_row(one, one is best) for one in sorted(found, key=lambda one: one.loss[0]))
-    names = (
-        "Method",
-        "lr",
-        "Steps",
-        "Forward passes",
-        "Plain forwards' worth",
-        "Seconds",
-        "Test accuracy",
-        "Test loss",
-    )
-    head = "".join(f"<th>{name}</th>" for name in names)
-    body = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    place = '<div class="zo-table zo-standings" tabindex="0" role="region" aria-label="Standings">'
-    return f"{_verdict(best.method, guess)}{place}{body}</div>{_lost(job)}"
-
-
-def _lost(job: Job) -> str:
-    """The lanes that dropped out, and why."""
-    notes = (f"{plots.title(one.config.method)}: {one.problem}" for one in job.lanes if one.problem)
-    return "".join(f'<p class="zo-warning">Dropped out: {escape(note)}</p>' for note in notes)
-
-
-def _row(one: engine.Standing, best: bool) -> str:
-    hue = plots.colour(one.method)
-    chip = f'<i class="zo-key" style="background:{"currentColor" if hue == plots.INK else hue}"></i>'
-    spread = [f" ± {value[1]:.3f}" if value[1] else "" for value in (one.accuracy, one.loss)]
-    cells = [
-        f"{chip}{escape(plots.title(one.method))}{' · lowest loss' if best else ''}",
-        f"{one.lr:.2g}",
-        f"{one.steps:,}",
-        f"{one.forward_passes:,.0f}",
-        f"{one.forward_cost:,.0f}",
-        f"{one.seconds:.1f}",
-        f"{one.accuracy_before:.3f} → {one.accuracy[0]:.3f}{spread[0]}",
-        f"{one.loss[0]:.4f}{spread[1]}",
-    ]
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-
-
-def _verdict(best: str, guess: str | None) -> str:
-    if not guess:
-        return f"<p><b>{plots.title(best)}</b> has the lowest loss.</p>"
-    right = "You were right" if guess == best else f"You said {plots.title(guess)}"
-    return f"<p>{right}: <b>{plots.title(best)}</b> has the lowest loss.</p>"
+def _table(job: Job, guess: str | None) -> str:
+    return standings.table(job.lanes, guess) if job.over else f"<p class='zo-quiet'>{words.NO_STANDINGS}</p>"

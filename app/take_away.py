@@ -33,7 +33,7 @@ def build(play: Play, store: JobStore, lab: Lab) -> None:
             export.command(config_of(store, "")),
             label="Command",
             lines=2,
-            max_lines=4,
+            max_lines=8,
             elem_id="zo-command",
             interactive=False,
             buttons=["copy"],

@@ -126,9 +126,17 @@ ABOUT_RACE = (
 )
 RECORDED_RACE = "recorded · a race that came with the project. Choose lanes, make a guess, and start your own."
 PREDICT = "Predict first: which will have the lowest loss at the end?"
+NO_STANDINGS = "The table comes when the race is over."
 NO_GUESS = "I would rather not say"
 
 ABOUT_BREAK = (
     "The usual ways to lose a run, one press each. The run starts on the Play tab with the model and task chosen "
     "there, and ends when a detector says what is wrong and what to do."
 )
+BREAK_WATCH: Mapping[str, str] = {
+    "lr": "Watch the smoothed loss: does it come back down?",
+    "tiny-eps": "Watch the projected gradient: how many different values does it take?",
+    "huge-eps": "Watch the projected gradient, then compare with the Microscope's slope at this eps.",
+    "lost-seed": "Watch the loss: the probes are honest, so why does nothing improve?",
+    "no-restore": "Watch the loss: it may even fall for a while, so what is wrong with where the weights end up?",
+}

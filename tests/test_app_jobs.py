@@ -12,7 +12,7 @@ import pytest
 import tiny
 import torch
 
-from app import race
+from app import standings
 from app.jobs import Job, read_job
 from app.store import JobStore, Limits
 from app.view import View
@@ -154,7 +154,7 @@ def test_a_lane_that_fails_leaves_the_others_running(store):
     again = read_job(job.folder)
     assert again is not None
     assert [lane.problem for lane in again.lanes] == [lane.problem for lane in job.lanes]
-    shown = race.table(job, "grzo")
+    shown = standings.table(job.lanes, "grzo")
     assert shown.count("Dropped out") == 2 and "You were right" in shown
     lost = store.start("bob", [bad, worse], "race")
     until(over(lost))

@@ -94,7 +94,7 @@ def test_the_batch_law_is_measured_for_grzo_alone(model):
 
 @pytest.mark.parametrize("agreement", [0.0, 0.3, 1.0])
 def test_the_batch_law_holds_for_gradients_of_equal_norm(agreement):
-    """Simulated: the rms cosine of sum (z_i . g_i) z_i to the mean gradient is the law's, within 6 % (three standard errors)."""
+    """The rms cosine of sum (z_i . g_i) z_i to the mean gradient, simulated, within 6 % (three standard errors)."""
     d, sizes, trials = 1500, [1, 2, 4, 16], 1500
     rng = np.random.default_rng(7)
     shared, own = np.eye(max(sizes) + 1, d)[0], np.eye(max(sizes) + 1, d)[1:]

@@ -123,6 +123,64 @@ def test_ones_own_data_with_a_preview_and_every_error_beside_its_control(visit: 
     assert "12 steps" in ann.until("finished", "failed")
 
 
+def test_a_file_over_the_limit_is_refused_before_it_is_sent(visit: Any, tmp_path: Path) -> None:
+    ann = visit()
+    ann.page.click("#zo-source label:has-text('My own data')")
+    huge, good = tmp_path / "huge.csv", tmp_path / "mine.csv"
+    good.write_text(GOOD)
+    with huge.open("wb") as file:
+        file.truncate(200_000_000)
+    sent: list[str] = []
+    ann.page.on("request", lambda r: sent.append(r.url) if "/upload" in r.url else None)
+    ann.page.set_input_files("#zo-file input[type=file]", str(huge))
+    ann.page.wait_for_selector("#zo-too-large:has-text('huge.csv has 200 MB, over the limit of 100 MB: use a part')")
+    assert sent == []
+    ann.page.set_input_files("#zo-file input[type=file]", str(good))
+    ann.page.wait_for_selector("#zo-prompt pre")
+    assert ann.page.inner_text("#zo-too-large") == ""
+
+
+def test_a_stopped_run_goes_on_where_it_was(visit: Any) -> None:
+    ann = visit()
+    ann.number("steps", 120)
+    ann.page.click("#zo-start")
+    ann.until("training")
+    ann.page.click("#zo-stop")
+    ann.until("stopped by you")
+    done = ann.points("loss")
+    assert 0 < done < 120
+    ann.page.click("#zo-resume")
+    assert "120 steps" in ann.until("finished", "failed")
+    ann.page.wait_for_function("document.querySelector('#zo-loss .zo-plot').data[0].x.length === 120")
+
+
+def test_lines_are_there_before_plotly(visit: Any, chromium: Any, address: str) -> None:
+    """The first paint waits for no library: curves are sketched, and drawn in full when Plotly comes."""
+    page = chromium.new_page()
+    held: list[Any] = []
+    page.route("**/plotly.min.js", lambda route: held.append(route))
+    page.goto(address)
+    page.wait_for_selector("#zo-loss .zo-sketch polyline")
+    assert len(page.get_attribute("#zo-loss .zo-sketch polyline", "points").split()) == 300
+    assert page.locator("#zo-loss .zo-sketch text").count() == 4
+    assert "300 steps" in page.inner_text("#zo-card")
+    for route in held:
+        route.continue_()
+    page.wait_for_selector("#zo-loss .main-svg")
+    page.wait_for_selector(".zo-sketch", state="detached")
+    page.close()
+
+
+def test_the_time_is_measured_on_request(visit: Any) -> None:
+    ann = visit()
+    ann.page.click("#zo-method input")
+    ann.page.get_by_role("option", name="n-SPSA").click()
+    ann.page.wait_for_selector("#zo-card:has-text('estimated, until a run was timed')")
+    ann.page.click("#zo-time")
+    ann.page.wait_for_selector("#zo-card:has-text('measured on this machine')", timeout=60_000)
+    assert not ann.page.locator("#zo-time").is_visible()
+
+
 def test_bad_settings_are_named_and_nothing_is_lost(visit: Any) -> None:
     ann = visit()
     ann.page.fill("#zo-lr input", "fast")
@@ -227,12 +285,22 @@ def test_what_is_downloaded_is_the_run(visit: Any, tmp_path: Path) -> None:
     assert sum(json.loads(line)["event"] == "StepDone" for line in lines) == 10
 
 
-def test_a_broken_run_ends_in_a_sentence(visit: Any) -> None:
+BROKEN = {
+    "lr": "the learning rate is too high",
+    "tiny-eps": "eps is too small for this dtype",
+    "huge-eps": "eps is too large",
+    "lost-seed": "the seed was lost",
+    "no-restore": "a probe left the weights away from where they were",
+}
+
+
+def test_every_broken_run_ends_in_its_sentence(visit: Any) -> None:
     ann = visit()
-    ann.tab("Break it")
-    ann.page.click("#zo-break-lost-seed")
-    ann.until("stopped by the detector", seconds=120)
-    assert "the seed was lost" in ann.page.inner_text("#zo-warnings")
+    for name, said in BROKEN.items():
+        ann.tab("Break it")
+        ann.page.click(f"#zo-break-{name}")
+        ann.page.wait_for_selector(f"#zo-warnings:has-text('{said}')", timeout=120_000)
+        assert "stopped by the detector" in ann.until("stopped by the detector", seconds=120)
 
 
 def test_a_lesson_drives_the_real_controls(visit: Any) -> None:
