@@ -1,20 +1,20 @@
 # The app in a container: docker build -t zocore . && docker run -p 7860:7860 -v zocore:/home/user/data zocore
-# TORCH_INDEX chooses torch's build: the address of its CPU wheels, as PyTorch's own install page gives it, makes the
-# image slim; the address of its CUDA wheels, or none, makes it run on a GPU too. All else is the same.
+# For a GPU: docker build --build-arg TORCH_BACKEND=cu130 -t zocore . && docker run --gpus all ... (any name that
+# `uv pip install --torch-backend` knows). The default, cpu, makes a slim image; all else is the same.
 FROM python:3.12-slim
 
-ARG TORCH_INDEX=""
+ARG TORCH_BACKEND=cpu
 
-ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 
 RUN useradd --create-home --uid 1000 user
 WORKDIR /home/user/app
 
-# torch first and alone: the largest layer, and the only one that the variant changes
+# uv knows where the builds of torch are; the notebooks' packages stay out of the image
 COPY requirements.txt .
-RUN pip install ${TORCH_INDEX:+--index-url "${TORCH_INDEX}"} "$(grep '^torch[=<>~]' requirements.txt)"
-# the notebooks' packages stay out of the image
-RUN grep -vE '^(jupyterlab|ipywidgets|anywidget|datasets)' requirements.txt > app.txt && pip install -r app.txt
+RUN pip install uv==0.13.8 \
+    && grep -vE '^(jupyterlab|ipywidgets|anywidget|datasets)' requirements.txt > app.txt \
+    && uv pip install --system --torch-backend "${TORCH_BACKEND}" -r app.txt
 
 COPY --chown=user:user zocore zocore
 COPY --chown=user:user app app
@@ -31,8 +31,8 @@ ENV HOME=/home/user \
 RUN mkdir -p /home/user/data && chown user:user /home/user/data
 VOLUME /home/user/data
 
-USER user
+USER 1000
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
-    CMD python -c "import urllib.request as r; r.urlopen('http://127.0.0.1:7860/', timeout=4)"
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:7860/', timeout=4)"]
 CMD ["python", "-m", "app"]

@@ -160,7 +160,8 @@ def tick_outputs(play: Play) -> list[Any]:
 def connect(play: Play, store: JobStore, visitor: gr.BrowserState) -> None:
     """Join the components to the store."""
     _connect_choices(play.form)
-    pricing.connect(play.form, store, play.card, play.start, play.timed, play.problem)
+    priced = [play.card, play.start, play.timed]
+    pricing.connect(play.form, store, priced, play.problem, play.panel.told)
     uploads.connect(play.form.data, store)
     handlers = Handlers(store)
     shown = tick_outputs(play)

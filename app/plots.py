@@ -268,7 +268,7 @@ def memory(
             "pattern": {"shape": pattern, "size": 6, "solidity": 0.2, "fillmode": "overlay", "fgcolor": "#ffffff"},
         }
         data.append(
-            {"type": "bar", "orientation": "h", "x": sizes, "y": names, "name": part.replace("_", " "), "marker": fill}
+            {"type": "bar", "orientation": "h", "x": sizes, "y": names, "name": part.split("_")[0], "marker": fill}
         )
     if measured:
         bar = {"color": "rgba(127,127,127,0.35)", "line": {"color": INK, "width": 2}}

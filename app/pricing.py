@@ -31,8 +31,12 @@ def shown(store: JobStore, values: tuple[Any, ...] | list[Any]) -> tuple[str, An
     return cost.card(found), start, gr.update(visible=here and not found.measured)
 
 
-def connect(form: Controls, store: JobStore, card: gr.HTML, start: gr.Button, timed: gr.Button, told: gr.HTML) -> None:
-    """Keep the card true to the form; `told` says what a timing does or why it failed."""
+def connect(form: Controls, store: JobStore, outputs: list[Any], note: gr.HTML, phase: gr.HTML) -> None:
+    """Keep the card, the Start button and the timing button true to the form, and to what a run's phases taught.
+
+    `note` says what a timing does or why it failed; `phase` changes with the phase of the run shown.
+    """
+    timed = outputs[2]
 
     def priced(*values: Any) -> tuple[str, Any, Any]:
         return shown(store, values)
@@ -45,9 +49,8 @@ def connect(form: Controls, store: JobStore, card: gr.HTML, start: gr.Button, ti
             return data_form.error(f"The steps could not be timed: {error}")
         return ""
 
-    outputs = [card, start, timed]
-    changes = [part.change for part in form.inputs if hasattr(part, "change")]
+    changes = [part.change for part in (*form.inputs, phase) if hasattr(part, "change")]
     gr.on(changes, priced, form.inputs, outputs, **QUIET, queue=False, trigger_mode="always_last")
-    begun = timed.click(lambda: f"<p class='zo-quiet'>{TIMING}</p>", None, told, **QUIET, queue=False)
-    done = begun.then(time_it, form.inputs, told, **QUIET, concurrency_id="lab")
+    begun = timed.click(lambda: f"<p class='zo-quiet'>{TIMING}</p>", None, note, **QUIET, queue=False)
+    done = begun.then(time_it, form.inputs, note, **QUIET, concurrency_id="lab")
     done.then(priced, form.inputs, outputs, **QUIET, queue=False)
