@@ -78,7 +78,7 @@ def build(config: RunConfig, preset: gr.Radio, most: int) -> Controls:
                 elem_id=f"zo-{name}",
                 min_width=120,
             )
-    origin = gr.HTML(origin_note(config), elem_classes="zo-note")
+    origin = gr.HTML(origin_note(config), elem_classes="zo-note zo-origin")
     with gr.Row(elem_classes="zo-pair"):
         parts["steps"] = gr.Number(
             values["steps"], label="Steps", precision=0, minimum=1, elem_id="zo-steps", min_width=120

@@ -33,17 +33,20 @@ from app.store import JobStore
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 COPY = """async (code) => {
   if (!code) return;
-  const link = location.origin + location.pathname + '?cfg=' + code;
-  history.replaceState(null, '', '?cfg=' + code);
-  const button = document.querySelector('#zo-link');
+  const query = '?cfg=' + code + '%(more)s', link = location.origin + location.pathname + query;
+  if (!'%(more)s') history.replaceState(null, '', query);
+  const button = document.querySelector('#%(button)s'), name = button.textContent;
   try { await navigator.clipboard.writeText(link); button.textContent = 'Link copied'; }
-  catch (error) { button.textContent = 'Link is in the address bar'; }
-  setTimeout(() => { button.textContent = 'Copy link'; }, 2500);
+  catch (error) { prompt('The link:', link); }
+  setTimeout(() => { button.textContent = name; }, 2500);
 }"""
-STYLE, NARROW = Path(__file__).parent / "style.css", Path(__file__).parent / "narrow.css"
+STYLE, OUTER = Path(__file__).parent / "style.css", Path(__file__).parent / "outer.css"
 START = """() => {
   const told = document.querySelector('#zo-told');
   if (told) { told.setAttribute('role', 'status'); told.setAttribute('aria-live', 'polite'); }
+  const marks = document.body.classList, lesson = new URLSearchParams(location.search).has('lesson');
+  marks.toggle('zo-lesson-mode', lesson);
+  document.querySelector('#zo-show-all').addEventListener('click', () => marks.remove('zo-lesson-mode'));
 }"""
 
 
@@ -99,12 +102,12 @@ def build(store: JobStore) -> Shown:
             with gr.Tab("Break it", id="break"):
                 museum.layout(playing, tabs, store, play.Handlers(store), visitor)
             with gr.Tab("Learn", id="learn"):
-                learn.layout(playing, racing, tabs)
+                lesson_link = learn.layout(playing, racing, tabs)
         play.connect(playing, store, visitor)
         race.connect(racing, playing, store, visitor)
-        _share(head_row, tabs, playing, store)
+        _share(head_row, lesson_link, tabs, playing, store)
         _on_load(blocks, head_row, tabs, playing, racing, store, visitor)
-    head = scripts.head(store.limits.upload_bytes) + f"<style>{NARROW.read_text()}</style>"
+    head = scripts.head(store.limits.upload_bytes) + f"<style>{OUTER.read_text()}</style>"
     return Shown(blocks, {"theme": theme(), "css_paths": [STYLE], "head": head, "js": START})
 
 
@@ -128,8 +131,8 @@ def _header() -> Header:
     return Header(link, code, gr.State("play"), gr.HTML("", elem_id="zo-note"))
 
 
-def _share(header: Header, tabs: gr.Tabs, playing: play.Play, store: JobStore) -> None:
-    """The button that copies a link to the page as it is set."""
+def _share(header: Header, lesson: gr.Button, tabs: gr.Tabs, playing: play.Play, store: JobStore) -> None:
+    """The buttons that copy a link to the page as it is set: with its controls, or for a class without them."""
 
     def coded(tab: str, *values: Any) -> tuple[str, str]:
         try:
@@ -141,8 +144,10 @@ def _share(header: Header, tabs: gr.Tabs, playing: play.Play, store: JobStore) -
         return str(event.value).lower().split()[0]
 
     tabs.select(chosen, None, header.tab, **QUIET)
-    done = header.link.click(coded, [header.tab, *playing.form.inputs], [header.code, header.note], **QUIET)
-    done.then(None, header.code, None, js=COPY)
+    for button, more in ((header.link, ""), (lesson, "&lesson")):
+        tab = gr.State("play") if more else header.tab
+        done = button.click(coded, [tab, *playing.form.inputs], [header.code, header.note], **QUIET)
+        done.then(None, header.code, None, js=COPY % {"more": more, "button": button.elem_id})
 
 
 def _on_load(

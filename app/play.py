@@ -94,7 +94,9 @@ def layout(config: RunConfig, store: JobStore) -> Play:
                 stop = gr.Button("Stop", variant="stop", elem_id="zo-stop", visible=False, min_width=100)
                 resume = gr.Button("Resume", elem_id="zo-resume", visible=False, min_width=100)
             problem = gr.HTML("", elem_id="zo-problem")
-            form = controls.build(config, preset, store.limits.upload_bytes)
+            gr.HTML('<button type="button" id="zo-show-all">Show all controls</button>', elem_classes="zo-lesson-only")
+            with gr.Column(elem_classes="zo-form"):
+                form = controls.build(config, preset, store.limits.upload_bytes)
         with gr.Column(scale=9, min_width=320, elem_classes="zo-stage") as stage:
             panel = _panel()
     return Play(

@@ -253,6 +253,22 @@ def test_a_link_carries_the_settings_and_the_tab(visit: Any) -> None:
     assert "damaged" in bob.page.inner_text("#zo-note")
 
 
+def test_a_lesson_link_hides_the_controls_until_they_are_asked_for(visit: Any) -> None:
+    ann = visit(query=f"?cfg={share.encode(RunConfig(method='grzo', steps=7))}&lesson")
+    assert not ann.page.is_visible("#zo-method") and not ann.page.is_visible("#zo-preset")
+    assert ann.page.is_visible("#zo-start") and "GRZO" in ann.page.inner_text(".zo-side")
+    ann.page.click("#zo-start")
+    assert "7 steps" in ann.until("finished", "failed")
+    ann.page.click("#zo-show-all")
+    assert ann.page.input_value("#zo-method input") == "GRZO"
+    bob = visit()
+    assert bob.page.is_visible("#zo-method") and not bob.page.is_visible("#zo-show-all")
+    bob.tab("Learn")
+    bob.page.evaluate("navigator.clipboard.writeText = (text) => { window.copied = text; return Promise.resolve(); }")
+    bob.page.click("#zo-lesson-link")
+    bob.page.wait_for_function("window.copied && window.copied.endsWith('&lesson')")
+
+
 def download(visitor: Any, kind: str, folder: Path) -> Path:
     visitor.page.click("#zo-kind input")
     visitor.page.get_by_role("option", name=kind).click()
