@@ -88,7 +88,7 @@ def _events(lane: Lane, stop: Callable[[], bool], resumed: bool, engine: Engine)
     if recording is not None and recording.end is not None and recording.end.status == "finished":
         return
     lane.folder.mkdir(parents=True, exist_ok=True)
-    config = RunConfig.from_json(recording.header.config) if recording else lane.config
+    config = recording.config if recording else lane.config
     yield from record(engine(config, stop, recording), lane.folder)
 
 

@@ -362,13 +362,18 @@ def test_verify_proves_the_end_an_earlier_step_and_the_lack_of_it(finished: Path
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so nothing has to be rebuilt elsewhere")
 def test_a_run_of_a_gpu_can_be_rebuilt_without_one(finished: Path, tmp_path: Path) -> None:
-    """A recording that names a GPU is replayed on the CPU of a machine that has none."""
+    """A recording that names a GPU is replayed on the CPU of a machine that has none, and goes on there."""
     lines = lines_of(finished).splitlines(keepends=True)
     lines[0] = lines[0].replace(b'"device":"cpu"', b'"device":"cuda"')
     assert b"cuda" in lines[0]
     _, session = rebuild(copy(finished, tmp_path / "gpu", b"".join(lines)))
     assert session.config.device == "cpu"
     assert same(weights(session), weights(rebuild(finished)[1]))
+    third = next(n for n, line in enumerate(lines) if b'"event":"StepDone"' in line and b'"step":3,' in line)
+    cut = read_recording(copy(finished, tmp_path / "cut", b"".join(lines[: third + 1])))
+    events = list(run(cut.config, recording=cut))
+    assert [event.step for event in events if isinstance(event, StepDone)] == [4, 5, 6]
+    assert isinstance(events[0], RunStarted) and events[0].device == "cpu"
 
 
 def test_verify_of_an_in_place_run_states_its_tolerance(tmp_path: Path) -> None:

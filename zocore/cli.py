@@ -57,7 +57,7 @@ def resume(options: argparse.Namespace) -> int:
     from zocore.recorder import read_recording
 
     recording = read_recording(options.run)
-    config = RunConfig.from_json(recording.header.config)
+    config = recording.config
     done = recording.steps[-1].step if recording.steps else 0
     if done >= config.steps and recording.end and recording.end.status == "finished":
         raise ValueError(f"{options.run} is finished: all its {done} steps are done")

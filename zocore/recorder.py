@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import torch
 
+from zocore.config import RunConfig
 from zocore.directions import Combination, Direction, Law
 from zocore.errors import InputError
 from zocore.events import EvalDone, Event, RunEnded, RunStarted, StepDone
@@ -43,6 +44,13 @@ class Recording:
     def header(self) -> RunStarted:
         """The first start of the run."""
         return next(event for event in self.events if isinstance(event, RunStarted))
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's settings; where its GPU is not here, it is rebuilt (to rounding) and goes on on the CPU."""
+        config = RunConfig.from_json(self.header.config)
+        gone = str(config.device).startswith("cuda") and not torch.cuda.is_available()
+        return replace(config, device="cpu") if gone else config
 
     @property
     def steps(self) -> list[StepDone]:

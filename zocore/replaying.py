@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers.utils import logging
 
-from zocore.config import RunConfig
 from zocore.delta import merge_adapters, save_delta
 from zocore.errors import InputError
 from zocore.loop import check_base, check_data, replay
@@ -36,7 +35,7 @@ def rebuild(folder: Path, step: int | None = None) -> tuple[Recording, Session]:
     done = recording.steps[-1].step if recording.steps else 0
     if step is not None and not 0 <= step <= done:
         raise InputError(f"{folder} has steps 0 to {done}: there is no step {step}")
-    session = open_session(_config_here(recording), recording.header.frozen)
+    session = open_session(recording.config, recording.header.frozen)
     check_base(session, recording)
     replay(session, recording.steps, until=step)
     return recording, session
@@ -67,7 +66,7 @@ def replay_run(folder: Path, step: int | None, verify: bool) -> Verdict:
 
 def run_again(recording: Recording, steps: int) -> Session:
     """Return a session that has done the steps live, with all their forward passes."""
-    session = open_session(_config_here(recording), recording.header.frozen)
+    session = open_session(recording.config, recording.header.frozen)
     check_data(session, recording)
     assert session.config.eps is not None
     for number in range(1, steps + 1):
@@ -118,13 +117,6 @@ def export_run(folder: Path, to: Path, step: int | None, delta: bool) -> str:
     session.loaded.tokenizer.save_pretrained(to)
     more = ", in full precision: its few bits would round the adapters away" if widened else ""
     return f"wrote the tuned model to {to}{more}"
-
-
-def _config_here(recording: Recording) -> RunConfig:
-    """The run's settings; what a GPU recorded is rebuilt on the CPU where there is none, equal to rounding."""
-    config = RunConfig.from_json(recording.header.config)
-    away = (config.device or "").startswith("cuda") and not torch.cuda.is_available()
-    return replace(config, device="cpu") if away else config
 
 
 @contextmanager

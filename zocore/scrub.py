@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from zocore.config import RunConfig
 from zocore.events import StepDone
 from zocore.loop import check_base, replay
 from zocore.method import Method
@@ -85,6 +84,6 @@ class Scrubber:
 def open_scrubber(folder: Path) -> Scrubber:
     """Return a scrubber over a run folder, at step 0. Raises ValueError when the run cannot be replayed."""
     recording = read_recording(folder)
-    session = open_session(RunConfig.from_json(recording.header.config), recording.header.frozen)
+    session = open_session(recording.config, recording.header.frozen)
     check_base(session, recording)
     return Scrubber(recording, session)
