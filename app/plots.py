@@ -139,7 +139,7 @@ def gradient_columns(points: Sequence[Point], axis: str, first: int = 0, most: i
 
 def accuracy(views: Sequence[View], axis: str = "forwards") -> Figure:
     """Held-out accuracy: open circles on dev while training, full ones on test before and after."""
-    data = []
+    data: list[Trace] = []
     for view in views:
         for split, symbol in (("dev", "circle-open"), ("test", "circle")):
             found = view.accuracy(split)
@@ -147,10 +147,11 @@ def accuracy(views: Sequence[View], axis: str = "forwards") -> Figure:
             x, y = [_short(place.on(axis)) for place, _ in found], [round(value, 4) for _, value in found]
             dev = split == "dev"
             name = f"{title(view.method)}, {split}" if len(views) > 1 else split
-            data.append(
-                {"type": "scatter", "mode": "lines+markers" if dev else "markers", "x": x, "y": y, "name": name, **look}
-            )
-    figure: Figure = {"data": data, "layout": layout(AXIS_TITLES[axis], "held-out accuracy")}
+            mode = "lines+markers" if dev else "markers"
+            first = bool(x) and not any(one["name"] == name and one["showlegend"] for one in data)  # of several seeds
+            shown = {"legendgroup": name, "showlegend": first}
+            data.append({"type": "scatter", "mode": mode, "x": x, "y": y, "name": name, **look, **shown})
+    figure: Figure = {"data": data, "layout": layout(AXIS_TITLES[axis], "held-out accuracy", showlegend=True)}
     figure["layout"]["yaxis"] |= {"range": [0, 1.05], "tickformat": ".0%"}
     return figure
 
@@ -293,9 +294,9 @@ def memory(
         "xref": "container",
         "font": {"size": 11},
         "traceorder": "normal",
-        "entrywidth": 66,
+        "entrywidth": 60,
     }
-    shown["margin"] = {"l": 10, "r": 14, "t": 24 if card else 8, "b": 84}
+    shown["margin"] = {"l": 10, "r": 14, "t": 24 if card else 8, "b": 72}
     shown["yaxis"] |= {
         "categoryorder": "array",
         "categoryarray": order[::-1],
