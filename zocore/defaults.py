@@ -42,6 +42,7 @@ PAPER = {
 # The bundled model is a thousand times smaller, so rates are a thousand times larger. Found by `zocore compare` on
 # the sentiment task at a forward cost of 600, grids of 2 to 4 rates a factor of 2 or 3 apart, seed 0.
 TUNED = "tuned on the bundled sentiment task at a forward cost of 600"
+COARSE = "best of two to five rates on the bundled sentiment task, 60 or 150 steps, seed 0"
 BUNDLED = {
     ("mezo", "all"): Preset(3e-4, 1e-3, "constant", TUNED),
     ("n-spsa", "all"): Preset(1.2e-3, 1e-3, "constant", TUNED),
@@ -51,7 +52,20 @@ BUNDLED = {
     ("fzoo", "all"): Preset(5e-3, 1e-3, "linear", TUNED),
     ("openai-es", "all"): Preset(2e-2, 1e-3, "linear", TUNED),
     ("qzo", "scales"): Preset(5e-3, 1e-3, "constant", TUNED),
-    ("mezo", "lora"): Preset(1e-2, 1e-2, "constant", TUNED),
+    ("mezo", "lora"): Preset(3e-2, 1e-2, "constant", COARSE),
+    ("n-spsa", "lora"): Preset(1e-1, 1e-2, "constant", COARSE),
+    ("grzo", "lora"): Preset(3e-2, 1e-2, "linear", COARSE),
+    ("mezo-gv", "lora"): Preset(3e-2, 1e-2, "constant", COARSE),
+    ("mezo-greedy", "lora"): Preset(3e-2, 1e-2, "constant", "the guided vector's; " + COARSE),
+    ("fzoo", "lora"): Preset(3e-2, 1e-2, "linear", COARSE),
+    ("openai-es", "lora"): Preset(1e-1, 1e-2, "linear", COARSE),
+    ("adamw", "lora"): Preset(1e-3, 1e-3, "linear", COARSE),
+    ("mezo", "scales"): Preset(1.5e-2, 1e-3, "constant", COARSE),
+    ("n-spsa", "scales"): Preset(2e-2, 1e-3, "constant", COARSE),
+    ("grzo", "scales"): Preset(2e-2, 1e-3, "linear", COARSE),
+    ("mezo-gv", "scales"): Preset(1.5e-2, 1e-3, "constant", COARSE),
+    ("mezo-greedy", "scales"): Preset(1.5e-2, 1e-3, "constant", "the guided vector's; " + COARSE),
+    ("fzoo", "scales"): Preset(3e-2, 1e-3, "linear", COARSE),
     ("sgd", "all"): Preset(1e-1, 1e-3, "linear", TUNED),
     ("adamw", "all"): Preset(3e-4, 1e-3, "linear", TUNED),
 }
