@@ -1,14 +1,21 @@
-"""The notebooks: clean and small as committed, and running to their last assert with every control touched."""
+"""The notebooks: clean and small as committed, and running to their last assert with every control touched.
+
+nbmake executes them, in fast mode and once each: what a notebook leaves behind is then exported and looked at.
+"""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 from nbstripout import strip_output
 
 ROOT = Path(__file__).parent.parent
@@ -102,14 +109,103 @@ def test_speaks_of_no_machine(path: Path) -> None:
     assert not re.search(r"(/home/|/root/|/work/|/tmp/|[A-Z]:\\\\)", json.dumps(read(path)))
 
 
+def nbmake(path: Path, code: str) -> tuple[subprocess.CompletedProcess[str], Any]:
+    """Add a cell to the notebook, execute it with `pytest --nbmake` and return what pytest and the notebook say."""
+    nb = read(path)
+    nb.cells.append(nbformat.v4.new_code_cell(code))  # type: ignore[no-untyped-call]
+    nbformat.write(nb, path)  # type: ignore[no-untyped-call]
+    left = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PYTHONPATH"))}
+    environment = left | {"ZO_FAST": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TMPDIR": str(path.parent)}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbmake", "--overwrite", str(path)]
+    done = subprocess.run(command, cwd=path.parent, env=environment, check=False, capture_output=True, text=True)
+    return done, read(path)
+
+
+def clone(project: Path, path: Path) -> Path:
+    """A project of the folders a notebook needs, as in a fresh clone; return its copy of the notebook."""
+    for name in ("zocore", "app"):
+        (project / name).symlink_to(ROOT / name)
+    (project / "notebooks").mkdir()
+    for name in ("live.py", path.name):
+        shutil.copy(FOLDER / name, project / "notebooks")
+    return project / "notebooks" / path.name
+
+
+def drawn(page: Path) -> Any:
+    """For each picture that Chromium shows on a page, with no network: its panels, and how many shapes it drew."""
+    from playwright.sync_api import sync_playwright
+
+    look = """() => [...document.querySelectorAll(".js-plotly-plot")].map(picture => ({
+        panels: [...new Set(picture.data.map(trace => trace.meta))],
+        shapes: picture.querySelectorAll(".scatterlayer .trace, .barlayer .point").length,
+    }))"""
+    with sync_playwright() as made:
+        browser = made.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.route("http*://**", lambda route: route.abort())
+        tab.goto(page.as_uri())
+        tab.wait_for_selector(".js-plotly-plot .main-svg")
+        found = tab.evaluate(look)
+        browser.close()
+    return found
+
+
 @each
 @pytest.mark.slow
-def test_runs_to_its_last_assert(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Run in fast mode from its own folder, then every slider moved and every button pressed."""
-    for name, value in (("ZO_FAST", "1"), ("HF_HUB_OFFLINE", "1"), ("TMPDIR", str(tmp_path))):
-        monkeypatch.setenv(name, value)
-    nb = read(path)
-    nb.cells.append(nbformat.v4.new_code_cell(TOUCH_EVERYTHING))  # type: ignore[no-untyped-call]
-    NotebookClient(nb, timeout=300, resources={"metadata": {"path": str(FOLDER)}}, store_widget_state=False).execute()
+def test_runs_to_its_last_assert(path: Path, tmp_path: Path) -> None:
+    """From a fresh clone: all cells, every slider and button; then exported, its picture shows without a network."""
+    done, nb = nbmake(clone(tmp_path, path), TOUCH_EVERYTHING)
+    assert done.returncode == 0, done.stdout
     said = "".join(out.get("text", "") for cell in nb.cells[-2:] for out in cell.outputs)
     assert "all claims hold" in said and "touched" in said
+    assert "Traceback" not in json.dumps([cell.get("outputs", []) for cell in nb.cells]), "an error was swallowed"
+    nb.metadata.pop("widgets", None)  # as a notebook saved in JupyterLab: no state, so no live widget on the page
+    page = tmp_path / "page.html"
+    page.write_text(HTMLExporter().from_notebook_node(nb)[0], encoding="utf-8")
+    if shutil.which("chromium"):
+        (picture,) = drawn(page)
+        assert len(picture["panels"]) == 2 and picture["shapes"] >= 2
+
+
+FAULTS = {
+    "a slider": "ipywidgets.IntSlider().observe(fail, 'value')",
+    "a choice": "ipywidgets.ToggleButtons(options=['a', 'b']).observe(fail, 'value')",
+    "a button": "ipywidgets.Button().on_click(fail)",
+    "a thread": "work = Work()",
+}
+STAGE = """
+import ipywidgets
+
+def fail(_=None):
+    raise RuntimeError("a fault of this control")
+
+class Picture: ...
+
+class Work:
+    found, go, wait = [], ipywidgets.Button(), fail
+"""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.slow
+def test_an_error_in_a_callback_fails(fault: str, tmp_path: Path) -> None:
+    """The cell that touches every control lets no error of theirs pass, and nbmake reports it."""
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(STAGE + FAULTS[fault])])  # type: ignore[no-untyped-call]
+    nbformat.write(nb, tmp_path / "faulty.ipynb")  # type: ignore[no-untyped-call]
+    done, _ = nbmake(tmp_path / "faulty.ipynb", TOUCH_EVERYTHING)
+    assert done.returncode == 1 and "a fault of this control" in done.stdout
+
+
+@each
+@pytest.mark.parametrize("missing", ["the project", "a package"])
+def test_first_cell_says_what_is_missing(path: Path, missing: str, tmp_path: Path) -> None:
+    """On a bare machine one sentence tells what to do next: bring the project's folder, or install what it needs."""
+    first = next(cell.source for cell in read(path).cells if cell.cell_type == "code")
+    if missing == "a package":
+        (tmp_path / "live.py").write_text("import package_nobody_has")
+    (tmp_path / "first.py").write_text(first, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "first.py"], cwd=tmp_path, env={"PATH": ""}, check=False, capture_output=True, text=True
+    )
+    remedy = "set PROJECT to the path" if missing == "the project" else "%pip install -q -r ../requirements.txt"
+    assert done.returncode == 1 and remedy in done.stderr.splitlines()[-1]
