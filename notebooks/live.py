@@ -81,7 +81,7 @@ def show(widget: ipywidgets.Widget | None, otherwise: str) -> Any:
     return display(bundle(widget, otherwise), raw=True, display_id=True)
 
 
-class Follower(anywidget.AnyWidget):  # type: ignore[misc]
+class Follower(anywidget.AnyWidget):
     """Nothing to see: tells the page when the pane around it changes its width, as Plotly listens to the page alone."""
 
     _esm = """
