@@ -109,10 +109,10 @@ def test_speaks_of_no_machine(path: Path) -> None:
     assert not re.search(r"(/home/|/root/|/work/|/tmp/|[A-Z]:\\\\)", json.dumps(read(path)))
 
 
-def nbmake(path: Path, code: str) -> tuple[subprocess.CompletedProcess[str], Any]:
-    """Add a cell to the notebook, execute it with `pytest --nbmake` and return what pytest and the notebook say."""
+def nbmake(path: Path, *code: str) -> tuple[subprocess.CompletedProcess[str], Any]:
+    """Add cells to the notebook, execute it with `pytest --nbmake` and return what pytest and the notebook say."""
     nb = read(path)
-    nb.cells.append(nbformat.v4.new_code_cell(code))  # type: ignore[no-untyped-call]
+    nb.cells += [nbformat.v4.new_code_cell(cell) for cell in code]  # type: ignore[no-untyped-call]
     nbformat.write(nb, path)  # type: ignore[no-untyped-call]
     left = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PYTHONPATH"))}
     environment = left | {"ZO_FAST": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TMPDIR": str(path.parent)}
@@ -154,9 +154,9 @@ def drawn(page: Path) -> Any:
 @pytest.mark.slow
 def test_runs_to_its_last_assert(path: Path, tmp_path: Path) -> None:
     """From a fresh clone: all cells, every slider and button; then exported, its picture shows without a network."""
-    done, nb = nbmake(clone(tmp_path, path), TOUCH_EVERYTHING)
+    done, nb = nbmake(clone(tmp_path, path), TOUCH_EVERYTHING, SOLUTIONS[path.name[:2]])
     assert done.returncode == 0, done.stdout
-    said = "".join(out.get("text", "") for cell in nb.cells[-2:] for out in cell.outputs)
+    said = "".join(out.get("text", "") for cell in nb.cells[-3:] for out in cell.outputs)
     assert "all claims hold" in said and "touched" in said
     assert "Traceback" not in json.dumps([cell.get("outputs", []) for cell in nb.cells]), "an error was swallowed"
     nb.metadata.pop("widgets", None)  # as a notebook saved in JupyterLab: no state, so no live widget on the page
@@ -165,6 +165,79 @@ def test_runs_to_its_last_assert(path: Path, tmp_path: Path) -> None:
     if shutil.which("chromium"):
         (picture,) = drawn(page)
         assert len(picture["panels"]) == 2 and picture["shapes"] >= 2
+
+
+# What the folded solutions state, run after the notebook they belong to.
+SOLUTIONS = {
+    "01": """
+signs = slices.alignment(open_session(replace(SETTINGS, noise="rademacher")), [1, 2])
+assert all(0.2 < a / b < 2 for a, b in zip(signs.cosine, found.cosine))
+middle, two = looks[0].base, looks[0].found[DISTANCES.index(1e-2)]
+assert abs(((two.plus + two.minus) / 2 - middle) * 2 / two.eps**2 / second_difference(0, two.eps) - 1) < 1e-3
+""",
+    "02": """
+run, mine = opened()
+log = [(k, mine.step(k, loss_of(run, k))[1]) for k in range(1, 5)]
+again, rebuilt = opened()
+for k, g in log:
+    rebuilt.move(k, -SETTINGS.lr * g)
+apart = max(float((p - q).abs().max()) for p, q in zip(mine.parameters, rebuilt.parameters))
+assert 0 < apart / max(float(p.abs().max()) for p in mine.parameters) < 1e-6
+gone = {}
+for dtype in (torch.bfloat16, torch.float32):
+    run, _ = opened()
+    walker = MeZO(run.loaded.model.to(dtype).parameters(), 0, SETTINGS.eps)
+    w = [p.clone() for p in walker.parameters]
+    for k in range(10):
+        walker.move(k, SETTINGS.eps), walker.move(k, -2 * SETTINGS.eps), walker.move(k, SETTINGS.eps)
+    far, size = (sum(float(t.double().square().sum()) for t in ts) ** 0.5
+                 for ts in ([p - q for p, q in zip(walker.parameters, w)], w))
+    gone[dtype] = far / size * 20**0.5  # a random walk: 20 times as many moves, the root of it as far
+assert 0.01 < gone[torch.bfloat16] < 0.2 and 1e-8 < gone[torch.float32] < 2e-6, gone
+assert 0.9**44 < 0.01 < 0.9**43
+""",
+    "03": """
+for size, factor in ((2, 0.71), (16, 0.97)):
+    s = torch.randn(200_000, size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    t = s - s.mean(1, keepdim=True)
+    progress = [float((x * s).mean() / x.square().mean().sqrt()) for x in (t, s)]
+    assert abs(progress[0] / progress[1] - factor) < 0.01
+""",
+    "04": """
+from math import log
+y = torch.randn(200_000, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+v = y - y.mean(1, keepdim=True)
+assert abs(float((v * y).sum(1).mean()) ** 2 / float(v.square().sum(1).mean()) - (5 - 1)) < 0.1
+assert exact_gv(8, 0.25, 40_000) < table[8][0]
+said = [round(x, 2) for m in (4, 8) for x in (sqrt(2 * log(m)), sqrt(table[m][1]))]
+assert said == [1.67, 1.25, 2.04, 1.55], said
+""",
+    "05": """
+def walk(k, C, eps=1e-3, eta=0.1, scale=1.0, table=0.7):
+    for z in (0.3, -1.2, 0.8):  # one scale, the loss (scale * table - 2)²
+        d = ((z * k * eps + scale * k) * table / k - 2) ** 2 - ((scale * k - z * k * eps) * table / k - 2) ** 2
+        d = max(-C / k, min(C / k, d / (2 * k * eps)))
+        scale = (scale * k - k * k * eta * d * z) / k
+    return scale
+assert abs(walk(1, 1.0) - walk(3, 1.0)) < 1e-9 and abs(walk(1, 1.0) - walk(1, 9.0)) > 1e-3
+assert abs(erf(1.96 / sqrt(2)) - 0.95) < 1e-3
+""",
+    "06": """
+lanes = [race.lanes(SETTINGS, ["mezo"], [0], 60, unit="forward_passes", lrs={"mezo": lr})[0] for lr in (1e-3, 3e-3)]
+end = [[e.loss for e in run_session(open_session(lane.config)) if isinstance(e, EvalDone)][-1] for lane in lanes]
+assert end[1] > 2 * end[0], end  # three times the rate diverges
+""",
+    "07": """
+from dataclasses import replace
+from zocore import read_recording
+settings, half, asked = replace(SETTINGS, steps=4), folder / "half", iter([False, False, True])
+claim(half)
+list(record(run(settings, lambda: next(asked)), half))
+kept = read_recording(half)
+rest = [e.step for e in run(settings, recording=kept) if type(e).__name__ == "StepDone"]
+assert len(kept.steps) == 2 and rest == [3, 4]
+""",
+}
 
 
 FAULTS = {
