@@ -102,6 +102,7 @@ class Picture:
         self.widget = go.FigureWidget()
         self.widget._config = self.widget._config | {"responsive": True}
         self._place: Any = None
+        self._turn = threading.RLock()  # a FigureWidget is not made for two threads at once
         notes = [self._title(number) for number in range(self.count)]
         self.widget.layout.update(
             plots.themed({"data": [], "layout": plots.layout(height=height, autosize=True)}, None)["layout"]
@@ -114,8 +115,8 @@ class Picture:
         """Draw a chart in a panel; zoom stays."""
         themed = plots.themed(figure, None)
         traces = [self._trace(number, trace) for trace in themed["data"]]
-        held = [trace for trace in self.widget.data if trace.meta == number]
-        with self.widget.batch_update():
+        with self._turn, self.widget.batch_update():
+            held = [trace for trace in self.widget.data if trace.meta == number]
             if [trace.type for trace in held] == [trace["type"] for trace in traces]:
                 for old, new in zip(held, traces, strict=True):
                     old.update(new)

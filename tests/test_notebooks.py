@@ -3,12 +3,14 @@
 nbmake executes them, in fast mode and once each: what a notebook leaves behind is then exported and looked at.
 """
 
+import importlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -267,6 +269,28 @@ def test_an_error_in_a_callback_fails(fault: str, tmp_path: Path) -> None:
     nbformat.write(nb, tmp_path / "faulty.ipynb")  # type: ignore[no-untyped-call]
     done, _ = nbmake(tmp_path / "faulty.ipynb", TOUCH_EVERYTHING)
     assert done.returncode == 1 and "a fault of this control" in done.stdout
+
+
+@pytest.mark.slow
+def test_two_threads_may_draw_in_one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slider and a work in its thread change the number of lines at once: none is lost, nothing is raised."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    live = importlib.import_module("live")
+
+    def chart(lines: int) -> Any:
+        data = [live.trace([0, 1], [0, k], str(k), "#0072B2") for k in range(lines)]
+        return {"data": data, "layout": live.plots.layout()}
+
+    picture = live.Picture(("one", chart(1)), ("two", chart(1)))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            jobs = [pool.submit(lambda n: [picture.show(n, chart(1 + k % 5)) for k in range(60)], n) for n in (0, 1)]
+            [job.result() for job in jobs]
+    finally:
+        sys.setswitchinterval(before)
+    assert sorted(trace.meta for trace in picture.widget.data) == [0] * 5 + [1] * 5
 
 
 @each
