@@ -158,7 +158,8 @@ class Picture:
 
     def _trace(self, number: int, trace: plots.Trace) -> plots.Trace:
         axes = {"xaxis": self._axis(number, "x"), "yaxis": self._axis(number, trace.get("yaxis", "y"))}
-        return trace | axes | {"meta": number, "legend": "legend" + (str(number + 1) if number else "")}
+        seen = {"opacity": max(0.6, trace.get("opacity", 1.0))}  # fainter lines are lost on a dark page
+        return trace | axes | seen | {"meta": number, "legend": "legend" + (str(number + 1) if number else "")}
 
     def _layout(self, number: int, layout: dict[str, Any]) -> dict[str, Any]:
         """A chart's axes and legend, moved to their panel."""
