@@ -127,8 +127,8 @@ class Picture:
 
     def beside(self, *controls: ipywidgets.Widget) -> None:
         """Display the controls above the picture."""
-        wide = ipywidgets.Box([Follower()], layout={"width": "100%", "height": "0", "overflow": "hidden"})
-        box = ipywidgets.VBox([ipywidgets.HTML(STYLE), *controls, wide, self.widget])
+        follower = Follower(layout={"width": "100%", "height": "0", "overflow": "hidden", "margin": "0"})
+        box = ipywidgets.VBox([ipywidgets.HTML(STYLE), *controls, follower, self.widget])
         box.add_class("zo-picture")
         show(box, "")
         self._place = show(None, "")
