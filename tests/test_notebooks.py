@@ -144,7 +144,7 @@ def drawn(page: Path) -> Any:
     with sync_playwright() as made:
         browser = made.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         tab = browser.new_page()
-        tab.route("http*://**", lambda route: route.abort())
+        tab.route(re.compile("^https?:"), lambda route: route.abort())
         tab.goto(page.as_uri())
         tab.wait_for_selector(".js-plotly-plot .main-svg")
         found = tab.evaluate(look)
