@@ -35,8 +35,8 @@ FAST = os.environ.get("ZO_FAST") == "1"  # fewer steps, for a check that everyth
 SERVED = "JPY_SESSION_NAME" in os.environ  # a Jupyter server started this kernel, so its notebook will be saved
 WIDGET = "application/vnd.jupyter.widget-view+json"
 TICK = 0.3  # seconds between two drawings
-GAP = 0.17  # of the width, between two panels
-WIDTHS = (720, 1100)  # pixels; a picture follows its pane between these, below the first one scrolls
+GAP = 0.2  # of the width, between two panels
+WIDTHS = (760, 1100)  # pixels; a picture follows its pane between these, below the first one scrolls
 INK = plots.EITHER["ink"]
 RGB = ", ".join(str(int(INK[i : i + 2], 16)) for i in (1, 3, 5))
 STYLE = (  # text in the neutral ink takes the colour of the page's own text, where the page has one
@@ -267,7 +267,7 @@ def slider(values: Sequence[Any], value: Any, label: str, on_move: Callable[[Any
 def guess(*options: str) -> ipywidgets.ToggleButtons:
     """Show the choices of a prediction and return the buttons; `.value` is None until one is pressed."""
     made = ipywidgets.ToggleButtons(options=options, value=None, style={"button_width": "auto"})
-    show(made, "Your guess: " + ", ".join(options))
+    show(made, "To choose from: " + ", ".join(options))
     return made
 
 
