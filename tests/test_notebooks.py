@@ -62,7 +62,7 @@ print("touched", len(_all), "controls")
 
 
 def read(path: Path) -> Any:
-    return nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    return nbformat.read(path, as_version=4)
 
 
 def test_there_are_seven_in_order() -> None:
@@ -76,7 +76,7 @@ def test_there_are_seven_in_order() -> None:
 def test_committed_without_results(path: Path) -> None:
     """No outputs, no execution counts, no widget state; small, valid, with an id for each cell."""
     nb = read(path)
-    nbformat.validate(nb)  # type: ignore[no-untyped-call]
+    nbformat.validate(nb)
     code = [cell for cell in nb.cells if cell.cell_type == "code"]
     assert not any(cell.outputs or cell.execution_count for cell in code)
     assert "widgets" not in nb.metadata and nb.metadata.kernelspec.name == "python3"
@@ -114,8 +114,8 @@ def test_speaks_of_no_machine(path: Path) -> None:
 def nbmake(path: Path, *code: str) -> tuple[subprocess.CompletedProcess[str], Any]:
     """Add cells to the notebook, execute it with `pytest --nbmake` and return what pytest and the notebook say."""
     nb = read(path)
-    nb.cells += [nbformat.v4.new_code_cell(cell) for cell in code]  # type: ignore[no-untyped-call]
-    nbformat.write(nb, path)  # type: ignore[no-untyped-call]
+    nb.cells += [nbformat.v4.new_code_cell(cell) for cell in code]
+    nbformat.write(nb, path)
     left = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PYTHONPATH"))}
     environment = left | {"ZO_FAST": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TMPDIR": str(path.parent)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbmake", "--overwrite", str(path)]
@@ -265,8 +265,8 @@ class Work:
 @pytest.mark.slow
 def test_an_error_in_a_callback_fails(fault: str, tmp_path: Path) -> None:
     """The cell that touches every control lets no error of theirs pass, and nbmake reports it."""
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(STAGE + FAULTS[fault])])  # type: ignore[no-untyped-call]
-    nbformat.write(nb, tmp_path / "faulty.ipynb")  # type: ignore[no-untyped-call]
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(STAGE + FAULTS[fault])])
+    nbformat.write(nb, tmp_path / "faulty.ipynb")
     done, _ = nbmake(tmp_path / "faulty.ipynb", TOUCH_EVERYTHING)
     assert done.returncode == 1 and "a fault of this control" in done.stdout
 
