@@ -37,6 +37,11 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 TICK = 0.3  # seconds between two drawings
 GAP = 0.2  # of the width, between two panels
 WIDTHS = (760, 1100)  # pixels; a picture follows its pane between these, below the first one scrolls
+CONFIG = {  # of Plotly: few buttons, which would lie over the titles
+    "responsive": True,
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+}
 INK = plots.EITHER["ink"]
 RGB = ", ".join(str(int(INK[i : i + 2], 16)) for i in (1, 3, 5))
 STYLE = (  # text in the neutral ink takes the colour of the page's own text, where the page has one
@@ -100,7 +105,7 @@ class Picture:
         self.count = len(panels)
         self.titles = [title for title, _ in panels]
         self.widget = go.FigureWidget()
-        self.widget._config = self.widget._config | {"responsive": True}
+        self.widget._config = self.widget._config | CONFIG
         self._place: Any = None
         self._turn = threading.RLock()  # a FigureWidget is not made for two threads at once
         notes = [self._title(number) for number in range(self.count)]
@@ -139,7 +144,7 @@ class Picture:
         In a notebook that will be saved the copy takes Plotly from the network and is small; elsewhere it holds it.
         """
         plotly = "cdn" if SERVED else True
-        drawn = self.widget.to_html(include_plotlyjs=plotly, full_html=False, config={"responsive": True})
+        drawn = self.widget.to_html(include_plotlyjs=plotly, full_html=False, config=CONFIG)
         self._place.update(bundle(None, f"{STYLE}<div class='zo-picture'>{drawn}</div>"), raw=True)
 
     def _title(self, number: int) -> dict[str, Any]:
