@@ -7,12 +7,15 @@ light and dark pages, and work runs beside the kernel so that sliders and the St
 import logging
 import os
 import platform
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
+import anywidget
 import ipywidgets
 import plotly.graph_objects as go
 import torch
@@ -25,15 +28,28 @@ from zocore import session as engine
 
 disable_progress_bar()  # a bar for each session opened says nothing here
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # nor does the lack of its optional kernels
+if "google.colab" in sys.modules:  # Colab shows widgets from packages only when asked to
+    import_module("google.colab.output").enable_custom_widget_manager()
 
 FAST = os.environ.get("ZO_FAST") == "1"  # fewer steps, for a check that everything runs
+SERVED = "JPY_SESSION_NAME" in os.environ  # a Jupyter server started this kernel, so its notebook will be saved
+WIDGET = "application/vnd.jupyter.widget-view+json"
 TICK = 0.3  # seconds between two drawings
-GAP = 0.17  # of the width, between two panels
+GAP = 0.2  # of the width, between two panels
+WIDTHS = (760, 1100)  # pixels; a picture follows its pane between these, below the first one scrolls
+CONFIG = {  # of Plotly: few buttons, which would lie over the titles
+    "responsive": True,
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+}
 INK = plots.EITHER["ink"]
 RGB = ", ".join(str(int(INK[i : i + 2], 16)) for i in (1, 3, 5))
 STYLE = (  # text in the neutral ink takes the colour of the page's own text, where the page has one
     f"<style>.zo-picture .main-svg text[style*='rgb({RGB})']"
-    "{fill: var(--jp-ui-font-color1, currentColor) !important}</style>"
+    "{fill: var(--jp-ui-font-color1, currentColor) !important}"
+    f".zo-picture {{max-width: {WIDTHS[1]}px; overflow-x: auto}}"
+    f".zo-picture .js-plotly-plot {{min-width: {WIDTHS[0]}px}}"
+    "body.jp-Notebook .jupyter-widgets.zo-picture {display: none}</style>"  # an exported page has the copy
 )
 
 Stopped = Callable[[], bool]
@@ -59,16 +75,42 @@ def versions() -> None:
     print("device:", device, "· fast mode: few steps, numbers rougher" if FAST else "")
 
 
-class Picture:
-    """One FigureWidget with a titled panel for each chart, side by side."""
+def bundle(widget: ipywidgets.Widget | None, otherwise: str) -> dict[str, Any]:
+    """A widget, and what a page without widgets shows; None is nothing to see where there are widgets."""
+    view = {"model_id": widget.model_id if widget else "", "version_major": 2, "version_minor": 0}
+    return {WIDGET: view, "text/html": otherwise}
 
-    def __init__(self, *panels: tuple[str, plots.Figure], height: int = 440, width: int = 980) -> None:
+
+def show(widget: ipywidgets.Widget | None, otherwise: str) -> Any:
+    """Display a widget, or `otherwise` on a page without widgets; return a handle to change it."""
+    return display(bundle(widget, otherwise), raw=True, display_id=True)
+
+
+class Follower(anywidget.AnyWidget):
+    """Nothing to see: tells the page when the pane around it changes its width, as Plotly listens to the page alone."""
+
+    _esm = """
+    export default {render({el}) {
+        const seen = new ResizeObserver(() => window.dispatchEvent(new Event("resize")));
+        seen.observe(el);
+        return () => seen.disconnect();
+    }}
+    """
+
+
+class Picture:
+    """One FigureWidget with a titled panel for each chart, side by side, as wide as its pane."""
+
+    def __init__(self, *panels: tuple[str, plots.Figure], height: int = 440) -> None:
         self.count = len(panels)
         self.titles = [title for title, _ in panels]
         self.widget = go.FigureWidget()
+        self.widget._config = self.widget._config | CONFIG
+        self._place: Any = None
+        self._turn = threading.RLock()  # a FigureWidget is not made for two threads at once
         notes = [self._title(number) for number in range(self.count)]
         self.widget.layout.update(
-            plots.themed({"data": [], "layout": plots.layout(height=height, width=width)}, None)["layout"]
+            plots.themed({"data": [], "layout": plots.layout(height=height, autosize=True)}, None)["layout"]
         )
         self.widget.layout.update(margin={"l": 60, "r": 20, "t": 34, "b": 40}, annotations=notes, legend={})
         for number, (_, figure) in enumerate(panels):
@@ -78,8 +120,8 @@ class Picture:
         """Draw a chart in a panel; zoom stays."""
         themed = plots.themed(figure, None)
         traces = [self._trace(number, trace) for trace in themed["data"]]
-        held = [trace for trace in self.widget.data if trace.meta == number]
-        with self.widget.batch_update():
+        with self._turn, self.widget.batch_update():
+            held = [trace for trace in self.widget.data if trace.meta == number]
             if [trace.type for trace in held] == [trace["type"] for trace in traces]:
                 for old, new in zip(held, traces, strict=True):
                     old.update(new)
@@ -88,11 +130,22 @@ class Picture:
                 self.widget.add_traces(traces)
             self.widget.layout.update(self._layout(number, themed["layout"]))
 
-    def beside(self, *controls: ipywidgets.Widget) -> ipywidgets.Widget:
-        """Return the controls above the picture, to end a cell with."""
-        box = ipywidgets.VBox([ipywidgets.HTML(STYLE), *controls, self.widget])
+    def beside(self, *controls: ipywidgets.Widget) -> None:
+        """Display the controls above the picture."""
+        follower = Follower(layout={"width": "100%", "height": "0", "overflow": "hidden", "margin": "0"})
+        box = ipywidgets.VBox([ipywidgets.HTML(STYLE), *controls, follower, self.widget])
         box.add_class("zo-picture")
-        return box
+        show(box, "")
+        self._place = show(None, "")
+
+    def keep(self) -> None:
+        """Leave a copy of the picture as it is now, for a page exported from this notebook; nothing to see in Lab.
+
+        In a notebook that will be saved the copy takes Plotly from the network and is small; elsewhere it holds it.
+        """
+        plotly = "cdn" if SERVED else True
+        drawn = self.widget.to_html(include_plotlyjs=plotly, full_html=False, config=CONFIG)
+        self._place.update(bundle(None, f"{STYLE}<div class='zo-picture'>{drawn}</div>"), raw=True)
 
     def _title(self, number: int) -> dict[str, Any]:
         left, _ = self._domain(number)
@@ -110,13 +163,15 @@ class Picture:
 
     def _trace(self, number: int, trace: plots.Trace) -> plots.Trace:
         axes = {"xaxis": self._axis(number, "x"), "yaxis": self._axis(number, trace.get("yaxis", "y"))}
-        return trace | axes | {"meta": number, "legend": "legend" + (str(number + 1) if number else "")}
+        seen = {"opacity": max(0.6, trace.get("opacity", 1.0))}  # fainter lines are lost on a dark page
+        return trace | axes | seen | {"meta": number, "legend": "legend" + (str(number + 1) if number else "")}
 
     def _layout(self, number: int, layout: dict[str, Any]) -> dict[str, Any]:
         """A chart's axes and legend, moved to their panel."""
         left, right = self._domain(number)
         x, y, y2 = (self._axis(number, name) for name in ("x", "y", "y2"))
-        moved = {"xaxis" + x[1:]: layout["xaxis"] | {"domain": [left, right], "anchor": y}}
+        narrow = {"domain": [left, right], "anchor": y, "tickangle": 0}  # slanted labels would run into the legend
+        moved = {"xaxis" + x[1:]: layout["xaxis"] | {"nticks": 5} | narrow}
         moved["yaxis" + y[1:]] = layout["yaxis"] | {"anchor": x}
         if "yaxis2" in layout:
             moved["yaxis" + y2[1:]] = layout["yaxis2"] | {"overlaying": y, "anchor": x}
@@ -217,7 +272,7 @@ def slider(values: Sequence[Any], value: Any, label: str, on_move: Callable[[Any
 def guess(*options: str) -> ipywidgets.ToggleButtons:
     """Show the choices of a prediction and return the buttons; `.value` is None until one is pressed."""
     made = ipywidgets.ToggleButtons(options=options, value=None, style={"button_width": "auto"})
-    display(made)
+    show(made, "To choose from: " + ", ".join(options))
     return made
 
 
