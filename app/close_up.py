@@ -66,7 +66,7 @@ def slice_figure(look: Look, chosen: slices.Difference) -> plots.Figure:
         )
     shown = plots.layout(f"offset along z, eps = {chosen.eps:.2g}", "loss of the batch")
     shown["xaxis"] |= {"tickformat": ".0e", "nticks": 5, "tickangle": 0}
-    shown["yaxis"] |= {"tickformat": ".5~g", "hoverformat": ".8g"}
+    shown["yaxis"] |= {"tickformat": ".8~g", "hoverformat": ".8g"}
     return {"data": data, "layout": shown | {"uirevision": f"{chosen.eps}"}}
 
 

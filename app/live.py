@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import chart, cost, plots, words
+from app import chart, cost, memory_chart, plots, words
 from app.jobs import Job
 from app.view import MOST_POINTS, SMOOTHING, View
 from zocore.config import RunConfig
@@ -109,7 +109,7 @@ def memory(view: View) -> Any:
     bills = [bill for name in names if (bill := cost.predicted(config, "mezo" if name == "openai-es" else name))]
     if not bills:
         return chart.whole({"data": [], "layout": plots.layout(annotations=[unknown(view.header.model)])})
-    return chart.whole(plots.memory(bills, measured=_measured(view)))
+    return chart.whole(memory_chart.bars(bills, measured=_measured(view)))
 
 
 def unknown(model: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from app import catalogue, chart, data_form, plots
+from app import catalogue, chart, data_form, memory_chart
 from app.words import size
 from zocore import memory
 from zocore.errors import InputError
@@ -65,7 +65,7 @@ def draw(model: str, *values: Any) -> tuple[Any, Any, str]:
     except (ValueError, TypeError, OverflowError) as error:
         return gr.skip(), gr.skip(), data_form.error(str(error))
     line = None if card == NO_CARD else (card, memory.CARDS[card])
-    return _headline(shape, bills), chart.whole(plots.memory(bills, line)), ""
+    return _headline(shape, bills), chart.whole(memory_chart.bars(bills, line)), ""
 
 
 def own_shape(sizes: list[Any], tied: bool) -> ModelShape:

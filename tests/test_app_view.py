@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app import plots
+from app import memory_chart, plots
 from app.view import MOST_POINTS, View, smooth, thinned
 from zocore.events import EvalDone, Event, RunEnded, StepDone
 from zocore.memory import bills
@@ -83,7 +83,7 @@ def test_every_chart_of_a_recorded_run_is_strict_json(events, axis):
     figures = [plots.loss([view, view], axis, log=True), plots.gradient(view, axis), plots.accuracy([view], axis)]
     figures += [
         plots.estimator(view, axis),
-        plots.memory(bills(shape_of("opt-125m")), ("T4 16 GB", 15 * 10**9), ("here", 10**9)),
+        memory_chart.bars(bills(shape_of("opt-125m")), ("T4 16 GB", 15 * 10**9), ("here", 10**9)),
     ]
     for figure in figures:
         json.dumps(figure, allow_nan=False)
