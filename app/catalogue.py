@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from transformers import AutoConfig
+
 from app.words import size
 from zocore.memory import bill
 from zocore.model_files import BUNDLED
+from zocore.models import kind_of
 from zocore.shapes import BUILT_IN, ModelShape, shape_of
 
 SHORT = 24  # tokens of the texts for which a model is offered with its memory
@@ -22,6 +25,20 @@ HUB: Mapping[str, str] = {  # hub id -> name in `shapes`; all have safetensors
     "Qwen/Qwen2.5-7B": "qwen2.5-7b",
     "meta-llama/Meta-Llama-3-8B": "llama-3-8b",
 }
+
+
+ENCODERS = ("sentence-transformers/all-MiniLM-L6-v2",)
+
+
+def kind(model: str) -> str | None:
+    """Return the kind of a model where it can be known before loading it: on the list, or a folder here."""
+    if model in HUB:
+        return "encoder" if model in ENCODERS else None
+    folder = Path(model).expanduser()
+    try:
+        return kind_of(AutoConfig.from_pretrained(folder)) if (folder / "config.json").is_file() else None
+    except (ValueError, OSError, KeyError):
+        return None
 
 
 @lru_cache(maxsize=64)

@@ -6,8 +6,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from app import catalogue
 from zocore.config import RunConfig
-from zocore.defaults import before_loading, preset
+from zocore.defaults import Preset, before_loading, preset
 from zocore.errors import InputError
 from zocore.methods import METHODS
 from zocore.model_files import HUB_ID
@@ -49,20 +50,25 @@ SPREAD = (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0, 31.6, 100.0)  # of the list
 METHOD_CHOICES = [(row.title, name) for name, row in METHODS.items()]
 
 
+def _preset(config: RunConfig) -> Preset:
+    known = before_loading(config)
+    return preset(replace(known, kind=known.kind or catalogue.kind(known.model)))
+
+
 def choices(name: str, config: RunConfig) -> list[tuple[str, str]]:
     """Return the short list for lr or eps: log-spaced about the preset, which is marked."""
-    found = getattr(preset(before_loading(config)), name)
+    found = getattr(_preset(config), name)
     return [(f"{found * k:.2g}" + ("  ●" if k == 1 else ""), f"{found * k:.2g}") for k in SPREAD]
 
 
 def origin(config: RunConfig) -> str:
     """Return where the preset's numbers come from."""
-    return preset(before_loading(config)).origin
+    return _preset(config).origin
 
 
 def with_presets(config: RunConfig) -> RunConfig:
     """Return the settings with lr and eps as the form shows them."""
-    found = preset(before_loading(config))
+    found = _preset(config)
     return replace(config, lr=config.lr or float(f"{found.lr:.2g}"), eps=config.eps or float(f"{found.eps:.2g}"))
 
 

@@ -14,10 +14,12 @@ from app import cost, data_form, export, forms, share
 from app.speeds import COLD, WARM, Speeds, Timing, warm_up
 from app.store import HOSTED
 from zocore.config import RunConfig
+from zocore.defaults import ENCODER, PAPER
 from zocore.errors import InputError
 from zocore.events import StepDone
 from zocore.loop import run
 from zocore.methods import METHODS
+from zocore.session import open_session
 
 ROOT = Path(__file__).parents[1]
 
@@ -111,6 +113,17 @@ def test_only_the_methods_own_options_are_shown():
     assert [name for name, on in forms.shown("mezo").items() if on] == ["eps", "noise", "diagnose_every"]
     assert forms.shown("mezo-gv")["pool"] and not forms.shown("grzo")["pool"]
     assert not forms.shown("adamw")["eps"]
+
+
+def test_a_sentence_encoder_has_a_rate_of_its_own(tmp_path):
+    """The form and the engine agree on it, for the listed one and for a folder; other models keep the papers'."""
+    folder = str(tiny.save(tmp_path / "encoder", "bert", "encoder"))
+    listed = "sentence-transformers/all-MiniLM-L6-v2"
+    for model in (folder, listed):
+        assert forms.with_presets(RunConfig(model=model, device="cpu")).lr == ENCODER["mezo", "all"].lr
+    assert open_session(RunConfig(model=folder, device="cpu")).config.lr == ENCODER["mezo", "all"].lr
+    for model in ("openai-community/gpt2", str(tiny.save(tmp_path / "causal", "llama")), "nobody/nothing"):
+        assert forms.with_presets(RunConfig(model=model, device="cpu")).lr == PAPER["mezo", "all"].lr
 
 
 def test_lists_are_log_spaced_with_the_preset_marked():

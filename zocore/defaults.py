@@ -69,6 +69,12 @@ BUNDLED = {
     ("sgd", "all"): Preset(1e-1, 1e-3, "linear", TUNED),
     ("adamw", "all"): Preset(3e-4, 1e-3, "linear", TUNED),
 }
+# Encoders whose labels are scored by similarity, found with MiniLM (23 million parameters).
+ENCODER = {
+    ("mezo", "all"): Preset(
+        6e-5, 1e-3, "constant", "MiniLM on SST-2: 1500 steps took accuracy from 0.752 to 0.775, seed 0"
+    ),
+}
 ELSEWHERE = Preset(1e-6, 1e-3, "constant", "MeZO's default; not tuned for this combination")
 
 
@@ -84,7 +90,9 @@ def before_loading(config: RunConfig) -> RunConfig:
 def preset(config: RunConfig) -> Preset:
     """Return the learning rate, eps and schedule for a loaded configuration."""
     place = config.subspace if config.subspace in ("lora", "scales") else "all"
-    tables = (BUNDLED, PAPER) if config.model == "bundled" else (PAPER,)
+    tables = (
+        (BUNDLED, PAPER) if config.model == "bundled" else (ENCODER, PAPER) if config.kind == "encoder" else (PAPER,)
+    )
     return next((table[config.method, place] for table in tables if (config.method, place) in table), ELSEWHERE)
 
 
