@@ -128,7 +128,7 @@ def test_a_sentence_encoder_has_a_rate_of_its_own(tmp_path):
 
 def test_lists_are_log_spaced_with_the_preset_marked():
     listed = forms.choices("lr", RunConfig())
-    assert sum("preset" in label for label, _ in listed) == 1
+    assert sum("●" in label for label, _ in listed) == 1
     assert len(listed) < 12
     assert float(listed[-1][1]) / float(listed[0][1]) == pytest.approx(1e4, rel=0.05)
 

@@ -155,7 +155,7 @@ def open_session(config: RunConfig, frozen: Sequence[str] | None = None) -> Sess
         allow_pickle=config.allow_pickle,
         seed=config.seed,
     )
-    config = replace(filled(config), kind=loaded.kind)
+    config = filled(replace(config, kind=loaded.kind))
     if config.quantise:
         from zocore.quant import prepare  # here and below: bitsandbytes and peft take seconds to import
 
