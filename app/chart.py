@@ -35,6 +35,18 @@ def whole(figure: Figure) -> Message:
     return {"n": next(_numbers), "figure": figure}
 
 
+def grown(figure: Figure, sizes: Sequence[int]) -> Message:
+    """A message with the points gained since the traces had these sizes; the whole figure where traces are new."""
+    if len(sizes) != len(figure["data"]):
+        return whole(figure)
+    return rows([(trace["x"][size:], trace["y"][size:]) for trace, size in zip(figure["data"], sizes, strict=True)])
+
+
+def sizes(figure: Figure) -> tuple[int, ...]:
+    """Points of each trace."""
+    return tuple(len(trace["x"]) for trace in figure["data"])
+
+
 def rows(columns: Sequence[Column]) -> Message:
     """A message that adds rows to traces, one column a trace; x is sent once where traces share it."""
     shared: list[list[Any]] = []

@@ -37,6 +37,8 @@ class Drawn:
     marks: tuple[int, int, int, int] = (-1, -1, -1, -1)  # evaluations, estimates, samples, warnings
     phase: str = ""
     look: Look = Look()
+    accuracy: tuple[int, ...] = ()  # points of each trace
+    estimator: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,19 +69,22 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look) -
     phase = job.phase if job else "recorded"
     loss, gradient, rows, points = _lines(view, drawn, look, fresh or ended)
     changed = [fresh or new != old for new, old in zip(marks, drawn.marks, strict=True)]
+    before = ((), ()) if fresh else (drawn.accuracy, drawn.estimator)
+    accuracy, estimator = plots.accuracy([view], look.axis), plots.estimator(view, look.axis)
     text = words.status(job, position)
     said = Tick(
         status=status(phase, text),
         told=text if phase != drawn.phase and job else gr.skip(),
         loss=loss,
         gradient=gradient,
-        accuracy=chart.whole(plots.accuracy([view], look.axis)) if changed[0] else gr.skip(),
-        estimator=chart.whole(plots.estimator(view, look.axis)) if changed[1] else gr.skip(),
+        accuracy=chart.grown(accuracy, before[0]) if changed[0] else gr.skip(),
+        estimator=chart.grown(estimator, before[1]) if changed[1] else gr.skip(),
         memory=memory(view) if fresh or ended or (rows and not drawn.rows) else gr.skip(),
         probes=probes(view) if changed[2] else gr.skip(),
         warnings=warnings(view, job) if changed[3] or ended else gr.skip(),
     )
-    return said, Drawn(name, job.version if job else 0, rows, points, marks, phase, look)
+    shown = chart.sizes(accuracy), chart.sizes(estimator)
+    return said, Drawn(name, job.version if job else 0, rows, points, marks, phase, look, *shown)
 
 
 def _lines(view: View, drawn: Drawn, look: Look, whole: bool) -> tuple[Any, Any, int, int]:

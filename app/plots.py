@@ -147,7 +147,8 @@ def accuracy(views: Sequence[View], axis: str = "forwards") -> Figure:
             dev = split == "dev"
             name = f"{title(view.method)}, {split}" if len(views) > 1 else split
             mode = "lines+markers" if dev else "markers"
-            first = bool(x) and not any(one["name"] == name and one["showlegend"] for one in data)  # of several seeds
+            seen = any(one["name"] == name and one["showlegend"] for one in data)  # with another seed
+            first = not seen and (bool(x) or len(views) == 1)
             shown = {"legendgroup": name, "showlegend": first}
             data.append({"type": "scatter", "mode": mode, "x": x, "y": y, "name": name, **look, **shown})
     figure: Figure = {"data": data, "layout": layout(AXIS_TITLES[axis], "held-out accuracy", showlegend=True)}

@@ -61,6 +61,24 @@ def test_a_tick_of_many_steps_is_small(events, job):
     assert len(json.dumps(sent(said))) < 700
 
 
+@pytest.mark.parametrize("name", ["accuracy", "estimator"])
+def test_marks_are_sent_once_too(events, job, name):
+    """Evaluations and estimates come as new points of traces already drawn; together they are the whole figure."""
+    drawn, xs, whole = Drawn(), [[], []], 0
+    for event in events:
+        job.add(0, event)
+        said, drawn = live.tick(job, job.lane.view, 0, drawn, Look())
+        message = sent(said).get(name, {})
+        if "figure" in message:
+            xs, whole = [list(trace["x"]) for trace in message["figure"]["data"]], whole + 1
+        for traces, x, _ in message.get("rows", []):
+            for number in traces:
+                xs[number] += x
+    full = {"accuracy": plots.accuracy([job.lane.view]), "estimator": plots.estimator(job.lane.view)}[name]
+    assert xs == [trace["x"] for trace in full["data"]] and sum(map(len, xs)) >= 6
+    assert whole <= 2
+
+
 def test_another_look_or_job_draws_everything_anew(events, job):
     for event in events[:20]:
         job.add(0, event)
