@@ -13,7 +13,11 @@ from app.plots import Column, Figure
 
 _numbers = itertools.count(1)  # each message differs from the last, or the page would not see it
 
-WHEN_READY = "(function go() { window.zoChart ? zoChart(element, props, watch, %s) : setTimeout(go, 20); })()"
+
+def when_ready(function: str, call: str) -> str:
+    """Return a script that calls one of the page's functions as soon as its file has come."""
+    return f"(function go() {{ window.{function} ? {function}({call}) : setTimeout(go, 20); }})()"
+
 
 Message = dict[str, Any]
 
@@ -23,7 +27,7 @@ def chart(name: str, title: str, height: int = 260, figure: Figure | None = None
     return gr.HTML(
         value=whole(figure) if figure else None,
         html_template=f'<div class="zo-plot" style="height:{height}px" role="group" aria-label="{title}"></div>',
-        js_on_load=WHEN_READY % repr(title),
+        js_on_load=when_ready("zoChart", f"element, props, watch, {title!r}"),
         elem_id=f"zo-{name}",
         elem_classes="zo-chart",
         apply_default_css=False,

@@ -53,6 +53,7 @@ class Tick:
     estimator: Any
     memory: Any
     probes: Any
+    answers: Any  # to the probes that are shown
     warnings: Any
 
     def values(self) -> list[Any]:
@@ -80,7 +81,8 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look) -
         accuracy=chart.grown(accuracy, before[0]) if changed[0] else gr.skip(),
         estimator=chart.grown(estimator, before[1]) if changed[1] else gr.skip(),
         memory=memory(view) if fresh or ended or (rows and not drawn.rows) else gr.skip(),
-        probes=probes(view) if changed[2] else gr.skip(),
+        probes=probes(view) if fresh or drawn.marks[2] < 1 else gr.skip(),
+        answers=answers(view) if changed[2] and view.samples else gr.skip(),
         warnings=warnings(view, job) if changed[3] or ended else gr.skip(),
     )
     shown = chart.sizes(accuracy), chart.sizes(estimator)
@@ -142,21 +144,33 @@ def probe_table(before: SampleShown, now: SampleShown, labels: Sequence[str]) ->
     return f'<table class="zo-probes">{caption}<thead>{head}</thead><tbody>{rows}</tbody></table>'
 
 
+def answers(view: View) -> dict[str, Any]:
+    """The newest answers alone: label, probability and verdict of each sentence."""
+    now, labels = view.samples[-1], view.header.labels if view.header else []
+    cells = [_answer(now.probabilities[i], labels, now.labels[i]) for i in range(len(now.texts))]
+    return {"step": now.step, "cells": [[label, round(p, 4), verdict] for label, p, verdict in cells]}
+
+
 def _probe(before: SampleShown, now: SampleShown, i: int, labels: Sequence[str]) -> str:
     truth = now.labels[i]
-    was, is_ = (_said(shown.probabilities[i], labels, truth) for shown in (before, now))
+    was, is_ = (_said(*_answer(shown.probabilities[i], labels, truth)) for shown in (before, now))
     text = now.texts[i] if len(now.texts[i]) < 160 else now.texts[i][:159] + "…"
     return f"<tr><td>{escape(text)}</td><td>{escape(truth)}</td><td>{was}</td><td>{is_}</td></tr>"
 
 
-def _said(probabilities: Sequence[float], labels: Sequence[str], truth: str) -> str:
-    """The likeliest label with its probability as a bar; a mark says whether it is right."""
+def _answer(probabilities: Sequence[float], labels: Sequence[str], truth: str) -> tuple[str, float, str]:
+    """The likeliest label, its probability, and whether it is right."""
     best = max(range(len(probabilities)), key=probabilities.__getitem__)
-    mark, name = ("✓", "right") if labels[best] == truth else ("✗", "wrong") if truth else ("", "unknown")
-    share, said = f"{100 * probabilities[best]:.0f}%", f"{escape(labels[best])} {probabilities[best]:.2f}"
+    verdict = "right" if labels[best] == truth else "wrong" if truth else "unknown"
+    return labels[best], probabilities[best], verdict
+
+
+def _said(label: str, probability: float, verdict: str) -> str:
+    """An answer with its probability as a bar; probes.js draws the same."""
+    mark = {"right": "✓", "wrong": "✗", "unknown": ""}[verdict]
     return (
-        f'<span class="zo-bar {name}" style="--share:{share}"><i></i><b>{said}</b>'
-        f'<em role="img" aria-label="{name}">{mark}</em></span>'
+        f'<span class="zo-bar {verdict}" style="--share:{100 * probability:.0f}%"><i></i>'
+        f'<b>{escape(label)} {probability:.2f}</b><em role="img" aria-label="{verdict}">{mark}</em></span>'
     )
 
 

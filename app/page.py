@@ -175,7 +175,7 @@ def _on_load(
         return pricing.shown(store, values)
 
     def attached(job: str, drawn: Drawn, *look: Any) -> list[Any]:
-        return handlers.tick(job, drawn, *look) if job else [gr.skip()] * 15
+        return handlers.tick(job, drawn, *look) if job else play.NOTHING
 
     def raced(job: str, drawn: race.Drawn, axis: str, guess: str | None) -> list[Any]:
         return race.race_tick(store, job, drawn, axis, guess)

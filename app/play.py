@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from app import controls, cost, data_form, forms, live, plots, pricing, uploads, words
-from app.chart import chart
+from app.chart import chart, when_ready
 from app.jobs import Job
 from app.live import Drawn, Look
 from app.store import JobStore
@@ -45,12 +45,13 @@ class Panel:
     told: gr.HTML
     charts: list[gr.HTML]  # loss, gradient, accuracy, estimator, memory
     probes: gr.HTML
+    answers: gr.HTML
     warnings: gr.HTML
 
     @property
     def outputs(self) -> list[gr.components.Component]:
         """What a tick fills, in the order of `live.Tick`."""
-        return [self.status, self.told, *self.charts, self.probes, self.warnings]
+        return [self.status, self.told, *self.charts, self.probes, self.answers, self.warnings]
 
     @property
     def look(self) -> list[gr.components.Component]:
@@ -147,11 +148,17 @@ def _panel() -> Panel:
     with gr.Column(elem_classes="zo-panel", min_width=280):
         gr.HTML(_title("What the model says", words.ABOUT_PROBES))
         probes = gr.HTML(said.probes, elem_id="zo-probes")
-    return Panel(axis, weight, log, status, told, [loss, gradient, accuracy, estimator, memory], probes, warnings)
+        answers = gr.HTML(None, html_template="", js_on_load=when_ready("zoAnswers", "props, watch"))
+    return Panel(
+        axis, weight, log, status, told, [loss, gradient, accuracy, estimator, memory], probes, answers, warnings
+    )
 
 
 def _title(text: str, about: str) -> str:
     return f"<h2>{text}</h2><p class='zo-quiet'>{about}</p>"
+
+
+NOTHING = [gr.skip()] * (len(live.Tick.__dataclass_fields__) + 6)  # for `tick_outputs`
 
 
 def tick_outputs(play: Play) -> list[Any]:
@@ -222,7 +229,7 @@ class Handlers:
         look = Look(axis, weight, log)
         position = self.store.position(job) if job else 0
         if job and job.version == drawn.version and look == drawn.look and job.phase != "queued":
-            return [gr.skip()] * 15
+            return NOTHING
         view = job.lane.view if job else recorded()
         said, now = live.tick(job, view, position, drawn, look)
         turned = drawn.phase != now.phase or drawn.version < 0

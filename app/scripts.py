@@ -7,7 +7,7 @@ import plotly
 
 HERE = Path(__file__).parent
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-SCRIPTS = HERE / "sketch.js", HERE / "chart.js", HERE / "upload.js"
+SCRIPTS = HERE / "sketch.js", HERE / "chart.js", HERE / "upload.js", HERE / "probes.js"
 
 
 def serve() -> None:

@@ -79,6 +79,22 @@ def test_marks_are_sent_once_too(events, job, name):
     assert whole <= 2
 
 
+def test_no_tick_after_the_first_is_large(events, job):
+    """Evaluations, estimates and answers included, a tick of a dozen steps stays below 1 KB until the run ends."""
+    drawn, sizes, answers = Drawn(), [], []
+    for number, event in enumerate(events[:-1]):
+        job.add(0, event)
+        if number % 12 == 11:
+            said, drawn = live.tick(job, job.lane.view, 0, drawn, Look())
+            news = sent(said)
+            sizes.append(len(json.dumps(news)))
+            answers += [news["answers"]] if "answers" in news else []
+    assert len(sizes) > 20 and max(sizes[1:]) < 1000
+    last = next(one for one in job.lane.view.samples if one.step == answers[-1]["step"])
+    for (_, probability, verdict), found in zip(answers[-1]["cells"], last.probabilities, strict=True):
+        assert probability == pytest.approx(max(found), abs=1e-4) and verdict in ("right", "wrong")
+
+
 def test_another_look_or_job_draws_everything_anew(events, job):
     for event in events[:20]:
         job.add(0, event)

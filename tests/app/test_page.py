@@ -68,6 +68,24 @@ def test_a_tick_is_below_one_kilobyte_and_zoom_and_hidden_traces_stay(visit: Any
     assert shown == [[10, 40], "legendonly"]
 
 
+def test_answers_change_as_the_run_goes_and_agree_with_a_page_opened_after(visit: Any) -> None:
+    """The table patched while the run went is, in the end, what a reload draws."""
+    ann = visit()
+    ann.number("steps", 160)
+    ann.page.click("#zo-start")
+    ann.page.wait_for_function("document.querySelector('#zo-probes th:last-child')?.textContent === 'Step 50'")
+    ann.until("finished")
+    ann.page.wait_for_function("document.querySelector('#zo-probes th:last-child')?.textContent === 'Step 160'")
+    bar = "[one.className, one.style.getPropertyValue('--share').trim(), one.querySelector('em').ariaLabel]"
+    bars = f"[...document.querySelectorAll('#zo-probes .zo-bar')].map((one) => {bar})"
+    table = f"[document.querySelector('#zo-probes table').innerText, {bars}]"
+    patched = ann.page.evaluate(table)
+    ann.open()
+    ann.until("finished")
+    ann.page.wait_for_function("document.querySelector('#zo-probes th:last-child')?.textContent === 'Step 160'")
+    assert ann.page.evaluate(table) == patched
+
+
 def test_two_visitors_do_not_meet(visit: Any) -> None:
     ann, bob = visit(), visit()
     ann.number("steps", 3000)
