@@ -41,21 +41,24 @@ def test_the_meter_counts_steps_and_nothing_apart() -> None:
     weight = torch.zeros(1000)
     meter = Meter(torch.device("cpu"), lambda: [weight, weight.view(10, 100)])
     assert (meter.kind, meter.peak()) == ("tensors", 0)
-    with meter.step():
+    with meter.step(100):
         kept = torch.zeros(1000)  # a buffer that the next step uses again
         torch.zeros(2000)
     assert meter.peak() == 4 * KILO
     with meter.apart():
         torch.zeros(9000)
-    with meter.step():
+    with meter.step(90):
         torch.zeros(3000).add_(kept[0])
     assert meter.peak() == 5 * KILO
     for _ in range(COUNTED):
-        with meter.step():
+        with meter.step(100):
             pass
-    with meter.step():  # no longer counted: the reading is over
+    with meter.step(100):  # no longer counted: a batch as large was counted before
         torch.zeros(90_000)
     assert meter.peak() == 5 * KILO
+    with meter.step(101):
+        torch.zeros(7000)
+    assert meter.peak() == 9 * KILO
 
 
 def test_storages_are_counted_once() -> None:

@@ -22,6 +22,11 @@ class Layout:
         """Number of sequences (or feature rows) in the forward; several may belong to one example."""
         return len(self.examples)
 
+    @property
+    def positions(self) -> int:
+        """Number of tokens in the forward, padding included; rows where there are no tokens."""
+        return self.rows if self.mask is None else self.mask.numel()
+
     def of(self, activation: Tensor) -> Tensor:
         """Return the example number of each leading index of `activation` (rows, ...) or (rows * tokens, d)."""
         leading = activation.shape[0]

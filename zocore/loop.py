@@ -155,7 +155,7 @@ class _Course:
         session, started = self.session, time.perf_counter()
         losses, lr, eps = session.losses(number), session.lr(number), session.config.eps
         assert eps is not None
-        with self.meter.step():
+        with self.meter.step(losses.positions):
             step = session.method.step(session.leaves, losses, session.key(number), lr, eps, session.state)
         self.done, self.seconds = number, self.seconds + time.perf_counter() - started
         self.passes, self.cost = self.passes + losses.forward_passes, self.cost + losses.forward_cost

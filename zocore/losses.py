@@ -60,6 +60,11 @@ class Losses:
         """B, the examples of the whole batch."""
         return sum(len(part.layout.examples.unique()) for part in self.parts)
 
+    @property
+    def positions(self) -> int:
+        """Tokens, padding included, of the largest micro-batch: what a step's memory grows with."""
+        return max(part.layout.positions for part in self.parts)
+
     def __call__(self) -> Tensor:
         """Return the losses (B,) at the weights as they stand."""
         return self._forward(1.0, [])

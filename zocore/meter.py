@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zocore.peak import TensorPeak
 
-COUNTED = 3  # steps in which each tensor is counted on a CPU: the first makes the buffers, then nothing changes
+COUNTED = 3  # first steps in which each tensor is counted on a CPU; later only where the batch is the largest so far
 
 
 class Meter:
@@ -20,7 +20,7 @@ class Meter:
     def __init__(self, device: torch.device, held: Callable[[], Iterable[Tensor]]) -> None:
         self.device, self._held = device, held
         self._tensors = TensorPeak()
-        self._counted = self._base = 0
+        self._counted = self._base = self._largest = 0
 
     @property
     def kind(self) -> str:
@@ -39,11 +39,12 @@ class Meter:
             torch.cuda.reset_peak_memory_stats(self.device)
 
     @contextmanager
-    def step(self) -> Iterator[None]:
-        """Count what happens inside as part of a step."""
-        if self.device.type == "cuda" or self._counted == COUNTED:
+    def step(self, size: int) -> Iterator[None]:
+        """Count what happens inside as part of a step on a batch of some size (tokens)."""
+        if self.device.type == "cuda" or (self._counted >= COUNTED and size <= self._largest):
             yield
             return
+        self._largest = max(self._largest, size)
         if not self._counted:
             self._base = storage_bytes(self._held())
         with self._tensors:
