@@ -29,6 +29,7 @@ from zocore.losses import Losses, Part
 from zocore.methods import build
 from zocore.noise import Key
 from zocore.published import published_step
+from zocore.quiet import quiet
 from zocore.scratch import Scratch
 from zocore.subspace import Leaf, all_weights
 
@@ -144,9 +145,11 @@ def bench_quantised(shape: str, batch: int = 16, tokens: int = 64, repeats: int 
     from zocore.quant import quant_scales
 
     with one_thread(), torch.random.fork_rng(devices=[]), TemporaryDirectory() as folder:
-        SHAPES[shape]().save_pretrained(folder)  # type: ignore[operator]
         four_bit = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
-        b = _bench(AutoModelForCausalLM.from_pretrained(folder, quantization_config=four_bit), batch, tokens)
+        with quiet():
+            SHAPES[shape]().save_pretrained(folder)  # type: ignore[operator]
+            model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=four_bit)
+        b = _bench(model, batch, tokens)
         leaves = quant_scales(b.model)
         variants = {"QZO, NF4": b.stepper("qzo", leaves), "GRZO on NF4 scales": b.stepper("grzo", leaves)}
         return _timed(b, variants, repeats)

@@ -5,11 +5,8 @@ No code from a checkpoint is ever run, and weights that a checkpoint lacks are d
 
 import hashlib
 import inspect
-import logging
 import threading
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +18,7 @@ from torch import Tensor, nn
 from zocore import noise
 from zocore.errors import InputError
 from zocore.model_files import Source, find_model
+from zocore.quiet import quiet
 
 Kind = Literal["causal", "masked", "classifier", "encoder"]
 QUANTISERS = ("nf4", "fp4", "int8")
@@ -68,7 +66,7 @@ def load(
     """
     source = find_model(name_or_path, allow_pickle)
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": source.offline}
-    with LOADING, _quiet():
+    with LOADING, quiet():
         config = _tried(source, transformers.AutoConfig.from_pretrained, options)
         found = _checked_kind(kind or kind_of(config), config, quantise)
         tokenizer = _tried(source, transformers.AutoTokenizer.from_pretrained, options)
@@ -221,24 +219,3 @@ def _prepare(model: Any, tokenizer: Any) -> None:
     if tokenizer.pad_token_id is None:
         raise InputError("the model's tokenizer has neither a padding nor an end token: add one to its files")
     model.config.pad_token_id = tokenizer.pad_token_id
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from writing to the terminal: what matters goes into notes and errors."""
-    verbosity = transformers.utils.logging.get_verbosity()
-    bars = transformers.utils.logging.is_progress_bar_enabled()
-    hub = logging.getLogger("huggingface_hub")
-    level = hub.level
-    transformers.utils.logging.set_verbosity(logging.CRITICAL)
-    transformers.utils.logging.disable_progress_bar()
-    hub.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers.utils.logging.set_verbosity(verbosity)
-        hub.setLevel(level)
-        if bars:
-            transformers.utils.logging.enable_progress_bar()

@@ -1,16 +1,14 @@
 """What can be done with a run folder: rebuild its weights, prove them, ask them, write them out."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers.utils import logging
 
 from zocore.delta import merge_adapters, save_delta
 from zocore.errors import InputError
 from zocore.loop import check_base, check_data, replay
+from zocore.quiet import quiet
 from zocore.recorder import Recording, read_recording
 from zocore.session import Session, open_session
 
@@ -112,20 +110,8 @@ def export_run(folder: Path, to: Path, step: int | None, delta: bool) -> str:
             save_delta(to / "delta.safetensors", session.leaves, recording.header)
         return f"wrote what changed ({session.trainable} values) to {to}"
     widened = merge_adapters(model)
-    with torch.no_grad(), _without_bars():
+    with torch.no_grad(), quiet():
         model.save_pretrained(to)  # type: ignore[operator]
     session.loaded.tokenizer.save_pretrained(to)
     more = ", in full precision: its few bits would round the adapters away" if widened else ""
     return f"wrote the tuned model to {to}{more}"
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """A block in which transformers draws no progress bars."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
