@@ -1,7 +1,7 @@
 """What a choice will cost, before it is made: forward passes, seconds, memory, downloads, and whether it fits."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -17,7 +17,7 @@ from zocore.config import RunConfig
 from zocore.defaults import before_loading
 from zocore.memory import METHODS as BILLED
 from zocore.memory import Bill, bill
-from zocore.session import read
+from zocore.session import OF_DATA, read
 from zocore.template import Template
 
 FLOPS = {"cpu": 8e10, "cuda": 2e13}  # a cautious guess at what a small batch reaches, until a run was measured
@@ -91,7 +91,8 @@ def tokens(config: RunConfig) -> int:
     """Return about how many tokens the longest prompt has, from its characters; the cut where data cannot be read."""
     path = Path(config.data) if config.data else None
     try:
-        found = _longest(replace(config, seed=0), path.stat().st_mtime_ns if path else 0)
+        asked = RunConfig(**{name: getattr(config, name) for name in ("task", "data", *OF_DATA)})
+        found = _longest(asked, path.stat().st_mtime_ns if path else 0)
     except (OSError, ValueError):
         return config.max_tokens
     return min(config.max_tokens, found // CHARS + SPARE)
@@ -99,7 +100,7 @@ def tokens(config: RunConfig) -> int:
 
 @lru_cache(maxsize=16)
 def _longest(config: RunConfig, changed: int) -> int:
-    """Characters of the longest training prompt; `changed` makes an edited file be read again."""
+    """Characters of the longest training prompt; only what decides the data counts, and when the file was changed."""
     task = read(config)
     template = Template(task.template)
     return max(len(template.fill(example.fields, "").text) for example in task.train)

@@ -174,6 +174,9 @@ def test_the_predicted_memory_follows_the_length_of_the_prompts(tmp_path):
         os.utime(data, ns=(words, words))
         sizes.append(cost.tokens(config))
     assert sizes == [19 // cost.CHARS + cost.SPARE, 199 // cost.CHARS + cost.SPARE, config.max_tokens]
+    reads = cost._longest.cache_info().misses
+    assert cost.tokens(replace(config, lr=1e-4, method="grzo", steps=7)) == sizes[-1]
+    assert cost._longest.cache_info().misses == reads  # another rate or method is no reason to read the file again
     data.unlink()
     assert cost.tokens(config) == config.max_tokens
 
