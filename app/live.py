@@ -13,7 +13,8 @@ from app.view import MOST_POINTS, SMOOTHING, View
 from zocore.config import RunConfig
 from zocore.events import SampleShown
 
-ROWS_PER_TICK = 6  # keeps a tick below 1 KB
+VERDICTS = ("right", "wrong", "unknown")  # numbered as in probes.js
+ROWS_PER_TICK = 4  # keeps a tick, with what Gradio wraps round it, below 1 KB
 BESIDE = ("lora-adamw", "adamw")  # bars shown beside the method's own
 
 
@@ -148,7 +149,7 @@ def answers(view: View) -> dict[str, Any]:
     """The newest answers alone: label, probability and verdict of each sentence."""
     now, labels = view.samples[-1], view.header.labels if view.header else []
     cells = [_answer(now.probabilities[i], labels, now.labels[i]) for i in range(len(now.texts))]
-    return {"step": now.step, "cells": [[label, round(p, 4), verdict] for label, p, verdict in cells]}
+    return {"step": now.step, "cells": [[label, p, VERDICTS.index(verdict)] for label, p, verdict in cells]}
 
 
 def _probe(before: SampleShown, now: SampleShown, i: int, labels: Sequence[str]) -> str:
@@ -162,7 +163,7 @@ def _answer(probabilities: Sequence[float], labels: Sequence[str], truth: str) -
     """The likeliest label, its probability, and whether it is right."""
     best = max(range(len(probabilities)), key=probabilities.__getitem__)
     verdict = "right" if labels[best] == truth else "wrong" if truth else "unknown"
-    return labels[best], probabilities[best], verdict
+    return labels[best], round(probabilities[best], 2), verdict
 
 
 def _said(label: str, probability: float, verdict: str) -> str:

@@ -1,7 +1,7 @@
 // New answers to the same five sentences: the last column of the table that is there already.
 (function () {
   "use strict";
-  const MARKS = { right: "✓", wrong: "✗", unknown: "" };
+  const VERDICTS = ["right", "wrong", "unknown"], MARKS = ["✓", "✗", ""];
 
   window.zoAnswers = function (props, watch) {
     watch("value", () => {
@@ -11,11 +11,11 @@
       table.caption.textContent = table.caption.textContent.replace(/\d+$/, news.step);
       [...news.cells].forEach(([label, probability, verdict], i) => {
         const bar = table.tBodies[0].rows[i].cells[3].querySelector(".zo-bar"), mark = bar.querySelector("em");
-        bar.className = "zo-bar " + verdict;
+        bar.className = "zo-bar " + VERDICTS[verdict];
         bar.style.setProperty("--share", Math.round(100 * probability) + "%");
         bar.querySelector("b").textContent = label + " " + probability.toFixed(2);
         mark.textContent = MARKS[verdict];
-        mark.setAttribute("aria-label", verdict);
+        mark.setAttribute("aria-label", VERDICTS[verdict]);
       });
     });
   };
