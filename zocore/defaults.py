@@ -90,10 +90,8 @@ def before_loading(config: RunConfig) -> RunConfig:
 def preset(config: RunConfig) -> Preset:
     """Return the learning rate, eps and schedule for a loaded configuration."""
     place = config.subspace if config.subspace in ("lora", "scales") else "all"
-    tables = (
-        (BUNDLED, PAPER) if config.model == "bundled" else (ENCODER, PAPER) if config.kind == "encoder" else (PAPER,)
-    )
-    return next((table[config.method, place] for table in tables if (config.method, place) in table), ELSEWHERE)
+    own = BUNDLED if config.model == "bundled" else ENCODER if config.kind == "encoder" else {}
+    return (PAPER | own).get((config.method, place), ELSEWHERE)
 
 
 def filled(config: RunConfig) -> RunConfig:
