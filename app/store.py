@@ -83,6 +83,8 @@ class JobStore:
             job.recall()
             job.stop.clear()
             job.resumed, job.stopped_by = True, ""
+            for lane in job.lanes:
+                lane.problem = ""
             job.turn("queued")
             self._queue.append(job)
             self._ready.notify()

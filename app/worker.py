@@ -65,13 +65,18 @@ def _run(job: Job, seconds: float, engine: Engine, learn: Learn) -> None:
 
 def _next(events: Iterator[Event], job: Job, number: int) -> Event | None:
     """The next event of a lane, None at its end. A lane of a race that fails leaves the others running."""
+    lane = job.lanes[number]
     try:
-        return next(events, None)
+        event = next(events, None)
     except Exception as error:
         if len(job.lanes) == 1:
             raise
-        job.lanes[number].problem = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        lane.problem = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         return None
+    end = lane.view.end
+    if event is None and len(job.lanes) > 1 and end is not None and end.status == "failed":
+        lane.problem = end.reason
+    return event
 
 
 def _broken(name: str) -> Engine:
