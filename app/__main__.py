@@ -2,7 +2,10 @@
 
 import argparse
 import os
+import threading
 from pathlib import Path
+
+HEAD_START = 4.0  # seconds that the first page has the machine for itself
 
 
 def main() -> None:
@@ -10,7 +13,9 @@ def main() -> None:
     options = _options()
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from app import forms
     from app.page import build
+    from app.speeds import prepare
     from app.store import HOSTED, JobStore, Limits
 
     limits = HOSTED if options.hosted else Limits()
@@ -27,8 +32,14 @@ def main() -> None:
             run_history=False,
             footer_links=[],
             ssr_mode=False,
+            prevent_thread_lock=True,
             **shown.options,
         )
+        toy = forms.with_presets(forms.PRESETS["toy"])
+        warming = threading.Timer(HEAD_START, prepare, (store.speeds, toy))
+        warming.daemon = True
+        warming.start()
+        shown.blocks.block_thread()
     finally:
         store.close()
 

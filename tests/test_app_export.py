@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from app import cost, data_form, export, forms, share
-from app.speeds import COLD, WARM, Speeds, Timing, warm_up
+from app.speeds import COLD, WARM, Speeds, Timing, prepare, warm_up
 from app.store import HOSTED
 from zocore.config import RunConfig
 from zocore.defaults import ENCODER, PAPER
@@ -162,6 +162,15 @@ def test_a_timing_on_request_gives_up_on_a_model_that_is_too_slow(tmp_path, monk
     monkeypatch.setattr("app.speeds.PATIENCE", -1.0)
     with pytest.raises(ValueError, match="not one step"):
         warm_up(config)
+
+
+def test_a_server_times_its_preset_before_it_is_asked(tmp_path):
+    """What is found is remembered; what cannot work is left for Start to tell."""
+    speeds, config = Speeds(tmp_path / "speeds.json"), small(tmp_path)
+    prepare(speeds, config)
+    assert speeds.seconds(config) is not None
+    prepare(speeds, replace(config, model=str(tmp_path / "nothing here")))
+    assert len(speeds.known) == 1
 
 
 def test_the_predicted_memory_follows_the_length_of_the_prompts(tmp_path):
