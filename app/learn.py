@@ -8,6 +8,7 @@ import gradio as gr
 
 from app import controls, forms
 from app.play import Play
+from app.quiet import QUIET
 from app.race import RacePage
 from zocore.config import RunConfig
 
@@ -101,14 +102,13 @@ CLASS = (
 
 def layout(play: Play, racing: RacePage, tabs: gr.Tabs) -> gr.Button:
     """Lay the steps out and connect their buttons; return the one that copies a link for a class."""
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
     form = [*play.form.parts.values(), play.form.about, play.form.origin]
     with gr.Column(elem_classes="zo-lessons"):
         for number, lesson in enumerate(LESSONS, start=1):
             with gr.Row(elem_classes="zo-panel zo-lesson", equal_height=False):
                 gr.HTML(f"<span class='zo-step'>{number}</span><h2>{lesson.title}</h2><p>{lesson.text}</p>", scale=4)
                 press = gr.Button(lesson.button, size="sm", elem_id=f"zo-lesson-{number}", scale=0, min_width=220)
-            press.click(_setter(lesson), None, [tabs, racing.methods, *form], **quiet)
+            press.click(_setter(lesson), None, [tabs, racing.methods, *form], **QUIET)
         with gr.Row(elem_classes="zo-panel zo-lesson", equal_height=False):
             gr.HTML(f"<span class='zo-step' aria-hidden='true'>★</span><h2>For a class</h2><p>{CLASS}</p>", scale=4)
             return gr.Button("Copy a lesson link", size="sm", elem_id="zo-lesson-link", scale=0, min_width=220)

@@ -5,6 +5,7 @@ from typing import Any
 import gradio as gr
 
 from app import catalogue, chart, data_form, memory_chart
+from app.quiet import QUIET
 from app.words import size
 from zocore import memory
 from zocore.errors import InputError
@@ -44,10 +45,9 @@ def layout() -> None:
     inputs = [model, layers, hidden, wide, heads, kv_heads, vocab, tied, batch, tokens, dtype, card]
     first = draw(*(part.value for part in inputs))
     said.value, bars.value = first[0], first[1]
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-    model.input(lambda name: gr.update(visible=name == OWN), model, own, **quiet)
+    model.input(lambda name: gr.update(visible=name == OWN), model, own, **QUIET)
     changes = [part.change for part in inputs]  # type: ignore[attr-defined]
-    gr.on(changes, draw, inputs, [said, bars, problem], **quiet, trigger_mode="always_last")
+    gr.on(changes, draw, inputs, [said, bars, problem], **QUIET, trigger_mode="always_last")
 
 
 def _number(value: int, text: str) -> gr.Number:

@@ -9,6 +9,7 @@ import gradio as gr
 from app import controls, data_form, forms, words
 from app.live import Drawn
 from app.play import Handlers, Play, tick_outputs
+from app.quiet import QUIET
 from app.store import JobStore
 from zocore.museum import EXHIBITS
 
@@ -19,7 +20,6 @@ def layout(play: Play, tabs: gr.Tabs, store: JobStore, handlers: Handlers, visit
     """Lay the tab out and connect it."""
     gr.HTML(f"<p class='zo-lead'>{words.ABOUT_BREAK}</p>")
     problem = gr.HTML("", elem_id="zo-break-problem")
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
     with gr.Row(elem_classes="zo-cards", equal_height=True):
         for name, exhibit in EXHIBITS.items():
             with gr.Column(elem_classes="zo-panel", min_width=230):
@@ -28,9 +28,9 @@ def layout(play: Play, tabs: gr.Tabs, store: JobStore, handlers: Handlers, visit
                 press = gr.Button("Break it so", elem_id=f"zo-break-{name}", size="sm")
             outputs = [problem, play.job, visitor, play.drawn, tabs]
             begun = press.click(
-                _starter(name, store), [visitor, *play.form.inputs], outputs, **quiet, trigger_mode="once"
+                _starter(name, store), [visitor, *play.form.inputs], outputs, **QUIET, trigger_mode="once"
             )
-            begun.then(handlers.tick, [play.job, play.drawn, *play.panel.look], tick_outputs(play), **quiet)
+            begun.then(handlers.tick, [play.job, play.drawn, *play.panel.look], tick_outputs(play), **QUIET)
 
 
 def _starter(name: str, store: JobStore) -> Any:

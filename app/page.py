@@ -28,9 +28,9 @@ from app import (
 )
 from app.lab import Lab
 from app.live import Drawn
+from app.quiet import QUIET
 from app.store import JobStore
 
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 COPY = """async (code) => {
   if (!code) return;
   const query = '?cfg=' + code + '%(more)s', link = location.origin + location.pathname + query;

@@ -13,6 +13,7 @@ from app import controls, cost, data_form, forms, live, plots, pricing, uploads,
 from app.chart import chart, when_ready
 from app.jobs import Job
 from app.live import Drawn, Look
+from app.quiet import QUIET
 from app.store import JobStore
 from app.view import View
 from zocore.config import RunConfig
@@ -21,7 +22,6 @@ from zocore.recorder import read_recording
 
 RECORDED = Path(__file__).parent / "recorded" / "toy"
 TICK = 0.8  # seconds
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 SHOW = """(...values) => {
   if (innerWidth < 761) document.querySelector('#zo-status').scrollIntoView({ block: 'start' });
   return values;

@@ -6,10 +6,10 @@ import gradio as gr
 
 from app import controls, cost, data_form
 from app.controls import Controls
+from app.quiet import LONG, QUIET
 from app.speeds import warm_up
 from app.store import JobStore
 
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 TIMING = "Timing a few steps, whose result is thrown away …"
 
 
@@ -50,7 +50,7 @@ def connect(form: Controls, store: JobStore, outputs: list[Any], note: gr.HTML, 
         return ""
 
     changes = [part.change for part in (*form.inputs, phase) if hasattr(part, "change")]
-    gr.on(changes, priced, form.inputs, outputs, **QUIET, queue=False, trigger_mode="always_last")
-    begun = timed.click(lambda: f"<p class='zo-quiet'>{TIMING}</p>", None, note, **QUIET, queue=False)
-    done = begun.then(time_it, form.inputs, note, **QUIET, concurrency_id="lab")
-    done.then(priced, form.inputs, outputs, **QUIET, queue=False)
+    gr.on(changes, priced, form.inputs, outputs, **QUIET, trigger_mode="always_last")
+    begun = timed.click(lambda: f"<p class='zo-quiet'>{TIMING}</p>", None, note, **QUIET)
+    done = begun.then(time_it, form.inputs, note, **LONG)
+    done.then(priced, form.inputs, outputs, **QUIET)

@@ -15,6 +15,7 @@ from app import chart, controls, cost, data_form, forms, plots, standings, words
 from app.jobs import Job, Lane
 from app.live import status
 from app.play import TICK, Play
+from app.quiet import QUIET
 from app.store import JobStore
 from app.view import MOST_POINTS, View
 from zocore.config import RunConfig
@@ -138,7 +139,6 @@ def layout() -> RacePage:
 
 def connect(page: RacePage, play: Play, store: JobStore, visitor: gr.BrowserState) -> None:
     """Join the tab to the store."""
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 
     def start(visitor_: str, methods: list[str], seeds: float, budget: float, *values: Any) -> tuple[Any, ...]:
         visitor_ = visitor_ or secrets.token_urlsafe(16)
@@ -160,20 +160,20 @@ def connect(page: RacePage, play: Play, store: JobStore, visitor: gr.BrowserStat
     def tick(job_id: str, drawn: Drawn, axis: str, guess: str | None) -> list[Any]:
         return race_tick(store, job_id, drawn, axis, guess)
 
-    page.methods.change(offered, page.methods, page.guess, **quiet)
-    page.guess.change(_ready, [page.guess, page.methods], page.start, **quiet)
+    page.methods.change(offered, page.methods, page.guess, **QUIET)
+    page.guess.change(_ready, [page.guess, page.methods], page.start, **QUIET)
     begun = page.start.click(
         start,
         [visitor, page.methods, page.seeds, page.budget, *play.form.inputs],
         [page.problem, page.job, visitor, page.drawn],
-        **quiet,
+        **QUIET,
         trigger_mode="once",
     )
     tick_in = [page.job, page.drawn, page.axis, page.guess]
-    begun.then(tick, tick_in, page.shown, **quiet)
-    page.timer.tick(tick, tick_in, page.shown, **quiet, trigger_mode="once")
-    page.axis.change(tick, tick_in, page.shown, **quiet)
-    page.stop.click(stop, [visitor, page.job], page.problem, **quiet).then(tick, tick_in, page.shown, **quiet)
+    begun.then(tick, tick_in, page.shown, **QUIET)
+    page.timer.tick(tick, tick_in, page.shown, **QUIET, trigger_mode="once")
+    page.axis.change(tick, tick_in, page.shown, **QUIET)
+    page.stop.click(stop, [visitor, page.job], page.problem, **QUIET).then(tick, tick_in, page.shown, **QUIET)
 
 
 def guesses(methods: Sequence[str]) -> list[tuple[str, str]]:

@@ -7,10 +7,9 @@ import gradio as gr
 
 from app import data_form
 from app.data_form import DataForm
+from app.quiet import QUIET
 from app.store import JobStore
 from zocore.errors import InputError
-
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 
 
 def connect(data: DataForm, store: JobStore) -> None:
