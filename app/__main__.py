@@ -13,10 +13,10 @@ def main() -> None:
     options = _options()
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from app import forms
+    from app.form import forms
+    from app.jobs.speeds import prepare
+    from app.jobs.store import HOSTED, JobStore, Limits
     from app.page import build
-    from app.speeds import prepare
-    from app.store import HOSTED, JobStore, Limits
 
     limits = HOSTED if options.hosted else Limits()
     store = JobStore(options.runs, limits)

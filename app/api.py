@@ -16,9 +16,10 @@ from typing import Any
 
 import gradio as gr
 
-from app import controls, cost, forms, words
-from app.jobs import Job
-from app.store import JobStore
+from app import words
+from app.form import controls, cost, forms
+from app.jobs.job import Job
+from app.jobs.store import JobStore
 from zocore.config import RunConfig
 
 MOST_EVENTS = 500  # in one answer

@@ -8,28 +8,13 @@ from typing import Any
 import gradio as gr
 import torch
 
-from app import (
-    api,
-    controls,
-    data_form,
-    forms,
-    learn,
-    memory_page,
-    microscope,
-    museum,
-    play,
-    pricing,
-    race,
-    replay,
-    scripts,
-    share,
-    take_away,
-    words,
-)
-from app.lab import Lab
-from app.live import Drawn
+from app import api, scripts, words
+from app.form import controls, data_form, forms, pricing, share
+from app.jobs.lab import Lab
+from app.jobs.store import JobStore
 from app.quiet import QUIET
-from app.store import JobStore
+from app.tabs import break_it, learn, memory, microscope, play, race, replay, take_away
+from app.tabs.live import Drawn
 
 COPY = """async (code) => {
   if (!code) return;
@@ -98,9 +83,9 @@ def build(store: JobStore) -> Shown:
             with gr.Tab("Microscope", id="microscope"):
                 microscope.layout(playing, store, lab, visitor)
             with gr.Tab("Memory", id="memory"):
-                memory_page.layout()
+                memory.layout()
             with gr.Tab("Break it", id="break"):
-                museum.layout(playing, tabs, store, play.Handlers(store), visitor)
+                break_it.layout(playing, tabs, store, play.Handlers(store), visitor)
             with gr.Tab("Learn", id="learn"):
                 lesson_link = learn.layout(playing, racing, tabs)
         play.connect(playing, store, visitor)

@@ -5,12 +5,14 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from app import close_up, forms, microscope, race
-from zocore import slices
+from app.charts import close_up
+from app.form import forms
+from app.tabs import microscope, race
 from zocore.config import RunConfig
-from zocore.events import Event, StepDone
-from zocore.loop import run
-from zocore.recorder import CONFIG, SUMMARY, record
+from zocore.diagnostics import loss_slices
+from zocore.runs.events import Event, StepDone
+from zocore.runs.loop import run
+from zocore.runs.recording import CONFIG, SUMMARY, record
 
 FOLDER = Path(__file__).parent / "recorded"
 RACERS = ("mezo", "grzo", "mezo-gv")
@@ -52,8 +54,8 @@ def readings(config: RunConfig) -> dict[str, object]:
     per_example = microscope.opened(microscope.config_of(config, "fp32", "grzo"))
     return {
         "look": asdict(close_up.look_along(session, 0)),
-        "alignment": asdict(slices.alignment(session, microscope.COUNTS)),
-        "law": asdict(slices.batch_law(per_example, microscope.SIZES, 24)),
+        "alignment": asdict(loss_slices.alignment(session, microscope.COUNTS)),
+        "law": asdict(loss_slices.batch_law(per_example, microscope.SIZES, 24)),
     }
 
 

@@ -7,7 +7,12 @@ import plotly
 
 HERE = Path(__file__).parent
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-SCRIPTS = HERE / "sketch.js", HERE / "chart.js", HERE / "upload.js", HERE / "probes.js"
+SCRIPTS = (
+    HERE / "charts" / "sketch.js",
+    HERE / "charts" / "chart.js",
+    HERE / "form" / "upload.js",
+    HERE / "tabs" / "probes.js",
+)
 
 
 def serve() -> None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from app.jobs import Job
-from app.view import View
+from app.jobs.job import Job
+from app.jobs.view import View
 
 NAME = "ZO Lab"
 TAGLINE = "Fine-tune a language model from forward passes alone, and watch how it works."

@@ -22,9 +22,9 @@ import torch
 from IPython.display import display
 from transformers.utils.logging import disable_progress_bar
 
-from app import plots
+from app.charts import plots
 from zocore import RunConfig
-from zocore import session as engine
+from zocore.runs import session as engine
 
 disable_progress_bar()  # a bar for each session opened says nothing here
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # nor does the lack of its optional kernels

@@ -14,10 +14,10 @@ FAST = ["-m", "not slow"]
 # a page on a busy machine may miss a deadline once; nothing else is tried twice
 PATIENT = ["--reruns", "2", "--only-rerun", "playwright.*TimeoutError"]
 STEPS = {
-    "format": ["ruff", "format", "--check", "--config", "tests/ruff.toml", *PRESENT],
-    "lint": ["ruff", "check", "--config", "tests/ruff.toml", *PRESENT],
-    "types": ["mypy", "--config-file", "tests/mypy.ini", *(name for name in PRESENT if name != "tests")],
-    "tests": ["pytest", "-c", "tests/pytest.ini", "-q", "-n", PROCESSES, *PATIENT, "tests"],
+    "format": ["ruff", "format", "--check", *PRESENT],
+    "lint": ["ruff", "check", *PRESENT],
+    "types": ["mypy", *(name for name in PRESENT if name != "tests")],
+    "tests": ["pytest", "-q", "-n", PROCESSES, *PATIENT, "tests"],
 }
 
 

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from test_session import data_file, model_folder
 
+from tests.support import tiny
+from tests.support.places import ROOT
+from tests.support.short_runs import data_file, model_folder
 from zocore.cli import main
-from zocore.events import Event, RunEnded, StepDone
 from zocore.methods import METHODS
-from zocore.progress import Progress
-from zocore.recorder import EVENTS, read_recording
-
-ROOT = Path(__file__).parents[1]
+from zocore.runs.events import Event, RunEnded, StepDone
+from zocore.runs.progress import Progress
+from zocore.runs.recording import EVENTS, read_recording
 
 
 def base(**changes: Any) -> list[str]:
@@ -150,7 +149,7 @@ def test_compare_memory_and_bench_answer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commands that measure print a table and return 0."""
-    from zocore import bench
+    from zocore.bench import bench
 
     monkeypatch.setattr(bench, "SHAPES", {"llama-15M": lambda: tiny.model("llama", vocab_size=1000)})
     options = base(steps=None, lr=None)
@@ -356,7 +355,7 @@ def test_an_error_inside_a_step_returns_1_with_its_reason(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failure in the middle is told in a line, without a traceback, and the run can be resumed."""
-    from zocore.session import Session
+    from zocore.runs.session import Session
 
     whole = Session.losses
 
@@ -382,7 +381,7 @@ def test_an_error_inside_a_step_returns_1_with_its_reason(
 
 def test_an_interrupt_before_the_first_event_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C twice while the model loads gives status 130 and takes the empty folder back."""
-    from zocore import loop
+    from zocore.runs import loop
 
     def interrupted(*_: Any, **__: Any) -> Iterator[Event]:
         raise KeyboardInterrupt

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.places import ROOT
 from zocore.cli import main
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PREFIX = ".venv/bin/python -m zocore "
 QUICK = {"train": ["--steps", "2", "--eval-examples", "20"], "compare": ["--eval-examples", "20"]}
@@ -53,7 +53,7 @@ def test_python_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_step_is_the_step_of_the_code() -> None:
     """The five lines name the same parts in the same order as Method.step and apply."""
-    code = (ROOT / "zocore" / "method.py").read_text(encoding="utf-8")
+    code = (ROOT / "zocore" / "step" / "step.py").read_text(encoding="utf-8")
     parts = ["self.sampler(key, losses, eps)", "self.difference(losses, directions, eps)", "self.shaping(measured)",
              "estimate(directions, coefficients", "self.update(leaf, g, lr, key, state)"]  # fmt: skip
     places = [code.index(part) for part in parts]

@@ -1,15 +1,14 @@
 """Real sentences and real checkpoints, where the folder that holds them is present."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 
+from tests.support.places import SHARED
 from zocore.cli import main
-from zocore.recorder import read_recording
+from zocore.runs.recording import read_recording
 
-SHARED = Path(os.environ.get("ZOCORE_SHARED", Path(__file__).parents[2] / "shared"))
 DATA, MODEL = SHARED / "data" / "sst2", SHARED / "models" / "stories260K-hf"
 
 pytestmark = pytest.mark.skipif(

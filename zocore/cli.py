@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Fine-tune a model and record the run."""
-    from zocore.loop import run
-    from zocore.recorder import claim
+    from zocore.runs.loop import run
+    from zocore.runs.recording import claim
 
     config = _config(options)
     folder = options.out or _next_folder(config)
@@ -53,8 +53,8 @@ def train(options: argparse.Namespace) -> int:
 
 def resume(options: argparse.Namespace) -> int:
     """Go on with a run that was cut off or stopped."""
-    from zocore.loop import run
-    from zocore.recorder import read_recording
+    from zocore.runs.loop import run
+    from zocore.runs.recording import read_recording
 
     recording = read_recording(options.run)
     config = recording.config
@@ -67,33 +67,33 @@ def resume(options: argparse.Namespace) -> int:
 
 def replay(options: argparse.Namespace) -> int:
     """Rebuild a run's weights at any step, and prove them where asked."""
-    from zocore import replaying
+    from zocore.runs import replay
 
-    said = replaying.replay_run(options.run, options.step, options.verify)
+    said = replay.replay_run(options.run, options.step, options.verify)
     print("\n".join(said.lines))
     return 0 if said.proved else 1
 
 
 def export(options: argparse.Namespace) -> int:
     """Write the tuned model, or what changed alone."""
-    from zocore import replaying
+    from zocore.runs import replay
 
-    print(replaying.export_run(options.run, options.to, options.step, options.delta))
+    print(replay.export_run(options.run, options.to, options.step, options.delta))
     return 0
 
 
 def predict(options: argparse.Namespace) -> int:
     """Ask a tuned model."""
-    from zocore import replaying
+    from zocore.runs import replay
 
-    for line in replaying.predict_run(options.run, options.text, options.step):
+    for line in replay.predict_run(options.run, options.text, options.step):
         print(line)
     return 0
 
 
 def compare(options: argparse.Namespace) -> int:
     """Race methods on the same seeds and batches at an equal budget."""
-    from zocore.race import lanes, run_race
+    from zocore.compare import lanes, run_race
 
     config = _config(options)
     entered = lanes(config, options.methods.split(","), options.seeds, *_budget(options), lrs=_rates(options.lrs))
@@ -106,8 +106,8 @@ def compare(options: argparse.Namespace) -> int:
 
 def memory(options: argparse.Namespace) -> int:
     """Show what each method needs in memory, from the model's configuration alone."""
-    from zocore import memory as bill
-    from zocore.shapes import shape_of
+    from zocore.memory import bill
+    from zocore.memory.shapes import shape_of
 
     bills = bill.bills(shape_of(options.model), options.batch_size, options.max_tokens, options.dtype)
     chosen = [b for b in bills if options.method in (None, b.method)]
@@ -119,7 +119,7 @@ def memory(options: argparse.Namespace) -> int:
 
 def bench(options: argparse.Namespace) -> int:
     """Time a step of each method against plain forwards and the published MeZO step."""
-    from zocore import bench as timing
+    from zocore.bench import bench as timing
 
     sizes = {"batch": options.batch_size, "tokens": options.tokens, "repeats": options.repeats}
     timings = timing.bench(options.shape, **sizes)
@@ -152,9 +152,9 @@ def _seeds(text: str) -> list[int]:
 
 def _follow(events: Iterator[Any], folder: Path) -> int:
     """Record and show a run's events; 1 when it failed."""
-    from zocore.events import RunEnded
-    from zocore.progress import Progress
-    from zocore.recorder import record
+    from zocore.runs.events import RunEnded
+    from zocore.runs.progress import Progress
+    from zocore.runs.recording import record
 
     progress, failed = Progress(sys.stdout, folder), False
     try:

@@ -6,19 +6,19 @@ to coefficients) and an update. Any other composition is made the same way, with
     Method("qzo-4", Fresh(4), shaping=Clip(100.0))                      # QZO with four directions
     Method("grzo-adam", OnePerExample(), shaping=Normalise(), update=Adam())
 
-Which tensors move is the subspace's business (`subspace.py`, `quant.py`) and goes with every row.
+Which tensors move is the subspace's business (`zocore/subspaces/`) and goes with every row.
 """
 
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from zocore.difference import Forward
-from zocore.directions import Gaussian, Law, LowRank, Masked, Rademacher
-from zocore.method import Backprop, Method, Stepper
-from zocore.samplers import Fresh, Guided, OnePerExample
-from zocore.shaping import CentredRank, Clip, Mean, Normalise, Shaping
-from zocore.update import Adam, Sgd, Update
+from zocore.directions.laws import Gaussian, Law, LowRank, Masked, Rademacher
+from zocore.step.difference import Forward
+from zocore.step.samplers import Fresh, Guided, OnePerExample
+from zocore.step.shaping import CentredRank, Clip, Mean, Normalise, Shaping
+from zocore.step.step import Backprop, Method, Stepper
+from zocore.step.update import Adam, Sgd, Update
 
 GAUSSIAN = Gaussian()
 FITTED = 1e-3  # directional derivatives below this are rounding noise of a fitted example, not signal

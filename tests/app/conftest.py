@@ -1,18 +1,14 @@
 """One real server and one headless Chromium for all tests of the page."""
 
-import os
 import shutil
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.server import serve
+
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -22,33 +18,6 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def serve(runs: Path, *options: str) -> tuple[subprocess.Popen[bytes], str]:
-    """Start `python -m app` and wait until it answers."""
-    port = free_port()
-    command = [sys.executable, "-m", "app", "--port", str(port), "--runs", str(runs), *options]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    with (runs.parent / "server.log").open("ab") as log:
-        server = subprocess.Popen(command, cwd=runs.parent, env=environment, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}/"
-    for _ in range(240):
-        try:
-            urllib.request.urlopen(address, timeout=5).read()
-            return server, address
-        except OSError:
-            assert server.poll() is None, (runs.parent / "server.log").read_text()
-            time.sleep(0.5)
-    raise AssertionError("the server did not start")
 
 
 @pytest.fixture(scope="session")

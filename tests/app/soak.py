@@ -1,4 +1,4 @@
-"""python tests/app/soak.py: eight visitors at once for three minutes on loopback; prints what a closing note needs.
+"""python -m tests.app.soak: eight visitors at once for three minutes on loopback; prints figures for a closing note.
 
 Each visitor starts short runs one after another through the page's endpoints, follows them with a cursor, and
 checks that what comes back is its own. The server's memory is read while it works and after.
@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest import serve
 from gradio_client import Client
+
+from tests.support.server import serve
 
 VISITORS, SECONDS, STEPS = 8, 180.0, 12
 

@@ -1,12 +1,13 @@
 """The named endpoints, as the documentation shows them."""
 
 import re
-from pathlib import Path
 
 import pytest
 
+from tests.support.places import ROOT
+
 pytestmark = pytest.mark.slow
-HOSTING = Path(__file__).parents[2] / "app" / "HOSTING.md"
+HOSTING = ROOT / "app" / "HOSTING.md"
 
 
 def test_the_documented_example_runs(address: str) -> None:

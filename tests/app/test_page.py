@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from app import share
+from app.form import share
+from tests.support.places import ROOT
 from zocore.config import RunConfig
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-ROOT = Path(__file__).parents[2]
 
 
 def test_the_first_paint_is_a_recorded_run_and_start_is_ready(visit: Any) -> None:

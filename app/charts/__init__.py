@@ -1,0 +1,1 @@
+"""Charts, as data for Plotly and as SVG until Plotly is there."""

@@ -1,0 +1,1 @@
+"""The form: model, data, method and numbers, and what they will cost."""

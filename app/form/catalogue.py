@@ -1,0 +1,96 @@
+"""The models the page offers, and the sizes it knows of any model without opening weights."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from transformers import AutoConfig
+
+from app.words import size
+from zocore.memory.bill import bill
+from zocore.memory.shapes import BUILT_IN, ModelShape, shape_of
+from zocore.models.files import BUNDLED
+from zocore.models.load import kind_of
+
+SHORT = 24  # tokens of the texts for which a model is offered with its memory
+HUB: Mapping[str, str] = {  # hub id -> name in `shapes`; all have safetensors
+    "EleutherAI/pythia-14m": "pythia-14m",
+    "sentence-transformers/all-MiniLM-L6-v2": "minilm-l6",
+    "distilbert/distilgpt2": "distilgpt2",
+    "openai-community/gpt2": "gpt2",
+    "HuggingFaceTB/SmolLM2-135M": "smollm2-135m",
+    "FacebookAI/roberta-large": "roberta-large",
+    "Qwen/Qwen2.5-0.5B": "qwen2.5-0.5b",
+    "meta-llama/Llama-3.2-1B": "llama-3.2-1b",
+    "Qwen/Qwen2.5-7B": "qwen2.5-7b",
+    "meta-llama/Meta-Llama-3-8B": "llama-3-8b",
+}
+
+
+ENCODERS = ("sentence-transformers/all-MiniLM-L6-v2",)
+
+
+def kind(model: str) -> str | None:
+    """Return the kind of a model where it can be known before loading it: on the list, or a folder here."""
+    if model in HUB:
+        return "encoder" if model in ENCODERS else None
+    folder = Path(model).expanduser()
+    try:
+        return kind_of(AutoConfig.from_pretrained(folder)) if (folder / "config.json").is_file() else None
+    except (ValueError, OSError, KeyError):
+        return None
+
+
+@lru_cache(maxsize=64)
+def shape(model: str) -> ModelShape | None:
+    """Return a model's sizes, None when they are not known without a download."""
+    try:
+        if model == "bundled":
+            return shape_of(BUNDLED)
+        if model in HUB:
+            return shape_of(HUB[model])
+        if model in BUILT_IN or (Path(model).expanduser() / "config.json").is_file():
+            return shape_of(model)
+    except (ValueError, OSError, KeyError):
+        return None
+    return _cached(model)
+
+
+def _cached(model: str) -> ModelShape | None:
+    """The sizes of a hub model that was downloaded before."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(model, "config.json")
+        return shape_of(Path(found).parent) if isinstance(found, str) else None
+    except (ValueError, OSError, HFValidationError):
+        return None
+
+
+def downloaded(model: str) -> bool:
+    """Whether the model is here already."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if model == "bundled" or Path(model).expanduser().is_dir():
+        return True
+    try:
+        return isinstance(try_to_load_from_cache(model, "model.safetensors"), str)
+    except (ValueError, OSError):
+        return False
+
+
+def choices() -> list[tuple[str, str]]:
+    """Return (label, model) of the models on offer, with their sizes and what a MeZO step takes."""
+    found = [(_label("Bundled tiny model", "bundled", "fp32"), "bundled")]
+    return found + [(_label(name, name, "bf16"), name) for name in HUB]
+
+
+def _label(title: str, model: str, dtype: str) -> str:
+    known = shape(model)
+    if known is None:
+        return title
+    need = bill(known, "mezo", 16, SHORT, dtype).total
+    count = known.parameters
+    text = f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.1f} M" if count < 1e7 else f"{count / 1e6:.0f} M"
+    return f"{title} · {text} · {size(need)}"

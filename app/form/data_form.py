@@ -1,0 +1,152 @@
+"""The task: one that comes with the project, or the visitor's own file with a preview and one sentence per error."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.words import size
+from zocore.data.columns import find_label, find_texts
+from zocore.data.files import Table, read_table
+from zocore.data.tasks import Task, load_task, read_task
+from zocore.data.template import Template
+from zocore.errors import InputError
+
+OWN = "My own data"
+SHOWN = 5  # rows of the preview
+CELL = 120  # characters of a cell shown
+
+
+@dataclass
+class DataForm:
+    """The components that say what to learn."""
+
+    source: gr.Radio
+    task: gr.Dropdown
+    own: gr.Column
+    file: gr.File
+    path: gr.State  # where the upload was put
+    texts: gr.Dropdown
+    label: gr.Dropdown
+    template: gr.Textbox
+    words: gr.Textbox
+    rows: gr.HTML
+    prompt: gr.HTML
+
+    @property
+    def inputs(self) -> list[gr.components.Component]:
+        """What `data_settings` reads, in its order."""
+        return [self.source, self.path, self.texts, self.label, self.template, self.words]
+
+    @classmethod
+    def build(cls, tasks: Sequence[str], chosen: str, most: int) -> "DataForm":
+        """Lay the components out."""
+        source = gr.Radio(["Bundled task", OWN], value="Bundled task", label="What to learn", elem_id="zo-source")
+        offered = [(load_task(name).title, name) for name in tasks]
+        task = gr.Dropdown(offered, value=chosen, label="Task", elem_id="zo-task")
+        with gr.Column(visible=False, elem_classes="zo-own") as own:
+            file = gr.File(
+                label=f"CSV, TSV or JSON Lines, at most {size(most)}",
+                type="filepath",
+                height=110,
+                elem_id="zo-file",
+                file_count="single",
+            )
+            gr.HTML('<div id="zo-too-large" role="alert"></div>')  # filled by upload.js
+            rows = gr.HTML("", elem_id="zo-rows")
+            with gr.Row(elem_classes="zo-pair"):
+                texts = gr.Dropdown([], multiselect=True, label="Text columns", elem_id="zo-texts", min_width=120)
+                label = gr.Dropdown([], label="Label column", elem_id="zo-label", min_width=120)
+            template = gr.Textbox(
+                "", label="Template", placeholder="{text} It was {label}", elem_id="zo-template", max_length=2000
+            )
+            words = gr.Textbox(
+                "", label="Label words", placeholder="terrible,great", elem_id="zo-words", max_length=2000
+            )
+            prompt = gr.HTML("", elem_id="zo-prompt")
+        return cls(source, task, own, file, gr.State(""), texts, label, template, words, rows, prompt)
+
+
+def data_settings(source: str, path: str, texts: Any, label: Any, template: Any, words: Any) -> dict[str, Any]:
+    """Return the settings of one's own data, none for a bundled task. Raises InputError without a file."""
+    if source != OWN:
+        return {}
+    if not path:
+        raise InputError("upload a file with your own data, or choose a bundled task")
+    return {
+        "data": path,
+        "text_columns": ",".join(texts) or None if texts else None,
+        "label_column": label or None,
+        "template": (template or "").strip() or None,
+        "label_words": (words or "").strip() or None,
+    }
+
+
+def keep_upload(upload: str, folder: Path, most: int) -> Path:
+    """Move an upload to where runs can read it again. Raises InputError when it is too large."""
+    path = Path(upload)
+    if path.stat().st_size > most:
+        raise InputError(f"{path.name} has {size(path.stat().st_size)}, over the limit of {size(most)}: use a part")
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / path.name
+    shutil.copyfile(path, kept)
+    return kept
+
+
+def understood(path: Path, most: int) -> tuple[Table, tuple[str, ...], str]:
+    """Return a file's table, and the text and label columns found. Raises InputError when it is not usable."""
+    table = read_table(path, max_bytes=most)
+    label = find_label(table, None)
+    return table, find_texts(table, None, label), label
+
+
+def first_rows(table: Table) -> str:
+    """Return the first rows of a table as HTML."""
+    head = "".join(f"<th>{escape(_cut(name))}</th>" for name in table.columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(_cut(row.get(name, '')))}</td>" for name in table.columns) + "</tr>"
+        for row in table.rows[:SHOWN]
+    )
+    note = f"{len(table.rows):,} rows; the first {min(SHOWN, len(table.rows))}:"
+    table_ = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="zo-table" tabindex="0" role="region" aria-label="First rows"><p>{note}</p>{table_}</div>'
+
+
+def prompt_of(settings: dict[str, Any], most: int) -> str:
+    """Return how one example is put to the model, as HTML. Raises InputError when the settings do not fit."""
+    texts = settings["text_columns"]
+    task = read_task(
+        settings["data"],
+        text_columns=texts.split(",") if texts else None,
+        label_column=settings["label_column"],
+        template=settings["template"],
+        label_words=settings["label_words"],
+        max_bytes=most,
+    )
+    return example(task)
+
+
+def example(task: Task) -> str:
+    """Return the first training example as the model sees it, and the words it chooses from."""
+    shown = task.train[0]
+    template, answer = Template(task.template), task.label_words[shown.label]
+    text = template.fill(shown.fields, answer).text
+    if not template.has_answer:
+        text = f"{text} {answer}"
+    labels = ", ".join(f"{name} → {word}" for name, word in zip(task.label_names, task.label_words, strict=True))
+    counts = f"{len(task.train):,} train, {len(task.dev):,} dev, {len(task.test):,} test"
+    prompt = f'<p class="zo-quiet">One prompt, with its answer:</p><pre>{escape(_cut(text, 600))}</pre>'
+    return f'{prompt}<p class="zo-quiet">{escape(labels)} · {counts}</p>'
+
+
+def error(message: str) -> str:
+    """Return a problem as HTML, to stand beside its control."""
+    return f'<p class="zo-error" role="alert">{escape(message)}</p>'
+
+
+def _cut(text: str, most: int = CELL) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,146 @@
+"""The form and the settings: which controls a method shows, their choices, and the way from one to the other."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from app.form import catalogue
+from zocore.config import RunConfig
+from zocore.defaults import Preset, before_loading, preset
+from zocore.errors import InputError
+from zocore.methods import METHODS
+from zocore.models.files import HUB_ID
+
+PRESETS: Mapping[str, RunConfig] = {
+    "toy": RunConfig(task="topic", steps=300, eval_every=50, eval_examples=200, diagnose_every=80),
+    "cpu": RunConfig(model="sentence-transformers/all-MiniLM-L6-v2", steps=1000, eval_every=100, eval_examples=200),
+    "gpu": RunConfig(model="Qwen/Qwen2.5-0.5B", steps=4000, eval_every=400, device="cuda", dtype="bf16"),
+}
+NAMES = (
+    "model",
+    "method",
+    "subspace",
+    "task",
+    "lr",
+    "eps",
+    "steps",
+    "seed",
+    "batch_size",
+    "directions",
+    "pool",
+    "share",
+    "clip",
+    "scale",
+    "noise",
+    "schedule",
+    "update",
+    "quantise",
+    "dtype",
+    "max_tokens",
+    "eval_every",
+    "diagnose_every",
+)
+KNOBS = ("directions", "pool", "share", "clip", "scale")
+BACKPROP = ("sgd", "adamw")
+KNOB_DEFAULTS: Mapping[str, Any] = {"pool": 4, "share": 0.5, "clip": 100.0, "scale": "rms"}
+DIRECTIONS: Mapping[str, int] = {"n-spsa": 4, "fzoo": 8, "openai-es": 8, "qzo": 1}
+SPREAD = (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0, 31.6, 100.0)  # of the lists of lr and eps, about the preset
+METHOD_CHOICES = [(row.title, name) for name, row in METHODS.items()]
+
+
+def _preset(config: RunConfig) -> Preset:
+    known = before_loading(config)
+    return preset(replace(known, kind=known.kind or catalogue.kind(known.model)))
+
+
+def choices(name: str, config: RunConfig) -> list[tuple[str, str]]:
+    """Return the short list for lr or eps: log-spaced about the preset, which is marked."""
+    found = getattr(_preset(config), name)
+    return [(f"{found * k:.2g}" + ("  ●" if k == 1 else ""), f"{found * k:.2g}") for k in SPREAD]
+
+
+def origin(config: RunConfig) -> str:
+    """Return where the preset's numbers come from."""
+    return _preset(config).origin
+
+
+def with_presets(config: RunConfig) -> RunConfig:
+    """Return the settings with lr and eps as the form shows them."""
+    found = _preset(config)
+    return replace(config, lr=config.lr or float(f"{found.lr:.2g}"), eps=config.eps or float(f"{found.eps:.2g}"))
+
+
+def shown(method: str) -> dict[str, bool]:
+    """Return which of the method-dependent controls are of any use to a method."""
+    zeroth = method not in BACKPROP
+    knobs = {name: name in METHODS[method].knobs for name in KNOBS}
+    return knobs | {"eps": zeroth, "noise": zeroth, "diagnose_every": zeroth}
+
+
+def to_form(config: RunConfig) -> dict[str, Any]:
+    """Return the values of the controls, in the order of NAMES."""
+    config = with_presets(config)
+    values = {name: getattr(config, name) for name in NAMES}
+    values |= {"lr": f"{config.lr:.2g}", "eps": f"{config.eps:.2g}"}
+    values |= {name: values[name] or "auto" for name in ("noise", "schedule", "quantise", "dtype")}
+    if config.keep != 1:
+        values["subspace"] = "sparse"
+    if config.rank:
+        values["subspace"] = "low-rank"
+    for name, default in KNOB_DEFAULTS.items():
+        values[name] = default if values[name] is None else values[name]
+    values["directions"] = config.directions or DIRECTIONS.get(config.method, 1)
+    return values
+
+
+def to_config(values: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> RunConfig:
+    """Return the settings a form holds. Raises InputError with one sentence."""
+    method = values["method"]
+    useful = shown(method)
+    kept = {name: _typed(name, values[name]) for name in NAMES if useful.get(name, True)}
+    kept |= _subspace(values["subspace"])
+    kept["model"] = str(values["model"] or "").strip()
+    if not kept["model"]:
+        raise InputError("choose a model, or write a hub id or the path of a folder")
+    if method == "grzo" and kept["batch_size"] < 2:
+        raise InputError("GRZO compares the examples of a batch with each other: take a batch of at least 2")
+    return RunConfig(**kept, **(data or {}), eval_examples=200)
+
+
+def bare(values: Mapping[str, Any]) -> RunConfig:
+    """Return the settings that presets depend on, whatever else the form holds."""
+    model = str(values["model"] or "bundled")
+    return RunConfig(method=values["method"], model=model, **_subspace(values["subspace"]))
+
+
+def check_hub_id(model: str) -> None:
+    """Raise InputError unless the model has the form of a hub id and is no folder of this machine."""
+    if not HUB_ID.fullmatch(model) or Path(model).exists():
+        raise InputError("this server takes models from the list or by hub id, such as org/name")
+
+
+def _subspace(choice: str | None) -> dict[str, Any]:
+    if choice == "sparse":
+        return {"subspace": "auto", "keep": 0.25}
+    return {"subspace": "auto", "rank": 4} if choice == "low-rank" else {"subspace": choice or "auto"}
+
+
+_HINTS = get_type_hints(RunConfig)
+_LABELS = {"lr": "The learning rate", "eps": "The probe distance eps", "steps": "The number of steps"}
+
+
+def _typed(name: str, value: Any) -> Any:
+    """A control's value as the field's type; "auto" and empty mean the default."""
+    if value in (None, "", "auto"):
+        default = next(field.default for field in fields(RunConfig) if field.name == name)
+        return value if name in ("subspace", "update") and value == "auto" else default
+    kinds = [kind for kind in (get_args(_HINTS[name]) or (_HINTS[name],)) if kind is not type(None)]
+    try:
+        number = kinds[0](value) if kinds[0] is not int else int(float(value))
+    except (ValueError, TypeError, OverflowError):
+        raise InputError(f"{_LABELS.get(name, name)} must be a number, not {str(value)[:40]!r}") from None
+    if isinstance(number, float) and not math.isfinite(number):
+        raise InputError(f"{_LABELS.get(name, name)} must be a finite number")
+    return number

@@ -1,0 +1,56 @@
+"""The cost card: always true to the form, and measured on request."""
+
+from typing import Any
+
+import gradio as gr
+
+from app.form import controls, cost, data_form
+from app.form.controls import Controls
+from app.jobs.speeds import warm_up
+from app.jobs.store import JobStore
+from app.quiet import LONG, QUIET
+
+TIMING = "Timing a few steps, whose result is thrown away …"
+
+
+def parts(price: str, measured: bool) -> tuple[gr.HTML, gr.Button]:
+    """Return the card and the button that has the choice timed."""
+    card = gr.HTML(price, elem_id="zo-card", elem_classes="zo-card")
+    return card, gr.Button("Time a few steps", size="sm", visible=not measured, elem_id="zo-time")
+
+
+def shown(store: JobStore, values: tuple[Any, ...] | list[Any]) -> tuple[str, Any, Any]:
+    """Return the card, the Start button and the timing button for what the form says."""
+    try:
+        found = cost.cost(controls.collect(values, store.limits), store.speeds)
+    except ValueError as error:
+        blocked = gr.update(value="See the card: cannot start", interactive=False)
+        return cost.problem(str(error)), blocked, gr.update(visible=False)
+    start = gr.update(value=found.blocker or "Start", interactive=not found.blocker)
+    here = found.download == 0 and not found.blocker
+    return cost.card(found), start, gr.update(visible=here and not found.measured)
+
+
+def connect(form: Controls, store: JobStore, outputs: list[Any], note: gr.HTML, phase: gr.HTML) -> None:
+    """Keep the card, the Start button and the timing button true to the form, and to what a run's phases taught.
+
+    `note` says what a timing does or why it failed; `phase` changes with the phase of the run shown.
+    """
+    timed = outputs[2]
+
+    def priced(*values: Any) -> tuple[str, Any, Any]:
+        return shown(store, values)
+
+    def time_it(*values: Any) -> str:
+        try:
+            config = controls.collect(values, store.limits)
+            store.speeds.learn(config, warm_up(config))
+        except (ValueError, RuntimeError) as error:
+            return data_form.error(f"The steps could not be timed: {error}")
+        return ""
+
+    changes = [part.change for part in (*form.inputs, phase) if hasattr(part, "change")]
+    gr.on(changes, priced, form.inputs, outputs, **QUIET, trigger_mode="always_last")
+    begun = timed.click(lambda: f"<p class='zo-quiet'>{TIMING}</p>", None, note, **QUIET)
+    done = begun.then(time_it, form.inputs, note, **LONG)
+    done.then(priced, form.inputs, outputs, **QUIET)

@@ -1,0 +1,1 @@
+"""Runs of visitors: queued, worked on, kept and seen."""

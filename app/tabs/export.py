@@ -1,0 +1,115 @@
+"""What a visitor can take away: the command, a plain script, a notebook, the recording, the weights."""
+
+import json
+import shlex
+import shutil
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from zocore.config import RunConfig
+from zocore.runs.events import EvalDone
+from zocore.runs.recording import CONFIG, EVENTS, SUMMARY
+from zocore.runs.replay import export_run
+
+SCRIPT = '''"""{title}: the run that was shown, again. Needs the package zocore and nothing else."""
+
+from zocore import RunConfig, run
+from zocore.runs.events import EvalDone, StepDone
+
+config = RunConfig(
+{settings}
+)
+
+for event in run(config):
+    if isinstance(event, StepDone) and event.step % {every} == 0:
+        print(f"step {{event.step}}  loss {{event.loss:.4f}}  {{event.forward_passes}} forward passes")
+    if isinstance(event, EvalDone) and event.split == "test":
+        print(f"test after step {{event.step}}: accuracy {{event.accuracy:.4f}}, loss {{event.loss:.6f}}")
+'''
+
+
+def changed(config: RunConfig) -> dict[str, Any]:
+    """Return the settings that are not the defaults; an upload by its file name alone."""
+    found = {f.name: getattr(config, f.name) for f in fields(config)}
+    kept = {name: value for name, value in found.items() if value != getattr(RunConfig(), name)}
+    return kept | ({"data": Path(config.data).name} if config.data else {})
+
+
+def command(config: RunConfig) -> str:
+    """Return the command line of a run."""
+    parts = ["python -m zocore train"]
+    for name, value in changed(config).items():
+        flag = "--" + name.replace("_", "-")
+        parts.append(flag if value is True else f"{flag} {shlex.quote(str(value))}")
+    return " ".join(parts)
+
+
+def script(config: RunConfig) -> str:
+    """Return a plain Python script that does the run and prints the numbers shown."""
+    settings = "\n".join(f"    {name}={value!r}," for name, value in changed(config).items())
+    title = f"{config.method} on {config.model}"
+    return SCRIPT.format(title=title.replace('"', "'"), settings=settings, every=max(1, config.steps // 10))
+
+
+def notebook(config: RunConfig) -> str:
+    """Return the script as a notebook with the loss drawn at its end."""
+    _, body = script(config).split('"""\n\n', 1)
+    head, loop = body.split("\nfor event", 1)
+    draw = (
+        "import plotly.graph_objects as go\n\n"
+        "steps = [event for event in events if isinstance(event, StepDone)]\n"
+        "go.Figure(go.Scatter(x=[s.forward_passes for s in steps], y=[s.loss for s in steps]))"
+    )
+    keep = "events = []\nfor event" + loop.replace("run(config):\n", "run(config):\n    events.append(event)\n", 1)
+    cells = [_text(f"# {config.method} on {config.model}\n\nThe run that was shown, again: `{command(config)}`")]
+    cells += [_code(number, part.strip()) for number, part in enumerate((head, keep, draw))]
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    return json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}, indent=1)
+
+
+def _text(source: str) -> dict[str, Any]:
+    return {"cell_type": "markdown", "id": "title", "metadata": {}, "source": source.splitlines(keepends=True)}
+
+
+def _code(number: int, source: str) -> dict[str, Any]:
+    cell: dict[str, Any] = {
+        "cell_type": "code",
+        "id": f"part-{number}",
+        "metadata": {},
+        "execution_count": None,
+        "outputs": [],
+    }
+    return cell | {"source": source.splitlines(keepends=True)}
+
+
+def recording(folder: Path, to: Path) -> Path:
+    """Return a zip of a run folder: what `zocore replay`, `resume` and this page read."""
+    stage = to / "run"
+    shutil.rmtree(stage, ignore_errors=True)
+    stage.mkdir(parents=True)
+    for name in (CONFIG, EVENTS, SUMMARY):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, stage / name)
+    return Path(shutil.make_archive(str(to / "recording"), "zip", stage))
+
+
+def weights(folder: Path, to: Path, delta: bool) -> Path:
+    """Return the tuned weights of a run, whole as a zipped folder or as what changed alone.
+
+    Raises ValueError for a run that cannot be replayed.
+    """
+    stage = to / ("delta" if delta else "model")
+    shutil.rmtree(stage, ignore_errors=True)
+    export_run(folder, stage, None, delta)
+    if delta:
+        return next(stage.glob("*.safetensors"))
+    made = Path(shutil.make_archive(str(to / "model"), "zip", stage))
+    shutil.rmtree(stage)
+    return made
+
+
+def shown_numbers(events: list[Any]) -> list[str]:
+    """Return the test lines as the script prints them."""
+    tests = [event for event in events if isinstance(event, EvalDone) and event.split == "test"]
+    return [f"test after step {e.step}: accuracy {e.accuracy:.4f}, loss {e.loss:.6f}" for e in tests]

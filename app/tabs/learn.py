@@ -1,0 +1,123 @@
+"""The Learn tab: seven short steps; each button sets the real controls and opens the tab where to look."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gradio as gr
+
+from app.form import controls, forms
+from app.quiet import QUIET
+from app.tabs.play import Play
+from app.tabs.race import RacePage
+from zocore.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One step: a question, two or three sentences, and what its button does."""
+
+    title: str
+    text: str
+    button: str
+    tab: str
+    config: RunConfig | None = None  # settings for the form
+    lanes: tuple[str, ...] = ()  # methods for the race
+
+
+TOY = forms.PRESETS["toy"]
+LESSONS = (
+    Lesson(
+        "Why two forwards are enough",
+        "Move all weights a little along a random direction z and ask the loss; move them the other way and ask "
+        "again. The difference, over the distance, is the slope along z. Step along z by that slope: on average "
+        "over z this is a step along the gradient, and no backward pass was run. Open one step part by part at "
+        "the bottom of Play.",
+        "Set MeZO and go to Play",
+        "play",
+        TOY,
+    ),
+    Lesson(
+        "What one number can know",
+        "In d dimensions a random direction has a cosine of about 1/sqrt(d) to the gradient: nearly a right "
+        "angle. Each step learns one number about one direction, so steps are many and small. Measure the cosine "
+        "and see it sit on the theory line.",
+        "Go to the Microscope",
+        "microscope",
+        TOY,
+    ),
+    Lesson(
+        "Why eps has a valley",
+        "Too large an eps and the secant misses the tangent: curvature. Too small and the two losses agree to the "
+        "last digit the computer keeps: rounding. Look along z, then drag eps; then choose bf16 and see the left "
+        "wall move in.",
+        "Go to the Microscope",
+        "microscope",
+        TOY,
+    ),
+    Lesson(
+        "Where the memory goes",
+        "Backprop keeps activations, gradients and optimiser state. Two forwards keep the weights and one layer's "
+        "scratch. Pick a model and a card, and see what fits that did not.",
+        "Go to Memory",
+        "memory",
+    ),
+    Lesson(
+        "A run is a list of seeds",
+        "Noise has an address (run seed, step), so a step is stored as one scalar. From 12 bytes a step the "
+        "weights of any step come back without a forward pass. Run, then drag the Replay slider; download the "
+        "recording and look at its size.",
+        "Set a short run and go to Play",
+        "play",
+        replace(TOY, steps=150),
+    ),
+    Lesson(
+        "More directions, or more steps?",
+        "n directions cut the variance by n and cost n times the forwards. At an equal budget of forward passes, "
+        "which wins: many rough steps, or few careful ones? Guess first.",
+        "Set up the race",
+        "race",
+        TOY,
+        ("mezo", "n-spsa", "mezo-gv"),
+    ),
+    Lesson(
+        "When GRZO's B directions help",
+        "GRZO gives each example of the batch its own direction inside the same two forwards. That helps as far "
+        "as the examples' gradients agree: B_eff = c B + 1 - c, with c their mean cosine. Measure the law on the "
+        "Microscope, then race it against MeZO, and read the column that counts work, not passes: its forwards do "
+        "twice the arithmetic.",
+        "Set up the race",
+        "race",
+        TOY,
+        ("mezo", "grzo"),
+    ),
+)
+
+
+CLASS = (
+    "Set the Play tab as the class shall have it. The link opens it so, with the controls hidden: what is left is "
+    "the cost, the Start button and the charts. Anybody can show the controls again."
+)
+
+
+def layout(play: Play, racing: RacePage, tabs: gr.Tabs) -> gr.Button:
+    """Lay the steps out and connect their buttons; return the one that copies a link for a class."""
+    form = [*play.form.parts.values(), play.form.about, play.form.origin]
+    with gr.Column(elem_classes="zo-lessons"):
+        for number, lesson in enumerate(LESSONS, start=1):
+            with gr.Row(elem_classes="zo-panel zo-lesson", equal_height=False):
+                gr.HTML(f"<span class='zo-step'>{number}</span><h2>{lesson.title}</h2><p>{lesson.text}</p>", scale=4)
+                press = gr.Button(lesson.button, size="sm", elem_id=f"zo-lesson-{number}", scale=0, min_width=220)
+            press.click(_setter(lesson), None, [tabs, racing.methods, *form], **QUIET)
+        with gr.Row(elem_classes="zo-panel zo-lesson", equal_height=False):
+            gr.HTML(f"<span class='zo-step' aria-hidden='true'>★</span><h2>For a class</h2><p>{CLASS}</p>", scale=4)
+            return gr.Button("Copy a lesson link", size="sm", elem_id="zo-lesson-link", scale=0, min_width=220)
+
+
+def _setter(lesson: Lesson) -> Any:
+    def set_controls() -> Sequence[Any]:
+        filled = controls.filled(lesson.config) if lesson.config else [gr.skip()] * (len(forms.NAMES) + 2)
+        lanes = gr.update(value=list(lesson.lanes)) if lesson.lanes else gr.skip()
+        return [gr.update(selected=lesson.tab), lanes, *filled]
+
+    return set_controls

@@ -1,0 +1,186 @@
+"""The right-hand side of the Play tab while a run goes: what a tick sends, and nothing twice."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from app import words
+from app.charts import chart, memory_chart, plots
+from app.form import cost
+from app.jobs.job import Job
+from app.jobs.view import MOST_POINTS, SMOOTHING, View
+from zocore.config import RunConfig
+from zocore.runs.events import SampleShown
+
+VERDICTS = ("right", "wrong", "unknown")  # numbered as in probes.js
+ROWS_PER_TICK = 4  # keeps a tick, with what Gradio wraps round it, below 1 KB
+BESIDE = ("lora-adamw", "adamw")  # bars shown beside the method's own
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the visitor wants the charts."""
+
+    axis: str = "forwards"
+    weight: float = SMOOTHING
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a page already shows of a job."""
+
+    job: str = ""
+    version: int = -1
+    rows: int = 0  # steps covered
+    points: int = 0  # points drawn on a line
+    marks: tuple[int, int, int, int] = (-1, -1, -1, -1)  # evaluations, estimates, samples, warnings
+    phase: str = ""
+    look: Look = Look()
+    accuracy: tuple[int, ...] = ()  # points of each trace
+    estimator: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tick:
+    """New values for the page, `gr.skip()` where nothing changed."""
+
+    status: Any
+    told: Any  # phase changes, for screen readers
+    loss: Any
+    gradient: Any
+    accuracy: Any
+    estimator: Any
+    memory: Any
+    probes: Any
+    answers: Any  # to the probes that are shown
+    warnings: Any
+
+    def values(self) -> list[Any]:
+        """Return the values in the order of the fields."""
+        return [getattr(self, name) for name in self.__dataclass_fields__]
+
+
+def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look) -> tuple[Tick, Drawn]:
+    """Return what changed since `drawn`: new rows where that is enough, whole figures where it is not."""
+    name = job.id if job else ""
+    fresh = drawn.job != name or drawn.look != look or drawn.version < 0
+    ended = job is not None and job.over and drawn.phase != job.phase
+    marks = (len(view.evaluations), len(view.estimator), len(view.samples), len(view.warnings))
+    phase = job.phase if job else "recorded"
+    loss, gradient, rows, points = _lines(view, drawn, look, fresh or ended)
+    changed = [fresh or new != old for new, old in zip(marks, drawn.marks, strict=True)]
+    before = ((), ()) if fresh else (drawn.accuracy, drawn.estimator)
+    accuracy, estimator = plots.accuracy([view], look.axis), plots.estimator(view, look.axis)
+    text = words.status(job, position)
+    said = Tick(
+        status=status(phase, text),
+        told=text if phase != drawn.phase and job else gr.skip(),
+        loss=loss,
+        gradient=gradient,
+        accuracy=chart.grown(accuracy, before[0]) if changed[0] else gr.skip(),
+        estimator=chart.grown(estimator, before[1]) if changed[1] else gr.skip(),
+        memory=memory(view) if fresh or ended or (rows and not drawn.rows) else gr.skip(),
+        probes=probes(view) if fresh or drawn.marks[2] < 1 else gr.skip(),
+        answers=answers(view) if changed[2] and view.samples else gr.skip(),
+        warnings=warnings(view, job) if changed[3] or ended else gr.skip(),
+    )
+    shown = chart.sizes(accuracy), chart.sizes(estimator)
+    return said, Drawn(name, job.version if job else 0, rows, points, marks, phase, look, *shown)
+
+
+def _lines(view: View, drawn: Drawn, look: Look, whole: bool) -> tuple[Any, Any, int, int]:
+    """The loss and gradient charts' messages, the steps they cover and the points then drawn."""
+    points = view.points
+    if whole or drawn.points + ROWS_PER_TICK > MOST_POINTS:
+        loss = chart.whole(plots.loss([view], look.axis, look.weight, look.log))
+        return loss, chart.whole(plots.gradient(view, look.axis)), len(points), min(len(points), MOST_POINTS // 2)
+    if len(points) == drawn.rows:
+        return gr.skip(), gr.skip(), drawn.rows, drawn.points
+    columns = plots.loss_columns(points, look.axis, look.weight, drawn.rows, ROWS_PER_TICK)
+    slope = plots.gradient_columns(points, look.axis, drawn.rows, ROWS_PER_TICK)
+    return chart.rows(columns), chart.rows([slope]), len(points), drawn.points + len(columns[0][0])
+
+
+def status(phase: str, text: str) -> str:
+    """Return the status line as HTML."""
+    return f'<span class="zo-dot zo-{escape(phase)}" aria-hidden="true"></span><span>{escape(text)}</span>'
+
+
+def memory(view: View) -> Any:
+    """The memory chart: this method, the usual ones, and what was measured."""
+    if view.header is None:
+        return gr.skip()
+    config = RunConfig.from_json(view.header.config)
+    names = [config.method, *(name for name in BESIDE if name != config.method)]
+    bills = [bill for name in names if (bill := cost.predicted(config, "mezo" if name == "openai-es" else name))]
+    if not bills:
+        return chart.whole({"data": [], "layout": plots.layout(annotations=[unknown(view.header.model)])})
+    return chart.whole(memory_chart.bars(bills, measured=_measured(view)))
+
+
+def unknown(model: str) -> dict[str, Any]:
+    """A note for a chart without data."""
+    text = f"The sizes of {model} are not known here."
+    return {"text": text, "showarrow": False, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}
+
+
+def _measured(view: View) -> tuple[str, int] | None:
+    return ("measured peak", view.peak) if view.peak and view.header else None
+
+
+def probes(view: View) -> str:
+    """The five sentences with what the model said before and says now."""
+    if not view.samples or view.header is None:
+        return f'<p class="zo-quiet">{words.NO_PROBES}</p>'
+    return probe_table(view.samples[0], view.samples[-1], view.header.labels)
+
+
+def probe_table(before: SampleShown, now: SampleShown, labels: Sequence[str]) -> str:
+    """The same sentences asked at two steps, as a table."""
+    rows = "".join(_probe(before, now, i, labels) for i in range(len(now.texts)))
+    head = f"<tr><th>Sentence</th><th>Truth</th><th>Step {before.step}</th><th>Step {now.step}</th></tr>"
+    caption = f"<caption>Label and its probability, step {before.step} → step {now.step}</caption>"
+    return f'<table class="zo-probes">{caption}<thead>{head}</thead><tbody>{rows}</tbody></table>'
+
+
+def answers(view: View) -> dict[str, Any]:
+    """The newest answers alone: label, probability and verdict of each sentence."""
+    now, labels = view.samples[-1], view.header.labels if view.header else []
+    cells = [_answer(now.probabilities[i], labels, now.labels[i]) for i in range(len(now.texts))]
+    return {"step": now.step, "cells": [[label, p, VERDICTS.index(verdict)] for label, p, verdict in cells]}
+
+
+def _probe(before: SampleShown, now: SampleShown, i: int, labels: Sequence[str]) -> str:
+    truth = now.labels[i]
+    was, is_ = (_said(*_answer(shown.probabilities[i], labels, truth)) for shown in (before, now))
+    text = now.texts[i] if len(now.texts[i]) < 160 else now.texts[i][:159] + "…"
+    return f"<tr><td>{escape(text)}</td><td>{escape(truth)}</td><td>{was}</td><td>{is_}</td></tr>"
+
+
+def _answer(probabilities: Sequence[float], labels: Sequence[str], truth: str) -> tuple[str, float, str]:
+    """The likeliest label, its probability, and whether it is right."""
+    best = max(range(len(probabilities)), key=probabilities.__getitem__)
+    verdict = "right" if labels[best] == truth else "wrong" if truth else "unknown"
+    return labels[best], round(probabilities[best], 2), verdict
+
+
+def _said(label: str, probability: float, verdict: str) -> str:
+    """An answer with its probability as a bar; probes.js draws the same."""
+    mark = {"right": "✓", "wrong": "✗", "unknown": ""}[verdict]
+    return (
+        f'<span class="zo-bar {verdict}" style="--share:{100 * probability:.0f}%"><i></i>'
+        f'<b>{escape(label)} {probability:.2f}</b><em role="img" aria-label="{verdict}">{mark}</em></span>'
+    )
+
+
+def warnings(view: View, job: Job | None) -> str:
+    """What the detectors and the model's loader said, and why a run failed."""
+    notes = [f"Step {warning.step}: {warning.message}." for warning in view.warnings]
+    notes += list(view.header.notes) if view.header else []
+    if job is not None and job.phase == "failed":
+        notes.insert(0, job.reason)
+    return "".join(f'<p class="zo-warning">{escape(note)}</p>' for note in notes)

@@ -1,0 +1,264 @@
+"""The Play tab: the form on the left, the run on the right, and what joins them."""
+
+import contextlib
+import secrets
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app import words
+from app.charts import plots
+from app.charts.chart import chart, when_ready
+from app.form import controls, cost, data_form, forms, pricing, uploads
+from app.jobs.job import Job
+from app.jobs.store import JobStore
+from app.jobs.view import View
+from app.quiet import QUIET
+from app.tabs import live
+from app.tabs.live import Drawn, Look
+from zocore.config import RunConfig
+from zocore.errors import InputError
+from zocore.runs.recording import read_recording
+
+RECORDED = Path(__file__).parents[1] / "recorded" / "toy"
+TICK = 0.8  # seconds
+SHOW = """(...values) => {
+  if (innerWidth < 761) document.querySelector('#zo-status').scrollIntoView({ block: 'start' });
+  return values;
+}"""
+
+
+@lru_cache(maxsize=1)
+def recorded() -> View:
+    """Return the run that the page opens with."""
+    return View.of(read_recording(RECORDED).events)
+
+
+@dataclass
+class Panel:
+    """The components on the right."""
+
+    axis: gr.Radio
+    weight: gr.Slider
+    log: gr.Checkbox
+    status: gr.HTML
+    told: gr.HTML
+    charts: list[gr.HTML]  # loss, gradient, accuracy, estimator, memory
+    probes: gr.HTML
+    answers: gr.HTML
+    warnings: gr.HTML
+
+    @property
+    def outputs(self) -> list[gr.components.Component]:
+        """What a tick fills, in the order of `live.Tick`."""
+        return [self.status, self.told, *self.charts, self.probes, self.answers, self.warnings]
+
+    @property
+    def look(self) -> list[gr.components.Component]:
+        """How the charts are to be drawn."""
+        return [self.axis, self.weight, self.log]
+
+
+@dataclass
+class Play:
+    """The tab's components that other tabs drive too."""
+
+    stage: gr.Column
+    form: controls.Controls
+    panel: Panel
+    start: gr.Button
+    stop: gr.Button
+    resume: gr.Button
+    card: gr.HTML
+    timed: gr.Button  # has the choice timed
+    problem: gr.HTML
+    job: gr.State  # id of the job shown
+    drawn: gr.State
+    timer: gr.Timer
+    slider: gr.Slider | None = None  # of the replay, whose length follows the run
+
+
+def layout(config: RunConfig, store: JobStore) -> Play:
+    """Lay the tab out for a configuration."""
+    price = cost.cost(config, store.speeds)
+    with gr.Row(elem_classes="zo-main", equal_height=False):
+        with gr.Column(scale=4, min_width=300, elem_classes="zo-side"):
+            preset = gr.Radio(
+                [(title, name) for name, title in words.PRESETS.items()],
+                value="toy",
+                label="Preset",
+                elem_id="zo-preset",
+            )
+            card, timed = pricing.parts(cost.card(price), price.measured)
+            with gr.Row(elem_classes="zo-buttons"):
+                start = gr.Button("Start", variant="primary", elem_id="zo-start", min_width=100)
+                stop = gr.Button("Stop", variant="stop", elem_id="zo-stop", visible=False, min_width=100)
+                resume = gr.Button("Resume", elem_id="zo-resume", visible=False, min_width=100)
+            problem = gr.HTML("", elem_id="zo-problem")
+            gr.HTML('<button type="button" id="zo-show-all">Show all controls</button>', elem_classes="zo-lesson-only")
+            with gr.Column(elem_classes="zo-form"):
+                form = controls.build(config, preset, store.limits.upload_bytes)
+        with gr.Column(scale=9, min_width=320, elem_classes="zo-stage") as stage:
+            panel = _panel()
+    return Play(
+        stage,
+        form,
+        panel,
+        start,
+        stop,
+        resume,
+        card,
+        timed,
+        problem,
+        gr.State(""),
+        gr.State(Drawn()),
+        gr.Timer(TICK, active=False),
+    )
+
+
+def _panel() -> Panel:
+    view = recorded()
+    said, _ = live.tick(None, view, 0, Drawn(), Look())
+    status = gr.HTML(said.status, elem_id="zo-status", elem_classes="zo-status")
+    told = gr.HTML("", elem_id="zo-told", elem_classes="zo-unseen")
+    warnings = gr.HTML("", elem_id="zo-warnings")
+    with gr.Column(elem_classes="zo-panel", min_width=280):
+        gr.HTML(_title("Loss", words.ABOUT_LOSS))
+        with gr.Row(elem_classes="zo-bar-row"):
+            axis = gr.Radio(words.AXES, value="forwards", label="Over", elem_id="zo-axis", min_width=220)
+            weight = gr.Slider(
+                0, 0.99, value=0.9, step=0.01, label="Smoothing", elem_id="zo-smooth", min_width=150, buttons=[]
+            )
+            log = gr.Checkbox(False, label="log scale", elem_id="zo-log", min_width=90)
+        loss = chart("loss", "Training loss", 300, plots.loss([view]))
+    with gr.Row(equal_height=True):
+        with gr.Column(elem_classes="zo-panel", min_width=280):
+            gr.HTML(_title("Held-out accuracy", words.ABOUT_ACCURACY))
+            accuracy = chart("accuracy", "Held-out accuracy", 220, plots.accuracy([view]))
+        with gr.Column(elem_classes="zo-panel", min_width=280):
+            gr.HTML(_title("Projected gradient", words.ABOUT_GRADIENT))
+            gradient = chart("gradient", "Projected gradient", 220, plots.gradient(view))
+    with gr.Row(equal_height=True):
+        with gr.Column(elem_classes="zo-panel", min_width=280):
+            gr.HTML(_title("Estimate: variance and cosine", words.ABOUT_ESTIMATOR))
+            estimator = chart("estimator", "Variance and cosine of the estimate", 250, plots.estimator(view))
+        with gr.Column(elem_classes="zo-panel", min_width=280):
+            gr.HTML(_title("Memory", words.ABOUT_MEMORY))
+            memory = chart("memory", "Memory of a training step", 250, said.memory["figure"])
+    with gr.Column(elem_classes="zo-panel", min_width=280):
+        gr.HTML(_title("What the model says", words.ABOUT_PROBES))
+        probes = gr.HTML(said.probes, elem_id="zo-probes")
+        answers = gr.HTML(None, html_template="", js_on_load=when_ready("zoAnswers", "props, watch"))
+    return Panel(
+        axis, weight, log, status, told, [loss, gradient, accuracy, estimator, memory], probes, answers, warnings
+    )
+
+
+def _title(text: str, about: str) -> str:
+    return f"<h2>{text}</h2><p class='zo-quiet'>{about}</p>"
+
+
+NOTHING = [gr.skip()] * (len(live.Tick.__dataclass_fields__) + 6)  # for `tick_outputs`
+
+
+def tick_outputs(play: Play) -> list[Any]:
+    """What a tick fills."""
+    return [*play.panel.outputs, play.drawn, play.timer, play.start, play.stop, play.resume, play.slider]
+
+
+def connect(play: Play, store: JobStore, visitor: gr.BrowserState) -> None:
+    """Join the components to the store."""
+    _connect_choices(play.form)
+    priced = [play.card, play.start, play.timed]
+    pricing.connect(play.form, store, priced, play.problem, play.panel.told)
+    uploads.connect(play.form.data, store)
+    handlers = Handlers(store)
+    shown = tick_outputs(play)
+    started = play.start.click(
+        handlers.start,
+        [visitor, *play.form.inputs],
+        [play.problem, play.job, visitor, play.drawn],
+        **QUIET,
+        trigger_mode="once",
+    )
+    tick_in = [play.job, play.drawn, *play.panel.look]
+    started.then(handlers.tick, tick_in, shown, **QUIET, js=SHOW)
+    play.timer.tick(handlers.tick, tick_in, shown, **QUIET, trigger_mode="once")
+    stopped = play.stop.click(handlers.stop, [visitor, play.job], [play.problem], **QUIET)
+    stopped.then(handlers.tick, tick_in, shown, **QUIET)
+    resumed = play.resume.click(handlers.resume, [visitor, play.job], [play.problem, play.drawn], **QUIET)
+    resumed.then(handlers.tick, tick_in, shown, **QUIET)
+    for part in play.panel.look:
+        part.change(handlers.tick, tick_in, shown, **QUIET)  # type: ignore[attr-defined]
+
+
+@dataclass
+class Handlers:
+    """What the buttons and the clock do; the store decides, these only translate."""
+
+    store: JobStore
+
+    def start(self, visitor: str, *values: Any) -> tuple[Any, ...]:
+        """Start a run of the form's settings, or say why not."""
+        visitor = visitor or secrets.token_urlsafe(16)
+        try:
+            job = self.store.start(visitor, [controls.collect(values, self.store.limits)])
+        except ValueError as error:
+            return data_form.error(str(error)), gr.skip(), visitor, gr.skip()
+        return "", job.id, visitor, Drawn()
+
+    def stop(self, visitor: str, job: str) -> str:
+        """Stop the run shown, after its step."""
+        try:
+            self.store.stop(job, visitor)
+        except InputError as error:
+            return data_form.error(str(error))
+        return ""
+
+    def resume(self, visitor: str, job: str) -> tuple[Any, Any]:
+        """Let the run shown go on where it was cut off."""
+        try:
+            self.store.resume(job, visitor)
+        except InputError as error:
+            return data_form.error(str(error)), gr.skip()
+        return "", Drawn()
+
+    def tick(self, job_id: str, drawn: Drawn, axis: str, weight: float, log: bool) -> list[Any]:
+        """Send what changed since the last tick; the clock runs only while there is something to wait for."""
+        job = self._job(job_id)
+        look = Look(axis, weight, log)
+        position = self.store.position(job) if job else 0
+        if job and job.version == drawn.version and look == drawn.look and job.phase != "queued":
+            return NOTHING
+        view = job.lane.view if job else recorded()
+        said, now = live.tick(job, view, position, drawn, look)
+        turned = drawn.phase != now.phase or drawn.version < 0
+        return [*said.values(), now, *(_buttons(job) if turned else [gr.skip()] * 5)]
+
+    def _job(self, job_id: str) -> Job | None:
+        with contextlib.suppress(InputError):
+            return self.store.get(job_id) if job_id else None
+        return None
+
+
+def _buttons(job: Job | None) -> list[Any]:
+    """The clock and the three buttons, as they are in the job's phase."""
+    live_ = job is not None and not job.over
+    again = job is not None and job.phase in ("interrupted", "stopped") and bool(job.lane.view.steps)
+    shown = [gr.update(active=live_), gr.update(visible=not live_), gr.update(visible=live_), gr.update(visible=again)]
+    steps = job.lane.view.steps if job else recorded().steps
+    return [*shown, gr.update(maximum=max(steps, 1), value=steps) if not live_ else gr.skip()]
+
+
+def _connect_choices(form: controls.Controls) -> None:
+    """A preset fills the form; another model, method or subspace brings its own rates."""
+    parts = list(form.parts.values())
+    shown = [*parts, form.about, form.origin]
+    form.preset.input(lambda name: controls.filled(forms.PRESETS[name]), form.preset, shown, **QUIET)
+    for name in ("model", "method", "subspace"):
+        part = form.parts[name]
+        assert isinstance(part, gr.Dropdown)
+        part.input(controls.rechosen, parts, shown, **QUIET)

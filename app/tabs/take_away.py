@@ -1,0 +1,94 @@
+"""The panel of things to take away from the run shown."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.form import data_form
+from app.jobs.lab import Lab
+from app.jobs.store import JobStore
+from app.tabs import export
+from app.tabs.play import RECORDED, Play, recorded
+from zocore.config import RunConfig
+from zocore.errors import InputError
+
+ABOUT = (
+    "The command and the script do the run again, with the same numbers. "
+    "The recording is what <code>zocore replay</code> reads."
+)
+KINDS = [
+    ("Recording", "recording"),
+    ("Python script", "script"),
+    ("Notebook", "notebook"),
+    ("What changed (safetensors)", "delta"),
+    ("Tuned model (zip)", "model"),
+]
+
+
+def build(play: Play, store: JobStore, lab: Lab) -> None:
+    """Lay out and connect the panel."""
+    with gr.Column(elem_classes="zo-panel"):
+        gr.HTML(f"<h2>Take it away</h2><p class='zo-quiet'>{ABOUT}</p>")
+        command = gr.Textbox(
+            export.command(config_of(store, "")),
+            label="Command",
+            lines=2,
+            max_lines=8,
+            elem_id="zo-command",
+            interactive=False,
+            buttons=["copy"],
+        )
+        with gr.Row(elem_classes="zo-pair zo-take"):
+            kind = gr.Dropdown(KINDS, value="recording", label="File", elem_id="zo-kind", min_width=160)
+            make = gr.Button("Prepare file", elem_id="zo-make", size="sm", min_width=120)
+        file = gr.File(label="Download", visible=False, elem_id="zo-download", height=90, interactive=False)
+        problem = gr.HTML("", elem_id="zo-take-problem")
+
+    def made(job: str, kind_: str) -> tuple[Any, str]:
+        try:
+            path = lab.use("export", lambda: None, lambda _: prepare(store, job, kind_))
+        except (ValueError, OSError) as error:
+            return gr.update(visible=False), data_form.error(str(error))
+        return gr.update(value=str(path), visible=True), ""
+
+    make.click(
+        made,
+        [play.job, kind],
+        [file, problem],
+        api_visibility="private",
+        concurrency_id="lab",
+        show_progress_on=problem,
+    )
+    play.panel.told.change(
+        lambda job: export.command(config_of(store, job)),
+        play.job,
+        command,
+        api_visibility="private",
+        queue=False,
+        show_progress="hidden",
+    )
+
+
+def config_of(store: JobStore, job: str) -> RunConfig:
+    """Return the settings of the run shown, with the numbers it was started with."""
+    if job:
+        return store.get(job).lane.config
+    header = recorded().header
+    assert header is not None
+    return RunConfig.from_json(header.config)
+
+
+def prepare(store: JobStore, job: str, kind: str) -> Path:
+    """Write one of the files and return its path. Raises ValueError when the run cannot give it."""
+    folder = store.get(job).lane.folder if job else RECORDED
+    to = store.root / "exports" / (job or "recorded")
+    to.mkdir(parents=True, exist_ok=True)
+    config = config_of(store, job)
+    if kind in ("script", "notebook"):
+        path = to / ("run.py" if kind == "script" else "run.ipynb")
+        path.write_text(export.script(config) if kind == "script" else export.notebook(config), encoding="utf-8")
+        return path
+    if not (folder / "events.jsonl").is_file():
+        raise InputError("this run has not begun, so there is nothing to take yet")
+    return export.recording(folder, to) if kind == "recording" else export.weights(folder, to, kind == "delta")

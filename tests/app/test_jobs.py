@@ -1,0 +1,243 @@
+"""Jobs without a browser: owners, queue, stop, limits, restart and resume, and that no thread's mode leaks."""
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from app.jobs.job import Job, read_job
+from app.jobs.store import JobStore, Limits
+from app.jobs.view import View
+from app.tabs import standings
+from tests.support import tiny
+from tests.support.places import RECORDED
+from zocore.config import RunConfig
+from zocore.errors import InputError
+from zocore.runs.events import EvalDone, Event, RunEnded, RunStarted, StepDone
+from zocore.runs.recording import Recording
+
+HEADER = json.loads(RECORDED.read_text().splitlines()[0])
+CONFIG = RunConfig(steps=6)
+
+
+def toy(config: RunConfig, stop: Callable[[], bool], recording: Recording | None = None) -> Iterator[Event]:
+    """An engine without a model: one event a step, a failure when the seed is 13."""
+    if config.seed == 14:
+        raise InputError("the model is a file: give the folder that holds it")
+    facts = {name: value for name, value in HEADER.items() if name != "event"}
+    done = len(recording.steps) if recording else 0
+    lost = config.seed == 15  # ends on its own, as a run does whose losses are no longer numbers
+    yield RunStarted(**facts | {"config": config.to_json(), "resumed_at": done})
+    if not done:
+        yield EvalDone(0, "test", 0.9, 0.5, 8, 0.0)
+    while done < config.steps and not stop():
+        time.sleep(0.01)
+        if config.seed == 13:
+            raise RuntimeError("the loss fell off the table")
+        done += 1
+        yield StepDone(
+            done, 1.0, [1.0], [1.0], [0.0], [0.0], [0], 1e-4, 1e-3, 2 * done, 2.0 * done, done / 100, 100.0, 1
+        )
+    status = "finished" if done == config.steps else "stopped"
+    yield EvalDone(done, "test", 0.4, 0.8, 8, 0.0)
+    status = "failed" if lost else status
+    yield RunEnded(status, f"{status} after step {done}", done, 2 * done, 2.0 * done, 0.1, 100.0, 1, 0)
+
+
+def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def store(tmp_path) -> Iterator[JobStore]:
+    made = JobStore(tmp_path / "runs", Limits(waiting=3, steps=10_000), engine=toy)
+    yield made
+    made.close()
+
+
+def over(job: Job) -> Callable[[], bool]:
+    return lambda: job.over
+
+
+def test_a_job_runs_to_its_end_and_a_cursor_gives_each_event_once(store):
+    job = store.start("ann", [CONFIG])
+    seen, cursor = [], 0
+    while not job.over or cursor < len(job.log):
+        found, cursor = store.events(job.id, cursor)
+        seen += found
+    assert job.phase == "finished", job.reason
+    assert [e.step for _, e in seen if isinstance(e, StepDone)] == [1, 2, 3, 4, 5, 6]
+    assert store.events(job.id, cursor) == ([], cursor)
+
+
+def test_stop_ends_after_the_step_and_keeps_the_result(store):
+    job = store.start("ann", [replace(CONFIG, steps=5000)])
+    until(lambda: job.lane.view.steps > 3)
+    store.stop(job.id, "ann")
+    until(over(job))
+    assert (job.phase, job.stopped_by) == ("stopped", "you")
+    assert 3 < job.lane.view.steps < 5000
+    assert (job.lane.folder / "summary.json").is_file()
+
+
+def test_nobody_sees_or_stops_what_is_not_theirs(store):
+    job = store.start("ann", [replace(CONFIG, steps=5000)])
+    for act in (store.stop, store.mine, store.resume):
+        with pytest.raises(InputError, match="no such run"):
+            act(job.id, "bob")
+    with pytest.raises(InputError, match="no such run"):
+        store.get("0" * 22)
+    assert store.of("bob") == []
+    assert len(job.id) >= 20 and "ann" not in (job.folder / "job.json").read_text()
+
+
+def test_the_queue_tells_positions_and_a_waiting_job_can_leave_it(store):
+    first = store.start("ann", [replace(CONFIG, steps=5000)])
+    second, third = store.start("bob", [CONFIG]), store.start("cy", [CONFIG])
+    until(lambda: first.phase == "running")
+    assert (store.position(first), store.position(second), store.position(third)) == (0, 1, 2)
+    store.stop(second.id, "bob")
+    assert second.phase == "stopped"
+    assert store.position(third) == 1
+    store.stop(first.id, "ann")
+    until(over(third))
+    assert third.phase == "finished"
+
+
+def test_limits(store):
+    store.start("ann", [replace(CONFIG, steps=5000)])
+    until(lambda: not store._queue)
+    with pytest.raises(InputError, match="under way"):
+        store.start("ann", [CONFIG])
+    for name in ("b", "c", "d"):
+        store.start(name, [CONFIG])
+    with pytest.raises(InputError, match="3 runs are waiting"):
+        store.start("e", [CONFIG])
+    with pytest.raises(InputError, match="over this server's limit"):
+        store.start("f", [replace(CONFIG, steps=10_001)])
+    with pytest.raises(InputError, match="lanes"):
+        store.start("f", [CONFIG] * 16)
+
+
+def test_a_failure_is_one_sentence_and_the_worker_goes_on(store):
+    bad = store.start("ann", [replace(CONFIG, seed=14)])
+    worse = store.start("bob", [replace(CONFIG, seed=13)])
+    good = store.start("cy", [CONFIG])
+    until(over(good))
+    assert (bad.phase, bad.reason) == ("failed", "the model is a file: give the folder that holds it")
+    assert (worse.phase, worse.reason) == ("failed", "RuntimeError: the loss fell off the table")
+    assert good.phase == "finished"
+
+
+def test_a_race_takes_the_lanes_in_turn(store):
+    job = store.start("ann", [CONFIG, replace(CONFIG, method="grzo")], "race")
+    until(over(job))
+    order = [number for number, event in job.log if isinstance(event, StepDone)]
+    assert order[:6] == [0, 1, 0, 1, 0, 1]
+    assert [lane.view.steps for lane in job.lanes] == [6, 6]
+
+
+def test_a_lane_that_fails_leaves_the_others_running(store):
+    """A race goes on without it and says why; only a race that lost every lane has failed."""
+    good, bad, worse = replace(CONFIG, method="grzo"), replace(CONFIG, seed=13), replace(CONFIG, seed=14)
+    job = store.start("ann", [bad, good, worse], "race")
+    until(over(job))
+    assert (job.phase, [lane.view.steps for lane in job.lanes]) == ("finished", [0, 6, 0])
+    assert "mezo dropped out: RuntimeError: the loss fell off the table" in job.reason
+    again = read_job(job.folder)
+    assert again is not None
+    assert [lane.problem for lane in again.lanes] == [lane.problem for lane in job.lanes]
+    shown = standings.table(job.lanes, "grzo")
+    assert shown.count("Dropped out") == 2 and "You were right" in shown
+    gone = store.start("bob", [replace(CONFIG, seed=15), good], "race")
+    until(over(gone))
+    assert gone.phase == "finished" and gone.lanes[0].problem == "failed after step 6"
+    lost = store.start("bob", [bad, worse], "race")
+    until(over(lost))
+    assert lost.phase == "failed" and "fell off the table" in lost.reason
+
+
+def test_a_run_tells_the_seconds_of_its_steps_without_a_page(store):
+    """What a step took is remembered whether or not somebody watches."""
+    config = replace(CONFIG, steps=12)
+    assert store.speeds.seconds(config) is None
+    job = store.start("ann", [config])
+    until(over(job))
+    assert store.speeds.seconds(config) == pytest.approx(0.01)
+
+
+def test_a_restart_marks_what_was_under_way_and_offers_to_resume(tmp_path):
+    root = tmp_path / "runs"
+    first = JobStore(root, engine=toy)
+    job = first.start("ann", [replace(CONFIG, steps=300)])
+    done = first.start("bob", [CONFIG])
+    until(lambda: job.lane.view.steps > 5)
+    cut = tmp_path / "after the crash"
+    shutil.copytree(root, cut)  # what a killed server leaves behind
+    first.close()
+    second = JobStore(cut, engine=toy)
+    again = second.mine(job.id, "ann")
+    assert (again.phase, again.reason) == ("interrupted", "the server was restarted")
+    assert again.lane.view.steps > 5
+    assert second.mine(done.id, "bob").phase == "interrupted"
+    second.resume(job.id, "ann")
+    until(over(again), 20)
+    assert again.phase == "finished"
+    assert [point.place.steps for point in again.lane.view.points] == list(range(1, 301))
+    second.close()
+
+
+def test_abandoned_jobs_are_reaped_and_finished_ones_leave_memory_but_not_the_disk(tmp_path):
+    store = JobStore(tmp_path, Limits(abandoned=0.2, resident=0.0), engine=toy)
+    job = store.start("ann", [replace(CONFIG, steps=5000)])
+    until(over(job))
+    assert job.stopped_by.startswith("the server")
+    time.sleep(0.02)
+    store.reap()
+    assert job.log == [] and job.lane.events == []
+    assert store.get(job.id).lane.view.steps > 0
+    store.close()
+
+
+def test_a_time_limit_ends_a_job(tmp_path):
+    store = JobStore(tmp_path, Limits(seconds=0.1), engine=toy)
+    job = store.start("ann", [replace(CONFIG, steps=5000)])
+    until(over(job))
+    assert job.phase == "stopped" and "time limit" in job.stopped_by
+    store.close()
+
+
+def test_a_view_from_disk_equals_the_live_one(store):
+    job = store.start("ann", [CONFIG])
+    until(over(job))
+    live = job.lane.view
+    job.lane.load()
+    assert job.lane.view.points == live.points
+    assert View.of(job.lane.events).end == live.end
+
+
+def test_a_real_run_leaves_no_mode_behind_in_any_thread(tmp_path):
+    store = JobStore(tmp_path / "runs")
+    state = torch.get_rng_state()
+    job = store.start(
+        "ann", [RunConfig(model=str(tiny.save(tmp_path / "model", "llama")), steps=3, eval_examples=4, lr=1e-4)]
+    )
+    modes: set[bool] = set()
+    while not job.over:
+        thread = threading.Thread(target=lambda: modes.add(torch.is_grad_enabled()))
+        thread.start()
+        thread.join()
+        modes.add(torch.is_grad_enabled())
+        time.sleep(0.01)
+    store.close()
+    assert job.phase == "finished", job.reason
+    assert modes == {True}
+    assert torch.equal(state, torch.get_rng_state())

@@ -1,0 +1,163 @@
+"""A session: batches in one shuffled order per pass, rates, fingerprints, and combinations that are refused."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.short_runs import (
+    BACKPROP,
+    IN_PLACE,
+    ZEROTH_ORDER,
+    data_file,
+    settings,
+)
+from zocore.config import RunConfig
+from zocore.defaults import filled
+from zocore.errors import InputError
+from zocore.methods import METHODS
+from zocore.runs.session import data_fingerprint, open_session, read
+from zocore.step.step import Method
+
+
+def test_every_pass_over_the_data_draws_every_example_once_in_a_new_order() -> None:
+    """Batches walk through one permutation per epoch, across the end of an epoch and in any order of asking."""
+    session = open_session(settings(batch_size=5))
+    train = session.task.train
+    count = len(train)
+    steps = 2 * count // 5
+    drawn = [example for step in range(1, steps + 1) for example in session.examples(step)]
+    epochs = [drawn[:count], drawn[count : 2 * count]]
+    place = {id(example): number for number, example in enumerate(train)}
+    orders = [[place[id(example)] for example in epoch] for epoch in epochs]
+    assert [Counter(order) for order in orders] == [Counter(range(count))] * 2
+    assert orders[0] != orders[1]
+    assert orders[0] != sorted(orders[0])
+    backwards = [session.examples(step) for step in range(steps, 0, -1)]
+    assert [example for batch in reversed(backwards) for example in batch] == drawn
+
+
+def test_the_batches_depend_on_the_seed_and_not_on_the_method() -> None:
+    """Methods of one seed see the same examples at every step; another seed sees others."""
+    of_method = {
+        name: [open_session(settings(**changes)).examples(step) for step in (1, 2, 9)]
+        for name, changes in {
+            "mezo": {"batch_size": 4},
+            "grzo": {"method": "grzo"},
+            "lora": {"subspace": "lora"},
+            "adamw": {"method": "adamw"},
+        }.items()
+    }
+    assert all(batches == of_method["mezo"] for batches in of_method.values())
+    assert [open_session(settings(seed=1)).examples(step) for step in (1, 2, 9)] != of_method["mezo"]
+
+
+def test_the_learning_rate_is_constant_or_falls_to_zero_after_the_last_step() -> None:
+    """lr is constant, or linear from its full value at step 1 to 1/steps of it at the last."""
+    constant, linear = open_session(settings(schedule="constant")), open_session(settings(schedule="linear"))
+    assert [constant.lr(step) for step in (1, 2, 3, 4)] == [1e-3] * 4
+    assert [linear.lr(step) for step in (1, 2, 3, 4)] == pytest.approx([1e-3, 0.75e-3, 0.5e-3, 0.25e-3])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_defaults_and_what_the_user_chose_stays(method: str) -> None:
+    """Every number is filled in for every method, and a given number is kept."""
+    config = filled(RunConfig(method=method, subspace=METHODS[method].home))
+    assert (config.lr or 0) > 0
+    assert (config.eps or 0) > 0
+    assert config.schedule in ("constant", "linear")
+    assert filled(RunConfig(method=method, lr=0.5)).lr == 0.5
+    assert filled(RunConfig(method=method, eps=0.25)).eps == 0.25
+
+
+def test_the_fingerprint_feels_one_bit_of_any_tensor_that_moves() -> None:
+    """Equal weights have equal fingerprints, and any changed element of any leaf changes it."""
+    session, again = open_session(settings()), open_session(settings())
+    first = session.fingerprint()
+    assert first == again.fingerprint()
+    for leaf in session.leaves:
+        flat = leaf.tensor.view(-1)
+        old = flat[-1].item()
+        flat[-1] = torch.nextafter(flat[-1], torch.tensor(torch.inf))
+        assert session.fingerprint() != first
+        flat[-1] = old
+    assert session.fingerprint() == first
+
+
+def test_the_data_fingerprint_feels_template_words_examples_and_their_order(tmp_path: Path) -> None:
+    """Any change that would change a batch or its loss changes the fingerprint of the data."""
+    task = read(settings())
+    assert data_fingerprint(read(settings())) == data_fingerprint(task)
+    assert data_fingerprint(read(settings(template="{text} This is"))) != data_fingerprint(task)
+    assert data_fingerprint(read(settings(label_words="bad,good"))) != data_fingerprint(task)
+    lines = Path(data_file()).read_text().splitlines()
+    for name, other in {"order": [lines[1], lines[0], *lines[2:]], "fewer": lines[:-2]}.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("\n".join(other) + "\n")
+        assert data_fingerprint(read(settings(data=str(path)))) != data_fingerprint(task), name
+
+
+def test_a_scalar_parameter_can_be_fingerprinted() -> None:
+    """A tensor without dimensions has a fingerprint like any other."""
+    session = open_session(settings())
+    leaf = session.leaves[0]
+    object.__setattr__(leaf, "tensor", torch.tensor(1.0))
+    one = session.fingerprint()
+    object.__setattr__(leaf, "tensor", torch.tensor(2.0))
+    assert session.fingerprint() != one
+
+
+@pytest.mark.parametrize("name", [*ZEROTH_ORDER, *BACKPROP, *IN_PLACE])
+def test_what_a_step_costs_is_known_before_it_is_done(name: str) -> None:
+    """Two steps spend twice the declared forward passes and cost; only per-example calls cost more than plain ones."""
+    changes = (ZEROTH_ORDER | BACKPROP | IN_PLACE)[name]
+    session = open_session(settings(**changes))
+    passes = cost = 0.0
+    for step in (1, 2):
+        losses = session.losses(step)
+        session.method.step(session.leaves, losses, session.key(step), 1e-6, 1e-3, session.state)
+        passes, cost = passes + losses.forward_passes, cost + losses.forward_cost
+    assert passes == 2 * session.method.forward_passes()
+    assert cost == pytest.approx(2 * session.cost_per_step)
+    plain = isinstance(session.method, Method) and not session.method.per_example
+    assert (cost == passes) == plain
+
+
+REFUSED = {
+    "a knob of another method": ({"pool": 4}, "mezo has no option --pool"),
+    "directions with mezo": ({"directions": 4}, "mezo has no option --directions"),
+    "share with greedy": ({"method": "mezo-greedy", "share": 0.5}, "mezo-greedy has no option --share"),
+    "noise with backprop": ({"method": "sgd", "noise": "gaussian"}, "sgd has no option --noise"),
+    "rank with backprop": ({"method": "adamw", "rank": 2}, "adamw has no option --rank"),
+    "signs in thin factors": ({"noise": "rademacher", "rank": 2}, "--noise rademacher and --rank"),
+    "qzo elsewhere": ({"method": "qzo", "subspace": "all"}, "qzo and the subspace 'all' do not go together"),
+    "backprop on scales": ({"method": "adamw", "subspace": "scales"}, "do not go together"),
+    "in-place in 16 bits": ({"dtype": "bf16", "carrier": "in-place"}, "in-place probes drift"),
+    "no such name": ({"subspace": "nothing"}, "no parameter name matches 'nothing'"),
+    "bad expression": ({"subspace": "(["}, "not a regular expression"),
+    "a share of zero": ({"keep": 0.0}, "0"),
+    "a share that is no number": ({"keep": float("nan")}, "nan"),
+    "no clipping": ({"method": "qzo", "clip": float("nan")}, "nan"),
+    "no directions": ({"method": "n-spsa", "directions": 0}, "at least 1 direction"),
+    "a pool of one": ({"method": "mezo-gv", "pool": 1}, "at least 2 candidates"),
+    "an elite of all": ({"method": "mezo-gv", "share": 1.0}, "elite"),
+    "a deviation of one": ({"method": "grzo", "scale": "std", "batch_size": 1}, "do not go together"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_go_together_is_refused_in_one_sentence(name: str) -> None:
+    """An option that would be ignored, or parts that cannot work, raise ValueError before the first step."""
+    changes, said = REFUSED[name]
+    with pytest.raises(ValueError) as refusal:
+        open_session(settings(**changes))
+    assert said in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["template", "label_words", "text_columns", "label_column"])
+def test_settings_of_a_data_file_are_not_ignored_without_one(name: str) -> None:
+    """A template or column given with a bundled task is refused by name."""
+    with pytest.raises(InputError, match="--" + name.replace("_", "-")):
+        read(RunConfig(**{name: "{text} It was"}))

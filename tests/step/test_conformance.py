@@ -1,0 +1,80 @@
+"""One table for every method: it learns, repeats bitwise, and spends the forward passes that it declares."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from tests.support.toys import Toy, flat, language_model, least_squares
+from zocore.methods import METHODS, build
+from zocore.noise.addressed import Key
+from zocore.step.step import Method
+
+# lr of each method on {a quadratic of 12 weights, a tiny Llama}; any method must learn with a suitable one
+RATES: dict[str, tuple[float, float]] = {
+    "mezo": (0.03, 1e-3),
+    "n-spsa": (0.1, 1e-3),
+    "grzo": (0.1, 1e-2),
+    "mezo-gv": (0.03, 3e-4),
+    "mezo-greedy": (0.03, 3e-4),
+    "qzo": (0.03, 1e-3),
+    "fzoo": (0.1, 1e-2),
+    "openai-es": (0.3, 1e-2),
+    "sgd": (0.2, 0.03),
+    "adamw": (0.1, 3e-3),
+}
+KNOBS: dict[str, dict[str, object]] = {"openai-es": {"directions": 4}, "fzoo": {"directions": 4}}
+STEPS = {"quadratic": 60, "llama": 25}
+
+
+def toy_of(kind: str) -> Toy:
+    if kind == "quadratic":
+        return least_squares(8, 4, 3)
+    return language_model("llama", count=4, dtype=torch.float32)
+
+
+def train(method: str, kind: str, toy: Toy, steps: int) -> tuple[list[float], Sequence[tuple[int, float]]]:
+    state: dict = {}
+    stepper = build(method, **KNOBS.get(method, {})).prepared(toy.leaves)
+    values, spent = [], []
+    for number in range(steps):
+        losses = toy.losses()
+        lr = RATES[method][kind == "llama"] * (1 - number / steps)
+        stepper.step(toy.leaves, losses, Key(0, number), lr, 1e-3, state)
+        spent.append((losses.forward_passes, losses.forward_cost))
+        values.append(float(toy.forward(torch.arange(toy.count)).double().mean()))
+    return values, spent
+
+
+@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_learns_repeats_and_spends_what_it_says(method: str, kind: str) -> None:
+    """The loss falls, two runs end bitwise equal, and every step spends the declared forward passes."""
+    toy = toy_of(kind)
+    first = float(toy.forward(torch.arange(toy.count)).double().mean())
+    values, spent = train(method, kind, toy, STEPS[kind])
+    assert values[-1] < (0.7 if kind == "quadratic" else 0.93) * first
+    ends = []
+    for _ in range(2):
+        again = toy_of(kind)
+        train(method, kind, again, 3)
+        ends.append(flat(again.weights()))
+    assert torch.equal(*ends)
+    assert set(spent) == {(spent[0][0], spent[0][1])}
+    stepper = build(method, **KNOBS.get(method, {}))
+    passes, cost = spent[0]
+    assert passes == stepper.forward_passes()
+    # per-example forwards do each product twice; a backward costs two
+    calls = {"grzo": 2.0, "sgd": 3.0, "adamw": 3.0}
+    assert cost == passes * calls.get(method, 1.0)
+
+
+def test_the_table_has_a_rate_for_every_method() -> None:
+    """A method that is added is tested."""
+    assert set(RATES) == set(METHODS)
+    for name, row in METHODS.items():
+        assert row.title
+        assert row.forwards
+        assert row.summary.endswith(".")
+        assert build(name).name == name
+        assert isinstance(build(name), Method) == (name not in ("sgd", "adamw"))

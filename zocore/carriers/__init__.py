@@ -1,0 +1,1 @@
+"""Ways to let a forward pass see displaced weights."""

@@ -1,0 +1,170 @@
+"""Methods side by side: the same seeds, batches and budget, so that a cheap step does not look like a good one."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import isfinite
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Literal
+
+from zocore.config import RunConfig
+from zocore.errors import InputError
+from zocore.methods import METHODS
+from zocore.runs.events import EvalDone, Event, RunEnded, StepDone
+from zocore.runs.loop import run
+from zocore.runs.recording import claim, record
+from zocore.runs.session import open_session
+
+TABLE = "race.json"
+Unit = Literal["forward_cost", "forward_passes"]
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One run of a race."""
+
+    method: str
+    seed: int
+    config: RunConfig  # with the steps that the budget buys
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a method reached with the budget, over the seeds."""
+
+    method: str
+    lr: float
+    steps: int
+    forward_passes: float
+    forward_cost: float
+    seconds: float
+    accuracy: tuple[float, float]  # mean and standard deviation over the seeds (0 for one seed)
+    loss: tuple[float, float]
+    accuracy_before: float
+    failed: int  # runs that did not finish
+
+
+def lanes(
+    config: RunConfig,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    budget: float,
+    unit: Unit = "forward_cost",
+    lrs: Mapping[str, float] | None = None,
+) -> list[Lane]:
+    """Return the runs of a race, each with as many steps as the budget buys.
+
+    Methods take their own default learning rates but for those in `lrs`. Raises InputError for an unknown
+    method or when the budget does not buy a step.
+    """
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown:
+        raise InputError(f"unknown method {unknown[0]!r}: choose among {', '.join(METHODS)}")
+    idle = [name for name in lrs or {} if name not in methods]
+    if idle:
+        raise InputError(f"there is a learning rate for {idle[0]!r}, which is not in the race")
+    if not isfinite(budget):
+        raise InputError(f"the budget must be a number, not {budget}")
+    chosen = []
+    for method in dict.fromkeys(methods):
+        lane = replace(config, method=method, lr=(lrs or {}).get(method, config.lr))
+        session = open_session(lane)
+        price = session.cost_per_step if unit == "forward_cost" else session.method.forward_passes()
+        steps = int(budget / price + 1e-9)
+        if steps < 1:
+            raise InputError(f"a budget of {budget:g} {unit} does not buy one step of {method}, which takes {price:g}")
+        chosen += [Lane(method, seed, replace(lane, steps=steps, seed=seed)) for seed in dict.fromkeys(seeds)]
+    return chosen
+
+
+def race(entered: Sequence[Lane], stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[Lane, Event]]:
+    """Run the lanes one after the other and yield their events; a lane that fails does not end the race."""
+    for lane in entered:
+        failed = False
+        try:
+            for event in run(lane.config, stop):
+                failed = isinstance(event, RunEnded) and event.status == "failed"
+                yield lane, event
+        except Exception:
+            if not failed:
+                raise
+        if stop():
+            return
+
+
+def standings(events: Sequence[tuple[Lane, Event]]) -> list[Standing]:
+    """Return one standing per method, in the order of the race."""
+    by_method: dict[str, dict[int, list[Event]]] = {}
+    for lane, event in events:
+        by_method.setdefault(lane.method, {}).setdefault(lane.seed, []).append(event)
+    return [_standing(method, list(runs.values())) for method, runs in by_method.items()]
+
+
+def _standing(method: str, runs: Sequence[Sequence[Event]]) -> Standing:
+    finished = [events for events in runs if _ended(events)]
+    tests = [[e for e in events if isinstance(e, EvalDone) and e.split == "test"] for events in finished]
+    last = [[e for e in events if isinstance(e, StepDone)][-1] for events in finished]
+    first_lr = next((e.lr for events in runs for e in events if isinstance(e, StepDone)), float("nan"))
+    return Standing(
+        method,
+        first_lr,
+        max((step.step for step in last), default=0),
+        _mean([step.forward_passes for step in last]),
+        _mean([step.forward_cost for step in last]),
+        _mean([step.seconds for step in last]),
+        _spread([evals[-1].accuracy for evals in tests]),
+        _spread([evals[-1].loss for evals in tests]),
+        _mean([evals[0].accuracy for evals in tests]),
+        len(runs) - len(finished),
+    )
+
+
+def _ended(events: Sequence[Event]) -> bool:
+    return any(isinstance(event, RunEnded) and event.status == "finished" for event in events)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else float("nan")
+
+
+def _spread(values: Sequence[float]) -> tuple[float, float]:
+    return _mean(values), stdev(values) if len(values) > 1 else 0.0
+
+
+def render(table: Sequence[Standing]) -> str:
+    """Return the standings as a Markdown table."""
+    head = "| method | lr | steps | forward passes | forward cost | seconds | held-out accuracy | loss |"
+    rows = [
+        f"| {s.method} | {s.lr:g} | {s.steps} | {s.forward_passes:.0f} | {s.forward_cost:.0f} | {s.seconds:.1f} | "
+        f"{s.accuracy_before:.3f} -> {s.accuracy[0]:.3f} ± {s.accuracy[1]:.3f} | {s.loss[0]:.4f} ± {s.loss[1]:.4f} |"
+        + (f" {s.failed} failed" if s.failed else "")
+        for s in table
+    ]
+    return "\n".join([head, "|" + "---|" * 8, *rows])
+
+
+def run_race(entered: Sequence[Lane], out: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[str]:
+    """Run a race, record each run under `out`, and yield a line per run, then the table, which is stored too.
+
+    Raises InputError when `out` already holds a race.
+    """
+    if (out / TABLE).exists():
+        raise InputError(f"{out} already holds a race: choose another --out")
+    told: list[tuple[Lane, Event]] = []
+    for lane in entered:
+        folder = out / f"{lane.method}-seed{lane.seed}"
+        claim(folder)
+        told += [(lane, event) for event in record((event for _, event in race([lane], stop)), folder)]
+        yield f"{lane.method}, seed {lane.seed}: {_told(told[-1][1])}"
+        if stop():
+            yield "stopped: the table below holds the runs that finished"
+            break
+    table = standings(told)
+    (out / TABLE).write_text(json.dumps([asdict(standing) for standing in table], indent=2) + "\n", encoding="utf-8")
+    (out / "table.md").write_text(render(table) + "\n", encoding="utf-8")
+    yield from ["", render(table), "", f"race folder: {out}"]
+
+
+def _told(last: Event) -> str:
+    return f"{last.status}, {last.reason}" if isinstance(last, RunEnded) else "no end"

@@ -1,0 +1,127 @@
+"""Which columns of a table hold text and label, and which word stands for which label."""
+
+from collections.abc import Mapping, Sequence
+
+from zocore.data.files import Table
+from zocore.errors import InputError
+
+LABEL_NAMES = ("label", "labels", "class", "target", "category", "sentiment", "intent", "answer", "y")
+TEXT_NAMES = ("text", "sentence")
+MAX_LABELS = 64
+
+LabelWords = str | Sequence[str] | Mapping[str, str]
+
+
+def find_label(table: Table, named: str | None, taken: Sequence[str] = ()) -> str:
+    """Return the label column: the one named, one of a usual name, or the one of fewest distinct values.
+
+    Raises InputError when there is none.
+    """
+    if named is not None:
+        table.column(named)
+        return named
+    free = [name for name in table.columns if name not in taken]
+    for usual in LABEL_NAMES:
+        for name in free:
+            if name.lower() == usual:
+                return name
+    text = _longest(table, free)
+    distinct = {name: len({row.get(name) for row in table.rows}) for name in free if name != text or taken}
+    limit = min(MAX_LABELS, len(table.rows) // 2)
+    few = [name for name, count in distinct.items() if 2 <= count <= limit]
+    if not few:
+        raise InputError(
+            f"no column of {table.name} looks like a label: its columns are {', '.join(table.columns)}; "
+            "name the label column"
+        )
+    return min(few, key=distinct.__getitem__)
+
+
+def find_texts(table: Table, named: Sequence[str] | None, label: str) -> tuple[str, ...]:
+    """Return the text columns: those named, `text` or `sentence`, or the one with the longest values.
+
+    Raises InputError when there is none, or when one of them is the label column.
+    """
+    if named:
+        named = [name.strip() for name in named]
+        for name in named:
+            table.column(name)
+            if name == label:
+                raise InputError(f"the column {name!r} cannot be both the text and the label: name two columns")
+        return tuple(named)
+    others = [name for name in table.columns if name != label]
+    if not others:
+        raise InputError(f"{table.name} has only the column {label!r}: a text column is missing")
+    usual = [name for name in others if name.lower() in TEXT_NAMES]
+    return (usual[0] if usual else _longest(table, others),)
+
+
+def _longest(table: Table, names: Sequence[str]) -> str:
+    return max(names, key=lambda name: sum(len(row.get(name, "")) for row in table.rows), default="")
+
+
+def find_labels(table: Table, column: str) -> tuple[str, ...]:
+    """Return the distinct labels, numbers by size and names by alphabet.
+
+    Raises InputError for a single label or for more than a classification task has.
+    """
+    labels = sorted(set(table.column(column)), key=_numbers_by_size)
+    if len(labels) < 2:
+        raise InputError(f"{table.name} has one label only, {labels[0]!r}: at least two are needed")
+    if len(labels) > MAX_LABELS:
+        raise InputError(
+            f"the column {column!r} of {table.name} has {len(labels)} distinct values, over the limit of "
+            f"{MAX_LABELS}: name another label column"
+        )
+    return tuple(labels)
+
+
+def _numbers_by_size(label: str) -> tuple[float, str]:
+    try:
+        return (float(label), label)
+    except ValueError:
+        return (float("inf"), label)
+
+
+def match_words(words: LabelWords | None, labels: Sequence[str]) -> tuple[str, ...]:
+    """Return one word per label from "terrible,great", from "0=terrible,1=great", or from a list or mapping.
+
+    Without words the labels speak for themselves. Raises InputError when words and labels do not match.
+    """
+    if words is None:
+        return tuple(labels)
+    if isinstance(words, str):
+        words = _parsed([part.strip() for part in words.split(",")])
+    if isinstance(words, Mapping):
+        found = _mapped(words, labels)
+    else:
+        found = tuple(str(word).strip() for word in words)
+    if len(found) != len(labels):
+        raise InputError(
+            f"there are {len(found)} label words for {len(labels)} labels: give one word for each of "
+            f"{', '.join(labels)}, in this order"
+        )
+    if len(set(found)) < len(found) or not all(found):
+        raise InputError(f"the label words {', '.join(map(repr, found))} must be different and not empty")
+    return found
+
+
+def _parsed(parts: list[str]) -> list[str] | dict[str, str]:
+    pairs = [part.split("=", 1) for part in parts]
+    if all(len(pair) == 1 for pair in pairs):
+        return parts
+    for part, pair in zip(parts, pairs, strict=True):
+        if len(pair) == 1:
+            raise InputError(f"the label word {part!r} has no label: write label=word for all or for none")
+    return {label.strip(): word.strip() for label, word in pairs}
+
+
+def _mapped(words: Mapping[str, str], labels: Sequence[str]) -> tuple[str, ...]:
+    unknown = [label for label in map(str, words) if label not in labels]
+    if unknown:
+        raise InputError(f"label words are given for {unknown[0]!r}, but the labels are {', '.join(labels)}")
+    given = {str(label): str(word).strip() for label, word in words.items()}
+    missing = [label for label in labels if label not in given]
+    if missing:
+        raise InputError(f"no label word is given for {missing[0]!r}: add {missing[0]}=word")
+    return tuple(given[label] for label in labels)

@@ -1,0 +1,1 @@
+"""Looking at a run from the inside: loss slices, one step traced, checks of the machinery, broken runs."""

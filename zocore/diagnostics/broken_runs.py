@@ -1,0 +1,136 @@
+"""A museum of failures: runs broken on purpose, each in one way that people have met, until a detector speaks.
+
+Three are settings that make no sense; two are faults that this engine cannot have, so they are built in here.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from zocore.carriers.in_place import InPlace
+from zocore.config import RunConfig
+from zocore.defaults import filled
+from zocore.diagnostics.machinery_checks import look
+from zocore.directions.laws import Combination, Direction
+from zocore.directions.per_example import Touched
+from zocore.noise.addressed import Key
+from zocore.runs.events import Event, StepDone, Warned
+from zocore.runs.loop import run_session
+from zocore.runs.session import Session, open_session
+from zocore.step.losses import AnyDirection
+from zocore.step.step import Method
+from zocore.step.update import State
+from zocore.weights.leaf import Leaf
+
+LOOK_EVERY = 25  # steps between two looks at the machinery
+AFTER = 15  # steps still done after a detector spoke
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One way to break a run."""
+
+    title: str
+    about: str
+    settings: Callable[[RunConfig], RunConfig] = lambda config: config
+    sabotage: Callable[[Session], None] = lambda session: None
+
+
+class NoWayBack(InPlace):
+    """In-place probes that stay where the last one was: the restore was forgotten."""
+
+    @contextmanager
+    def along(self, direction: Direction | Combination) -> Iterator[Callable[[float], None]]:
+        """Yield `move_to(offset)` and leave the weights there."""
+        position = 0.0
+
+        def move_to(offset: float) -> None:
+            nonlocal position
+            for leaf in self.leaves:
+                direction.displace(leaf.matrix, leaf.matrix, leaf, offset - position)
+                leaf.commit()
+            position = offset
+
+        yield move_to
+
+
+class LostSeed(Method):
+    """A method whose update draws its noise anew: the seed of the probe was lost."""
+
+    def apply(
+        self,
+        leaves: Sequence[Leaf],
+        directions: Sequence[AnyDirection],
+        coefficients: Sequence[float],
+        touched: Touched | None,
+        key: Key,
+        lr: float,
+        state: State,
+    ) -> None:
+        """Update along fresh directions that nobody probed."""
+        lost = [replace(d, key=replace(d.key, step=d.key.step + 2**22)) for d in directions if isinstance(d, Direction)]
+        super().apply(leaves, lost, coefficients, touched, key, lr, state)
+
+
+def _forget_restore(session: Session) -> None:
+    session.carrier = NoWayBack(session.leaves)
+
+
+def _lose_seed(session: Session) -> None:
+    method = session.method
+    assert isinstance(method, Method)
+    session.method = LostSeed(method.name, method.sampler, method.difference, method.shaping, method.update)
+
+
+def _times(name: str, factor: float) -> Callable[[RunConfig], RunConfig]:
+    return lambda config: replace(config, **{name: factor * getattr(filled(config), name)})
+
+
+EXHIBITS: Mapping[str, Exhibit] = {
+    "lr": Exhibit(
+        "Learning rate × 100",
+        "Each step overshoots, the next one measures the slope of a worse place.",
+        _times("lr", 100),
+    ),
+    "tiny-eps": Exhibit(
+        "eps too small in half precision",
+        "In 16 bits the probe rounds back onto the weights: both sides give one loss.",
+        lambda config: replace(config, dtype="bf16", eps=1e-6),
+    ),
+    "huge-eps": Exhibit(
+        "eps too large", "The probes stand so far off that curvature decides what they see.", _times("eps", 100)
+    ),
+    "lost-seed": Exhibit(
+        "Lost seed",
+        "The update draws its noise again without the probe's seed, and walks where nobody looked.",
+        sabotage=_lose_seed,
+    ),
+    "no-restore": Exhibit(
+        "No restore",
+        "After the second probe the weights stay at minus eps z: a random walk under the training.",
+        sabotage=_forget_restore,
+    ),
+}
+
+
+def run_broken(name: str, config: RunConfig, stop: Stop = lambda: False) -> Iterator[Event]:
+    """Yield the events of a run broken in one way; it ends soon after a detector spoke."""
+    exhibit = EXHIBITS[name]
+    session = open_session(exhibit.settings(replace(config, method="mezo", update="auto", carrier="scratch")))
+    exhibit.sabotage(session)
+    spoken: list[int] = []
+    last = 0
+
+    def over() -> bool:
+        return stop() or bool(spoken and last >= spoken[0] + AFTER)
+
+    for event in run_session(session, over):
+        yield event
+        if isinstance(event, Warned):
+            spoken.append(event.step)
+        if isinstance(event, StepDone):
+            last = event.step
+            if last % LOOK_EVERY == 0 and not spoken and (found := look(session, last)):
+                spoken.append(last)
+                yield Warned(last, found)

@@ -1,0 +1,133 @@
+"""Checks of a session's own machinery, each a number and, where it is bad, one sentence with what to do.
+
+A right engine passes the first two for any settings; `broken_runs.py` shows what they say of a wrong one.
+"""
+
+from dataclasses import replace
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+from zocore.directions.laws import Combination, Direction
+from zocore.runs.session import Session
+
+TRIAL = 2**21  # the step number of the checks' own noise
+MEASURABLE = 1e-6  # relative movement that in-place float32 probes leave by rounding
+DROWNED = 3.0  # slopes at eps over those at ten times eps
+BENT = 0.3  # share of its own loss that a probe may see on top
+
+
+def restore_drift(session: Session) -> float:
+    """Return how far one probe leaves the weights from where they were, relative to their length; 0 when restored."""
+    before = _copy(session)
+    losses = session.losses(1)
+    with losses.along(_trial(session)) as at:
+        at(session.config.eps or 1e-3)
+    moved, length = _distance(session, before), sqrt(sum(float(t.double().square().sum()) for t in before))
+    _put_back(session, before)
+    return moved / max(length, 1e-12)
+
+
+def update_alignment(session: Session, step: int) -> float:
+    """Return |cosine| between the move of one step and the direction its probes measured: 1 for one direction.
+
+    The step is undone.
+    """
+    before, key = _copy(session), session.key(step)
+    state = dict(session.state)
+    assert session.config.eps is not None
+    done = session.method.step(
+        session.leaves, session.losses(step), key, session.lr(step), session.config.eps, session.state
+    )
+    inner = moved = length = 0.0
+    for leaf, old in zip(session.leaves, before, strict=True):
+        move = (leaf.tensor - old).double()
+        z = sum((_tensor(d, leaf).double() for d in done.directions), torch.zeros_like(move))
+        inner, moved, length = (
+            inner + float((move * z).sum()),
+            moved + float(move.square().sum()),
+            length + float(z.square().sum()),
+        )
+    _put_back(session, before)
+    session.state.clear()
+    session.state.update(state)
+    return abs(inner) / sqrt(moved * length) if moved and length else 1.0
+
+
+def curvature_excess(session: Session, step: int) -> float:
+    """Return how much more loss the two probes see than the weights have, over the latter: curvature at eps."""
+    losses, eps = session.losses(step), session.config.eps or 1e-3
+    base = float(losses().double().mean())
+    with losses.along(_trial(session)) as at:
+        sides = [float(at(side * eps).double().mean()) for side in (1, -1)]
+    return (sum(sides) / 2 - base) / max(base, 1e-12)
+
+
+def rounding_share(session: Session, step: int, directions: int = 4) -> float:
+    """Return the slopes found at eps over those at ten times eps, in root mean square: 1 when sound, 10 when noise."""
+    losses, eps = session.losses(step), session.config.eps or 1e-3
+    sums = [0.0, 0.0]
+    for number in range(directions):
+        along = replace(_trial(session), key=replace(session.key(TRIAL), direction=number + 1))
+        with losses.along(along) as at:
+            for place, offset in enumerate((eps, 10 * eps)):
+                slope = float((at(offset).double() - at(-offset).double()).mean()) / (2 * offset)
+                sums[place] += slope**2
+    return sqrt(sums[0] / sums[1]) if sums[1] else 1.0
+
+
+def look(session: Session, step: int) -> str | None:
+    """Return the first thing that is wrong with the session, or None."""
+    if restore_drift(session) > MEASURABLE:
+        return (
+            "a probe left the weights away from where they were: each step adds noise that nobody measured; "
+            "take the way back whatever happens, as both carriers of the engine do"
+        )
+    if update_alignment(session, step) < 0.5:
+        return (
+            "the update moved along another direction than the probes measured: the seed was lost between the two; "
+            "address the noise by run seed and step, as the engine does, and draw it from there both times"
+        )
+    if curvature_excess(session, step) > BENT:
+        return (
+            "the probes see a much higher loss than the weights have, so curvature bends the difference: "
+            "eps is too large, try a tenth of it"
+        )
+    if rounding_share(session, step) > DROWNED:
+        return (
+            "ten times the eps gives a several times smaller slope, so most of the difference is rounding: "
+            "eps is too small for this dtype, try a hundred times as much"
+        )
+    return None
+
+
+def _trial(session: Session) -> Direction:
+    from zocore.diagnostics.loss_slices import direction
+
+    return Direction(session.key(TRIAL), direction(session).law)
+
+
+def _tensor(direction: object, leaf: object) -> Tensor:
+    if not isinstance(direction, Direction | Combination):
+        raise ValueError("the check needs directions that the whole batch shares")
+    return direction.tensor(leaf)  # type: ignore[arg-type]
+
+
+def _copy(session: Session) -> list[Tensor]:
+    return [leaf.tensor.detach().clone() for leaf in session.leaves]
+
+
+def _distance(session: Session, before: list[Tensor]) -> float:
+    return sqrt(
+        sum(
+            float((leaf.tensor - old).double().square().sum()) for leaf, old in zip(session.leaves, before, strict=True)
+        )
+    )
+
+
+def _put_back(session: Session, before: list[Tensor]) -> None:
+    with torch.no_grad():
+        for leaf, old in zip(session.leaves, before, strict=True):
+            leaf.tensor.copy_(old)
+            leaf.commit()

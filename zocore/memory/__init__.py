@@ -1,0 +1,1 @@
+"""The memory a step needs, reckoned from a model's shape."""

@@ -1,0 +1,1 @@
+"""Loading models, and turning prompts into one loss per example."""

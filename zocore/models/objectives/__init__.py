@@ -1,0 +1,1 @@
+"""From examples to losses: decoders, masked models, classifiers and sentence encoders."""

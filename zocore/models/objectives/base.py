@@ -1,0 +1,95 @@
+"""From examples to per-example losses, the primitive of every method here; all scoring is float32 or wider.
+
+An objective turns examples into a `Batch`, and a batch into log-probabilities over the labels with one
+forward of the model. How labels are scored depends on the model: see `causal.py`, `masked.py`, `encoder.py`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from zocore.data.tasks import Example, Task
+from zocore.data.template import Template
+from zocore.errors import InputError
+from zocore.models.objectives.batch import Batch
+from zocore.models.objectives.tokens import MAX_TOKENS, Ids, Tokens, row_limit
+
+
+class Encoded(NamedTuple):
+    """One example as token ids; kept, since training draws the same examples again and again."""
+
+    ids: Ids  # (tokens,)
+    mask_at: int = -1  # where the mask token is
+    types: Ids | None = None  # (tokens,): which of two sentences, for models that read it
+
+
+class Objective(ABC):
+    """Scores the labels of a task with one model; it gives one loss per example, never their mean."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any, task: Task, max_tokens: int = MAX_TOKENS) -> None:
+        self.model = model
+        self.task = task
+        self.template = Template(task.template)
+        self.tokens = Tokens(tokenizer, row_limit(model.config, tokenizer, max_tokens))
+        self._encoded: dict[tuple[str, ...], Encoded] = {}
+
+    @abstractmethod
+    def encode(self, fields: Mapping[str, str]) -> Encoded:
+        """Return an example's text as token ids."""
+
+    @abstractmethod
+    def collate(self, rows: Sequence[Encoded], labels: Tensor) -> Batch:
+        """Return encoded examples and their labels (B,) as one batch."""
+
+    @abstractmethod
+    def scores(self, batch: Batch) -> Tensor:
+        """Return the log-probabilities of the labels (B, L), float32 or wider; one forward of the model."""
+
+    def batch(self, examples: Sequence[Example]) -> Batch:
+        """Return the examples as one batch on the model's device."""
+        labels = torch.tensor([example.label for example in examples], device=self.device)
+        return self.collate([self._once(example.fields) for example in examples], labels)
+
+    def losses(self, batch: Batch) -> Tensor:
+        """Return the cross entropy of each example (B,), float32 or wider."""
+        return -self.scores(batch).gather(1, batch.labels.unsqueeze(1)).squeeze(1)
+
+    def probabilities(self, texts: Sequence[str | Mapping[str, str]]) -> Tensor:
+        """Return the label probabilities (n, L) of new texts: strings, or fields where the task has several.
+
+        Raises InputError for a text without a field that the task needs.
+        """
+        examples = [Example(self._fields(text), 0) for text in texts]
+        with torch.no_grad():
+            return torch.cat([self.scores(self.batch([example])).exp() for example in examples])
+
+    def length(self, example: Example) -> int:
+        """Return how many tokens the example's text takes, to sort by."""
+        return len(self._once(example.fields).ids)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model reads its input."""
+        return next(self.model.parameters()).device
+
+    def _once(self, fields: Mapping[str, str]) -> Encoded:
+        key = tuple(fields.values())
+        if key not in self._encoded:
+            self._encoded[key] = self.encode(fields)
+        return self._encoded[key]
+
+    def _fields(self, text: str | Mapping[str, str]) -> dict[str, str]:
+        names = self.template.fields
+        given = {names[0]: text} if isinstance(text, str) else dict(text)
+        missing = [name for name in names if name not in given]
+        if missing:
+            raise InputError(f"this task reads {', '.join(names)}: {missing[0]} is missing")
+        return {name: given[name] for name in names}
+
+
+def widened(logits: Tensor) -> Tensor:
+    """Return logits in float32, or as they are in float64: a 16-bit loss would round the difference away."""
+    return logits if logits.dtype == torch.float64 else logits.float()

@@ -1,0 +1,1 @@
+"""Random numbers with an address: the same on every device, in any order, in any tile."""

@@ -1,0 +1,141 @@
+"""What a run says while it runs: frozen records of plain numbers, with JSON both ways.
+
+The command line, the app and the notebooks all read this one stream, live or from a file; none of them sees a
+tensor. A recording of it is also the checkpoint (`recording.py`).
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened."""
+
+    kinds: ClassVar[dict[str, type["Event"]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        Event.kinds[cls.__name__] = cls
+
+    def to_json(self) -> str:
+        """Return the event as one line of JSON; floats survive bit for bit, non-finite ones as NaN or Infinity."""
+        return json.dumps({"event": type(self).__name__, **asdict(self)}, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(line: str) -> "Event":
+        """Return the event of a line. Raises ValueError when the line is torn or names no known event."""
+        record = json.loads(line)
+        kind = Event.kinds.get(record.pop("event", ""))
+        if kind is None:
+            raise ValueError("the line names no known event")
+        known = {field.name for field in fields(kind)}
+        return kind(**{name: value for name, value in record.items() if name in known})
+
+
+@dataclass(frozen=True)
+class RunStarted(Event):
+    """The header: enough to rebuild the run's model, leaves and method."""
+
+    config: Json  # RunConfig with every default filled in
+    model: str
+    kind: str  # causal, masked, classifier or encoder
+    fingerprint: str  # of the base weights
+    data_fingerprint: str  # of the task's prompt, label words and examples
+    device: str
+    dtype: str
+    parameters: int
+    trainable: int
+    leaves: list[list[Any]]  # [id, name, shape] of each tensor that moves
+    frozen: list[str]  # tensors of the subspace that the forward never reads
+    labels: list[str]
+    examples: dict[str, int]  # examples in train, dev and test
+    passes_per_step: int  # forward passes of one step
+    cost_per_step: float  # the same in plain forwards
+    memory_kind: str  # what memory_bytes counts: "allocator" or, on a CPU, "tensors"
+    notes: list[str]  # what the user should know before reading on
+    versions: dict[str, str]
+    resumed_at: int = 0  # steps replayed before this start
+
+
+@dataclass(frozen=True)
+class StepDone(Event):
+    """One step, and all that is needed to do it again without a forward pass."""
+
+    step: int  # 1 for the first
+    loss: float  # mean of the losses asked in this step
+    loss_plus: list[float]
+    loss_minus: list[float]
+    projected_grads: list[float]  # measured, one per direction or example
+    coefficients: list[float]  # after shaping; empty when the step was skipped
+    directions: list[Any]  # see recording.py
+    lr: float
+    eps: float
+    forward_passes: int  # so far, with those of the choosing
+    forward_cost: float
+    seconds: float  # of training so far, evaluation and measuring apart
+    steps_per_second: float
+    memory_bytes: int
+    skipped: bool = False
+    touched: dict[str, list[list[int]]] | None = None  # leaf id -> table rows each example looked up
+
+
+@dataclass(frozen=True)
+class EvalDone(Event):
+    """Held-out examples at one point of the run."""
+
+    step: int
+    split: str  # "dev" while training, "test" before and after
+    loss: float
+    accuracy: float
+    examples: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SampleShown(Event):
+    """What the model says of a few sentences."""
+
+    step: int
+    texts: list[str]
+    labels: list[str]  # true label, empty when unknown
+    probabilities: list[list[float]]  # one per label of the task
+
+
+@dataclass(frozen=True)
+class EstimatorMeasured(Event):
+    """The estimate itself, over fresh directions at fixed weights and batch; its forwards are counted apart."""
+
+    step: int
+    estimates: int
+    variance: float  # trace of the covariance of g
+    norm: float  # root mean square length of g
+    cosine: float | None  # root mean square cosine to the true gradient, where backprop fits
+    norm_ratio: float | None  # norm over the true gradient's
+    forward_passes: int
+
+
+@dataclass(frozen=True)
+class Warned(Event):
+    """Something a person should look at, with what to do."""
+
+    step: int
+    message: str
+
+
+@dataclass(frozen=True)
+class RunEnded(Event):
+    """The end: finished, stopped or failed, and why."""
+
+    status: str
+    reason: str
+    steps: int
+    forward_passes: int
+    forward_cost: float
+    seconds: float
+    steps_per_second: float
+    peak_memory_bytes: int
+    skipped: int
+    weights_fingerprint: str = ""  # SHA-256 of the tensors that moved, as the run left them

@@ -1,0 +1,133 @@
+"""A run's events as lines of text for a terminal."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
+
+REDRAW = 0.2  # seconds between two drawings of the live line
+PLAIN_EVERY = 10.0  # seconds between progress lines where the output is no terminal
+
+
+@dataclass
+class Progress:
+    """Writes events to a stream; a terminal gets one live line, a file a line every few seconds."""
+
+    out: TextIO
+    folder: Path
+    steps: int = 0
+    _drawn: float = 0.0
+    _live: bool = False
+    _evaluations: list[EvalDone] = field(default_factory=list)
+    _samples: list[SampleShown] = field(default_factory=list)
+    _names: list[str] = field(default_factory=list)
+
+    def show(self, event: Event) -> None:
+        """Write what one event has to say."""
+        match event:
+            case RunStarted():
+                self._start(event)
+            case StepDone():
+                self._step(event)
+            case EvalDone():
+                self._evaluation(event)
+            case SampleShown():
+                self._samples.append(event)
+            case EstimatorMeasured():
+                self._line(_estimator(event))
+            case Warned():
+                self._line(f"step {event.step}: {event.message}")
+            case RunEnded():
+                self._end(event)
+
+    def _start(self, event: RunStarted) -> None:
+        self._names, config = event.labels, event.config
+        self.steps = config["steps"]
+        self._line(
+            f"{config['method']} on {event.model} ({event.kind}, {event.parameters / 1e6:.1f} M parameters, "
+            f"{event.trainable / 1e6:.3g} M move), {event.device}, {event.dtype}"
+        )
+        self._line(
+            f"task {config['data'] or config['task']}: {event.examples['train']} train, {event.examples['test']} test, "
+            f"labels {', '.join(event.labels)}"
+        )
+        self._line(
+            f"lr {config['lr']:g} ({config['schedule']}), eps {config['eps']:g}, batch {config['batch_size']}, "
+            f"seed {config['seed']}, {event.passes_per_step} forward passes a step (cost {event.cost_per_step:.3g})"
+        )
+        for note in event.notes:
+            self._line(f"note: {note}")
+        if event.frozen:
+            self._line(f"not read by the loss, so left alone: {', '.join(event.frozen)}")
+        if event.resumed_at:
+            self._line(f"resumed after step {event.resumed_at}")
+
+    def _step(self, event: StepDone) -> None:
+        now, last = time.monotonic(), event.step == self.steps
+        if now - self._drawn < (REDRAW if self.out.isatty() else PLAIN_EVERY) and not last:
+            return
+        self._drawn = now
+        minutes, seconds = divmod(int((self.steps - event.step) / max(event.steps_per_second, 1e-9)), 60)
+        gradient = sum(event.projected_grads) / max(len(event.projected_grads), 1)
+        text = (
+            f"step {event.step}/{self.steps}  loss {event.loss:.4f}  g {gradient:+.3f}  "
+            f"{event.forward_passes} forwards  {event.steps_per_second:.1f} steps/s  ETA {minutes}:{seconds:02d}"
+        )
+        if self.out.isatty():
+            self.out.write("\r\x1b[K" + text)
+            self.out.flush()
+            self._live = True
+        else:
+            self._line(text)
+
+    def _evaluation(self, event: EvalDone) -> None:
+        self._evaluations.append(event)
+        self._line(
+            f"{event.split} after step {event.step}: accuracy {event.accuracy:.3f}, loss {event.loss:.4f} "
+            f"({event.examples} examples)"
+        )
+
+    def _end(self, event: RunEnded) -> None:
+        tests = [e for e in self._evaluations if e.split == "test"]
+        self._line(f"{event.status}: {event.reason}")
+        if len(tests) == 2:
+            before, after = tests
+            self._line(
+                f"held-out accuracy {before.accuracy:.3f} -> {after.accuracy:.3f}, loss {before.loss:.4f} -> "
+                f"{after.loss:.4f}, {event.forward_passes} forward passes, {event.seconds:.1f} s of training, "
+                f"{event.steps_per_second:.1f} steps/s"
+            )
+        if len(self._samples) >= 2:
+            self._answers(self._samples[0], self._samples[-1])
+        self._line(f"run folder: {self.folder}")
+
+    def _answers(self, before: SampleShown, after: SampleShown) -> None:
+        width = max(map(len, self._names))
+        for text, label, old, new in zip(
+            before.texts, before.labels, before.probabilities, after.probabilities, strict=True
+        ):
+            said = f"{self._said(old, width)} -> {self._said(new, width)}"
+            self._line(f"  {said}  (true: {label:{width}})  {_shortened(text)}")
+
+    def _said(self, probabilities: list[float], width: int) -> str:
+        best = max(range(len(probabilities)), key=probabilities.__getitem__)
+        return f"{self._names[best]:{width}} {probabilities[best]:.2f}"
+
+    def _line(self, text: str) -> None:
+        self.out.write(("\n" if self._live else "") + text + "\n")
+        self.out.flush()
+        self._live = False
+
+
+def _estimator(event: EstimatorMeasured) -> str:
+    told = f"estimator after step {event.step}: variance {event.variance:.4g}, length {event.norm:.4g}"
+    if event.cosine is not None:
+        told += f", cosine to the gradient {event.cosine:.2e}, length over the gradient's {event.norm_ratio:.1f}"
+    return told
+
+
+def _shortened(text: str, width: int = 70) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"

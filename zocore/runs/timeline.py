@@ -1,0 +1,89 @@
+"""A run's weights at any step, back and forth: what a slider over a recording needs.
+
+Going forward replays the steps between; going back starts from the nearest remembered copy. Copies are taken
+on the way, every few steps, while they fit a budget.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from zocore.runs.events import StepDone
+from zocore.runs.loop import check_base, replay
+from zocore.runs.recording import Recording, read_recording
+from zocore.runs.session import Session, open_session
+from zocore.step.step import Method
+from zocore.step.update import State
+
+BUDGET = 300_000_000  # bytes of remembered copies
+STRIDE = 50  # steps between two copies
+
+
+@dataclass
+class Scrubber:
+    """Owns a session of its own, whose weights it moves along the recorded steps."""
+
+    recording: Recording
+    session: Session
+    step: int = 0
+    _copies: dict[int, tuple[list[Tensor], State]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.session.method, Method):
+            raise ValueError(
+                f"{self.session.method.name} and replay do not go together: its gradients are not in the recording"
+            )
+        self._remember()
+
+    @property
+    def last(self) -> int:
+        """The last recorded step."""
+        return self._steps[-1].step if self._steps else 0
+
+    def go(self, step: int) -> None:
+        """Bring the weights to where they were after a step. Raises ValueError for a step that is not recorded."""
+        if not 0 <= step <= self.last:
+            raise ValueError(f"the recording has steps 0 to {self.last}: there is no step {step}")
+        if step < self.step:
+            self._back(max(known for known in self._copies if known <= step))
+        while self.step < step:
+            until = min(step, (self.step // STRIDE + 1) * STRIDE)
+            replay(self.session, [event for event in self._steps if self.step < event.step <= until])
+            self.step = until
+            self._remember()
+
+    def answers(self, texts: Sequence[str | Mapping[str, str]]) -> list[list[float]]:
+        """Return the label probabilities (n, L) of new texts at the weights as they are."""
+        found: list[list[float]] = self.session.objective.probabilities(texts).tolist()
+        return found
+
+    @property
+    def _steps(self) -> list[StepDone]:
+        return self.recording.steps
+
+    def _remember(self) -> None:
+        size = sum(leaf.tensor.nbytes for leaf in self.session.leaves)
+        if self.step % STRIDE == 0 and self.step not in self._copies and (size * len(self._copies) <= BUDGET):
+            tensors = [leaf.tensor.detach().clone() for leaf in self.session.leaves]
+            self._copies[self.step] = (tensors, {name: buffer.clone() for name, buffer in self.session.state.items()})
+
+    def _back(self, step: int) -> None:
+        tensors, state = self._copies[step]
+        with torch.no_grad():
+            for leaf, tensor in zip(self.session.leaves, tensors, strict=True):
+                leaf.tensor.copy_(tensor)
+                leaf.commit()
+        self.session.state.clear()
+        self.session.state.update({name: buffer.clone() for name, buffer in state.items()})
+        self.step = step
+
+
+def open_scrubber(folder: Path) -> Scrubber:
+    """Return a scrubber over a run folder, at step 0. Raises ValueError when the run cannot be replayed."""
+    recording = read_recording(folder)
+    session = open_session(recording.config, recording.header.frozen)
+    check_base(session, recording)
+    return Scrubber(recording, session)

@@ -1,0 +1,62 @@
+"""Looking for the usual ways a zeroth-order run goes wrong, each with what to do about it."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from statistics import fmean
+
+from zocore.runs.events import StepDone, Warned
+
+WINDOW = 20  # steps looked at together
+MAX_SKIPPED = 5  # non-finite losses in a row that end a run
+
+
+@dataclass
+class Watch:
+    """Reads the steps of a run and speaks once of each trouble."""
+
+    said: set[str] = field(default_factory=set)
+    skipped_in_row: int = 0
+    skipped: int = 0
+    _first: list[float] = field(default_factory=list)
+    _last: deque[StepDone] = field(default_factory=lambda: deque(maxlen=WINDOW))
+
+    def add(self, step: StepDone) -> list[Warned]:
+        """Take in one step and return what is new to say."""
+        self.skipped_in_row = self.skipped_in_row + 1 if step.skipped else 0
+        self.skipped += step.skipped
+        if step.skipped:
+            return []
+        self._last.append(step)
+        if len(self._first) < WINDOW:
+            self._first.append(step.loss)
+        return [warning for warning in self._look(step.step) if warning is not None]
+
+    def _look(self, step: int) -> list[Warned | None]:
+        if len(self._last) < WINDOW:
+            return []
+        losses = [event.loss for event in self._last]
+        silent = [event for event in self._last if event.loss_plus and event.loss_plus == event.loss_minus]
+        return [
+            self._once(
+                step,
+                fmean(losses) > 1.5 * fmean(self._first) + 0.1,
+                "the loss has climbed well above its start: the learning rate is too high, try a tenth of it",
+            ),
+            self._once(
+                step,
+                len(silent) > WINDOW // 2,
+                "most probes give the same loss on both sides, so nothing can be learned from them: "
+                "eps is too small for this dtype, or the examples are all fitted",
+            ),
+            self._once(
+                step,
+                all(loss == 0 for loss in losses),
+                "the loss is exactly 0: the examples are fitted, or the loss is not what it should be",
+            ),
+        ]
+
+    def _once(self, step: int, true: bool, message: str) -> Warned | None:
+        if not true or message in self.said:
+            return None
+        self.said.add(message)
+        return Warned(step, message)

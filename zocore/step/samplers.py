@@ -1,0 +1,139 @@
+"""Which directions a step measures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from zocore.directions.laws import Combination, Direction, Gaussian, Law
+from zocore.directions.per_example import PerExample
+from zocore.noise.addressed import Key
+from zocore.step.losses import AnyDirection, Losses
+from zocore.weights.leaf import Leaf
+
+
+class Sampler(Protocol):
+    """Chooses the directions of one step; may spend forward passes to choose."""
+
+    @property
+    def law(self) -> Law:
+        """What the directions are made of."""
+
+    @property
+    def count(self) -> int | None:
+        """Measurements a step will have; None when there is one per example."""
+
+    def __call__(self, key: Key, losses: Losses, eps: float) -> Sequence[AnyDirection]:
+        """Return the directions to difference; the weights are as they were when it returns."""
+
+    def passes(self) -> int:
+        """Forward passes spent on choosing."""
+
+    def prepared(self, leaves: Sequence[Leaf]) -> "Sampler":
+        """Return the sampler with its law prepared for the leaves."""
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """n independent directions, numbered 0 to n - 1 within the step."""
+
+    count: int = 1
+    law: Law = Gaussian()
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"a step needs at least 1 direction, not {self.count}")
+
+    def __call__(self, key: Key, losses: Losses, eps: float) -> list[AnyDirection]:
+        """Return the n directions; no forward is spent."""
+        return [Direction(replace(key, direction=key.direction + number), self.law) for number in range(self.count)]
+
+    def passes(self) -> int:
+        """None: directions are drawn blind."""
+        return 0
+
+    def prepared(self, leaves: Sequence[Leaf]) -> "Fresh":
+        """Prepare the law."""
+        return replace(self, law=self.law.prepared(leaves))
+
+
+@dataclass(frozen=True)
+class OnePerExample:
+    """One pseudo-independent direction for each example of the batch (GRZO, arXiv 2606.02857)."""
+
+    law: Law = Gaussian()
+    count = None
+
+    def __call__(self, key: Key, losses: Losses, eps: float) -> list[AnyDirection]:
+        """Return the batch's directions as one; no forward is spent."""
+        return [PerExample(key, self.law, losses.count)]
+
+    def passes(self) -> int:
+        """None: directions are drawn blind."""
+        return 0
+
+    def prepared(self, leaves: Sequence[Leaf]) -> "OnePerExample":
+        """Prepare the law."""
+        return replace(self, law=self.law.prepared(leaves))
+
+
+@dataclass(frozen=True)
+class Guided:
+    """Draw a pool, ask each candidate's loss at +eps, and build one direction from the ranking.
+
+    (MeZO-GV and MeZO-Greedy, arXiv 2601.04710.) `share` of the pool is the elite. GV's direction is the mean
+    of the elite less the mean of the rest, not normalised, as the paper has it: its variance per coordinate is
+    w = 1/|elite| + 1/|rest|, so the probe sits at eps sqrt(w) and the step is that of lr w. Greedy takes the
+    candidate of lowest loss. A pool of 2 is MeZO at twice the price: swapping the two only turns v into -v.
+    The authors' default trainer rebuilds v from seeds per tensor and so updates along another vector.
+    """
+
+    pool: int = 4
+    share: float = 0.5
+    greedy: bool = False
+    reuse: bool = True  # take the pool's loss of the greedy candidate as its loss at +eps: one forward less
+    law: Law = Gaussian()
+    count = 1
+
+    def __post_init__(self) -> None:
+        if self.pool < 2:
+            raise ValueError(f"a guided direction needs a pool of at least 2 candidates, not {self.pool}")
+        if not self.greedy and not 1 <= self.elite < self.pool:
+            raise ValueError(
+                f"an elite share of {self.share} of a pool of {self.pool} leaves the elite or the rest empty: "
+                "floor(share * pool) must be from 1 to pool - 1"
+            )
+
+    @property
+    def elite(self) -> int:
+        """floor(share * pool) candidates."""
+        return int(self.share * self.pool + 1e-9)  # 0.29 * 100 is a hair below 29
+
+    def __call__(self, key: Key, losses: Losses, eps: float) -> list[AnyDirection]:
+        """Spend `pool` forwards and return one direction."""
+        candidates = [
+            Direction(replace(key, direction=key.direction + number), self.law) for number in range(self.pool)
+        ]
+        # ties go to the earlier candidate: the sort is stable
+        ranked = sorted(candidates, key=lambda candidate: _probe(losses, candidate, eps))
+        if not (self.greedy and self.reuse):
+            losses.forget()
+        return [ranked[0]] if self.greedy else [self._contrast(ranked)]
+
+    def passes(self) -> int:
+        """The pool, less the one forward that greedy reuses."""
+        return self.pool - (self.greedy and self.reuse)
+
+    def prepared(self, leaves: Sequence[Leaf]) -> "Guided":
+        """Prepare the law."""
+        return replace(self, law=self.law.prepared(leaves))
+
+    def _contrast(self, ranked: list[Direction]) -> Combination:
+        best, rest = 1 / self.elite, -1 / (self.pool - self.elite)
+        weights = [best if place < self.elite else rest for place in range(self.pool)]
+        return Combination(tuple(zip(weights, ranked, strict=True)))
+
+
+def _probe(losses: Losses, candidate: Direction, eps: float) -> float:
+    with losses.along(candidate) as at:
+        loss = float(at(+eps).double().mean())
+    return loss if loss == loss else float("inf")  # NaN has no rank: such a candidate comes last

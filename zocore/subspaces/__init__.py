@@ -1,0 +1,1 @@
+"""Which weights move: parameters by name, LoRA adapters, quantisation scales."""
