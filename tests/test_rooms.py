@@ -27,6 +27,7 @@ ENGINE = [
     "diagnostics",
     "bench",
     "compare",
+    "terminal",
     "cli",
 ]
 APP = ["quiet", "jobs", "charts", "words", "form", "tabs", "scripts", "api", "page", "record"]

@@ -44,6 +44,7 @@ class RunConfig:
     )
     schedule: str | None = setting(None, "learning rate over the run", choices=("constant", "linear"))
     seed: int = setting(0, "decides noise and data order")
+    split_seed: int = setting(0, "decides which rows of a single data file are held out, the same for every seed")
     noise: str | None = setting(None, "law of the directions", choices=("gaussian", "rademacher"))
     rank: int = setting(0, "directions of this rank on matrices (LOZO); 0 for full rank")
     keep: float = setting(1.0, "share of each tensor's smallest weights that moves (Sparse-MeZO); 1 for all")
@@ -80,7 +81,9 @@ class RunConfig:
         for name in ("eval_every", "diagnose_every", "rank"):
             _require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more, not {getattr(self, name)}")
         _require(self.micro_batch is None or self.micro_batch >= 1, "--micro-batch must be at least 1")
-        _require(0 <= self.seed < 2**63, f"--seed must be from 0 to 2^63 - 1, not {self.seed}")
+        for name in ("seed", "split_seed"):
+            value = getattr(self, name)
+            _require(0 <= value < 2**63, f"{flag(name)} must be from 0 to 2^63 - 1, not {value}")
         for setting_ in fields(self):
             value, choices = getattr(self, setting_.name), setting_.metadata["choices"]
             wrong = choices and value is not None and value not in choices
@@ -94,6 +97,7 @@ class RunConfig:
     def from_json(cls, values: dict[str, Any]) -> "RunConfig":
         """Return the settings of `to_json`. Raises ValueError for unknown names or values of the wrong type."""
         known = get_type_hints(cls)
+        _require(isinstance(values, dict), f"settings must be an object of names and values, not {values!r:.40}")
         for name, value in values.items():
             _require(name in known, f"unknown setting {name!r}")
             kinds = get_args(known[name]) or (known[name],)

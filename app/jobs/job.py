@@ -18,7 +18,7 @@ from app.jobs.view import View
 from zocore.config import RunConfig
 from zocore.errors import InputError
 from zocore.runs.events import Event, RunStarted
-from zocore.runs.recording import EVENTS, read_recording
+from zocore.runs.recording import EVENTS, examine
 
 WAITING, LIVE, OVER = ("queued",), ("loading", "running"), ("finished", "stopped", "failed", "interrupted")
 
@@ -39,9 +39,9 @@ class Lane:
         self.view = self.view.apply(event)
 
     def load(self) -> None:
-        """Read what the folder holds, nothing when the run never started."""
+        """Read what is good of what the folder holds, nothing when the run never started."""
         try:
-            self.events = list(read_recording(self.folder).events)
+            self.events = list(examine(self.folder).events)
         except InputError:
             self.events = []
         self.view = View.of(self.events)
@@ -89,12 +89,19 @@ class Job:
         self.version += 1
 
     def turn(self, phase: str, reason: str = "") -> None:
-        """Enter a phase and write it down."""
-        self.phase, self.reason = phase, reason or self.reason
-        self.version += 1
-        self.save()
+        """Write a phase down, with the reasons of the lanes, and then enter it: who sees it finds it on disk."""
+        reason = reason or self.reason
+        try:
+            self._write(phase, reason)
+        finally:  # a full disk does not keep a job from ending
+            self.phase, self.reason = phase, reason
+            self.version += 1
 
     def save(self) -> None:
+        """Write job.json as the job stands."""
+        self._write(self.phase, self.reason)
+
+    def _write(self, phase: str, reason: str) -> None:
         """Write job.json, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / "job.partial"
@@ -102,8 +109,8 @@ class Job:
             "id": self.id,
             "owner": self.owner,
             "kind": self.kind,
-            "phase": self.phase,
-            "reason": self.reason,
+            "phase": phase,
+            "reason": reason,
         }
         facts |= {"created": self.created, "stopped_by": self.stopped_by}
         facts |= {"lanes": [_lane_facts(lane) for lane in self.lanes]}

@@ -9,11 +9,11 @@ from typing import Any
 
 from app.jobs.job import Job, Lane
 from app.jobs.speeds import Timing
+from app.jobs.view import View
 from zocore.config import RunConfig
 from zocore.diagnostics.broken_runs import EXHIBITS, run_broken
-from zocore.errors import InputError
 from zocore.runs.events import Event
-from zocore.runs.recording import read_recording, record
+from zocore.runs.recording import EVENTS, begun, read_recording, record
 
 Engine = Callable[..., Iterator[Event]]
 Learn = Callable[[RunConfig, float], None]  # takes the seconds per step of some settings
@@ -42,6 +42,8 @@ def _run(job: Job, seconds: float, engine: Engine, learn: Learn) -> None:
 
     if job.kind in EXHIBITS:
         engine = _broken(job.kind)
+        if job.resumed:
+            _start_over(job)
     lanes = {number: _events(lane, stop, job.resumed, engine) for number, lane in enumerate(job.lanes)}
     timings = [Timing(lane.config.steps) for lane in job.lanes]
     try:
@@ -84,12 +86,17 @@ def _broken(name: str) -> Engine:
     return lambda config, stop, recording: run_broken(name, config, stop)
 
 
+def _start_over(job: Job) -> None:
+    """Drop what an exhibit did before it was interrupted."""
+    job.log = []
+    for lane in job.lanes:
+        lane.events, lane.view = [], View()
+        (lane.folder / EVENTS).unlink(missing_ok=True)
+
+
 def _events(lane: Lane, stop: Callable[[], bool], resumed: bool, engine: Engine) -> Iterator[Event]:
     """The recorded events of a lane, from the start or from where its recording ends."""
-    recording = None
-    if resumed:
-        with suppress(InputError):
-            recording = read_recording(lane.folder)
+    recording = read_recording(lane.folder) if resumed and begun(lane.folder) else None
     if recording is not None and recording.end is not None and recording.end.status == "finished":
         return
     lane.folder.mkdir(parents=True, exist_ok=True)

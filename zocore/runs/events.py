@@ -5,8 +5,10 @@ tensor. A recording of it is also the checkpoint (`recording.py`).
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
+
+from zocore.runs.typed import check_record, parsed
 
 Json = dict[str, Any]
 
@@ -21,18 +23,25 @@ class Event:
         Event.kinds[cls.__name__] = cls
 
     def to_json(self) -> str:
-        """Return the event as one line of JSON; floats survive bit for bit, non-finite ones as NaN or Infinity."""
-        return json.dumps({"event": type(self).__name__, **asdict(self)}, separators=(",", ":"))
+        """Return the event as one line of JSON; floats survive bit for bit, non-finite ones as NaN or Infinity.
+
+        Fields that need not be there and hold nothing are left out: a line carries what its run needs.
+        """
+        idle = {field.name for field in fields(self) if field.default is None}
+        record = {name: value for name, value in vars(self).items() if value is not None or name not in idle}
+        return json.dumps({"event": type(self).__name__, **record}, separators=(",", ":"))
 
     @staticmethod
-    def from_json(line: str) -> "Event":
-        """Return the event of a line. Raises ValueError when the line is torn or names no known event."""
-        record = json.loads(line)
-        kind = Event.kinds.get(record.pop("event", ""))
+    def from_json(line: str | bytes) -> "Event":
+        """Return the event of a line, sealed or not. Raises ValueError, saying why, when it is none of ours."""
+        record = parsed(line)
+        record.pop("seal", None)
+        name = record.pop("event", "")
+        kind = Event.kinds.get(name) if isinstance(name, str) else None
         if kind is None:
-            raise ValueError("the line names no known event")
-        known = {field.name for field in fields(kind)}
-        return kind(**{name: value for name, value in record.items() if name in known})
+            raise ValueError("it names no known event")
+        check_record(kind, record)
+        return kind(**record)
 
 
 @dataclass(frozen=True)

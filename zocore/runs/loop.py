@@ -22,6 +22,10 @@ from zocore.step.step import Method, Step
 
 Stop = Callable[[], bool]
 SAMPLES = 5  # sentences shown before and after
+IN_PLACE = (
+    "in-place probes leave roundings in the weights that no recording holds: from here the run goes on from weights "
+    "equal to the interrupted ones to rounding, not bit for bit"
+)
 NAMED = ("torch", "transformers", "bitsandbytes", "numba")
 
 
@@ -39,6 +43,8 @@ def run(config: RunConfig, stop: Stop = lambda: False, recording: Recording | No
         replay(session, recording.steps)
         course.take_up(recording.steps)
     yield course.started(recording)
+    if recording and recording.steps and config.carrier == "in-place":
+        yield Warned(recording.last, IN_PLACE)
     yield from course.events()
 
 
@@ -56,10 +62,15 @@ def replay(session: Session, steps: list[StepDone], until: int | None = None) ->
     when the method cannot be replayed.
     """
     method = session.method
+    wanted = [event for event in steps if until is None or event.step <= until]
     if not isinstance(method, Method):
-        raise ValueError(f"{method.name} and replay do not go together: its gradients are not in the recording")
-    for event in steps:
-        if (until is None or event.step <= until) and event.coefficients:
+        if wanted:
+            raise ValueError(f"{method.name} and replay do not go together: its gradients are not in the recording")
+        return
+    for event in wanted:
+        if not (event.coefficients or event.skipped):
+            raise ValueError(f"step {event.step} was recorded without its coefficients: it cannot be replayed")
+        if event.coefficients:
             key = session.key(event.step)
             directions = decode_directions(event.directions, key, method.sampler.law)
             touched = decode_touched(event)
@@ -163,7 +174,7 @@ class _Course:
         return self._told(step, lr, eps)
 
     def _told(self, step: Step, lr: float, eps: float) -> StepDone:
-        told = step.measured
+        told, seconds = step.measured, round(self.seconds, 6)
         touched = {str(leaf): [rows.tolist() for rows in seen] for leaf, seen in (step.touched or {}).items()}
         return StepDone(
             self.done,
@@ -177,11 +188,11 @@ class _Course:
             eps,
             self.passes,
             self.cost,
-            self.seconds,
-            self.done / max(self.seconds, 1e-9),
+            seconds,
+            round(self.done / max(seconds, 1e-6), 6),
             self.meter.peak(),
             step.skipped,
-            touched or None,
+            touched=touched or None,
         )
 
     def _diagnose(self, number: int) -> Iterator[Event]:
@@ -246,7 +257,7 @@ class _Course:
             list(s.loaded.notes),
             {"noise": str(addressed.VERSION), "python": platform.python_version()}
             | {name: version(name) for name in NAMED},
-            recording.steps[-1].step if recording and recording.steps else 0,
+            recording.last if recording else 0,
         )
 
     def _ended(self, status: str, reason: str) -> RunEnded:

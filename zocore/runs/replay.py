@@ -1,5 +1,8 @@
-"""What can be done with a run folder: rebuild its weights, prove them, ask them, write them out."""
+"""What can be done with a run folder: check it, rebuild its weights, prove them, ask them, write them out."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,28 +12,57 @@ from zocore.errors import InputError
 from zocore.models.quiet import quiet
 from zocore.runs.export import merge_adapters, save_delta
 from zocore.runs.loop import check_base, check_data, replay
-from zocore.runs.recording import Recording, read_recording
+from zocore.runs.recording import SUMMARY, Recording, examine, read_recording
 from zocore.runs.session import Session, open_session
+from zocore.runs.typed import parsed
 
 IN_PLACE_TOLERANCE = 1e-5  # moves there and back are roundings: allowed difference over the largest weight
+
+UNSEALED = "not sealed: made before recordings were, so a number that was changed in it would not be noticed"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a replay found: lines to read, and whether the weights are proved (true where no proof was asked)."""
+    """What a check or replay found: lines to read, and whether all is proved (true where no proof was asked)."""
 
     lines: list[str]
     proved: bool = True
 
 
+def check_run(folder: Path) -> Verdict:
+    """Say whether a recording is as it was written, from the file alone; no model is loaded."""
+    recording = examine(folder)
+    count = f"{len(recording.events)} lines, steps 1 to {recording.last}" if recording.last else "no step yet"
+    if recording.damage:
+        said = [str(recording.damage), f"good: {count}"]
+        return Verdict(said, proved=False)
+    said = [f"{folder}: {count}; every line is as it was written" if recording.sealed else f"{folder}: {count}"]
+    if not recording.sealed:
+        said.append(UNSEALED)
+    if recording.unfinished:
+        said.append("the last line was being written when the process was killed: nothing before it is lost")
+    return Verdict([*said, *_cut_short(recording)], proved=not _cut_short(recording))
+
+
+def _cut_short(recording: Recording) -> list[str]:
+    """What the summary knows of steps that the recording no longer has."""
+    try:
+        told = parsed((recording.folder / SUMMARY).read_bytes()).get("steps")
+    except (OSError, ValueError):
+        return []
+    if type(told) is not int or told <= recording.last:
+        return []
+    return [f"{SUMMARY} tells of {told} steps: the recording's end is missing after step {recording.last}"]
+
+
 def rebuild(folder: Path, step: int | None = None) -> tuple[Recording, Session]:
     """Return a run's recording and a session whose weights are those after a step, by default the last.
 
-    Raises InputError for a folder that holds no run or a step it does not have, ValueError when the method
-    cannot be replayed or the base model is another one.
+    Raises InputError for a folder that holds no run, a step it does not have or damage before that step,
+    ValueError when the method cannot be replayed or the base model or the labels are others.
     """
-    recording = read_recording(folder)
-    done = recording.steps[-1].step if recording.steps else 0
+    recording = read_recording(folder, step)
+    done = recording.last
     if step is not None and not 0 <= step <= done:
         raise InputError(f"{folder} has steps 0 to {done}: there is no step {step}")
     session = open_session(recording.config, recording.header.frozen)
@@ -45,9 +77,11 @@ def replay_run(folder: Path, step: int | None, verify: bool) -> Verdict:
     The proof is the fingerprint that the run recorded at its end, or else the run done again from its start.
     """
     recording, session = rebuild(folder, step)
-    count = len(recording.steps) if step is None else step
+    count = recording.last if step is None else step
     found = session.fingerprint()
     said = [f"rebuilt {session.trainable} values after step {count} without a forward pass", f"fingerprint {found}"]
+    if not recording.sealed:
+        said.append(UNSEALED)
     if not verify:
         return Verdict(said)
     end = recording.end
@@ -99,19 +133,41 @@ def export_run(folder: Path, to: Path, step: int | None, delta: bool) -> str:
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError(f"{to} already exists and is not empty: choose another --to")
     recording, session = rebuild(folder, step)
-    to.mkdir(parents=True, exist_ok=True)
-    model = session.loaded.model
-    if delta:
-        if session.config.subspace == "scales":
-            from zocore.subspaces.quantised_file import save_scales
+    with _whole(to) as stage:
+        said = _write_changes(session, recording, stage) if delta else _write_model(session, stage)
+    return f"wrote {said} to {to}" + ("" if recording.sealed else f"; the recording is {UNSEALED}")
 
-            save_scales(to / "scales.safetensors", session.leaves, model, recording.header.model)
-        else:
-            save_delta(to / "delta.safetensors", session.leaves, recording.header)
-        return f"wrote what changed ({session.trainable} values) to {to}"
+
+@contextmanager
+def _whole(to: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `to` at the end, so that a killed export leaves no half of one there."""
+    stage = to.parent / f".{to.name}.unfinished"
+    shutil.rmtree(stage, ignore_errors=True)  # of an export that was killed
+    stage.mkdir(parents=True)
+    try:
+        yield stage
+        if to.exists():
+            to.rmdir()
+        stage.replace(to)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _write_changes(session: Session, recording: Recording, to: Path) -> str:
+    if session.config.subspace == "scales":
+        from zocore.subspaces.quantised_file import save_scales
+
+        save_scales(to / "scales.safetensors", session.leaves, session.loaded.model, recording.header.model)
+    else:
+        save_delta(to / "delta.safetensors", session.leaves, recording.header)
+    return f"what changed ({session.trainable} values)"
+
+
+def _write_model(session: Session, to: Path) -> str:
+    model = session.loaded.model
     widened = merge_adapters(model)
     with torch.no_grad(), quiet():
         model.save_pretrained(to)  # type: ignore[operator]
     session.loaded.tokenizer.save_pretrained(to)
-    more = ", in full precision: its few bits would round the adapters away" if widened else ""
-    return f"wrote the tuned model to {to}{more}"
+    more = ", in full precision (its few bits would round the adapters away)" if widened else ""
+    return f"the tuned model{more}"

@@ -133,7 +133,7 @@ def read(config: RunConfig) -> Task:
         label_column=config.label_column,
         template=config.template,
         label_words=config.label_words,
-        seed=config.seed,
+        seed=config.split_seed,
     )
 
 
