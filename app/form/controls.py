@@ -167,7 +167,7 @@ def rechosen(*values: Any) -> list[Any]:
                 gr.update(value=fresh[name], choices=forms.choices(name, config), visible=shown.get(name, True))
             )
         elif name == "directions":
-            updates.append(gr.update(value=forms.DIRECTIONS.get(config.method, 1), visible=shown[name]))
+            updates.append(gr.update(value=forms.option(config.method, name), visible=shown[name]))
         else:
             updates.append(gr.update(visible=shown[name]) if name in shown else gr.skip())
     return [*updates, method_note(config.method), origin_note(config)]

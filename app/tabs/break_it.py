@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from app import words
-from app.form import controls, data_form, forms
+from app.form import controls, data_form
 from app.jobs.store import JobStore
 from app.quiet import QUIET
 from app.tabs.live import Drawn
@@ -40,8 +40,7 @@ def _starter(name: str, store: JobStore) -> Any:
         try:
             config = controls.collect(values, store.limits)
             if config.method != "mezo":
-                nothing: dict[str, Any] = dict.fromkeys(forms.KNOBS)
-                config = replace(config, method="mezo", subspace="auto", lr=None, eps=None, schedule=None, **nothing)
+                config = replace(config.without_options(), method="mezo", subspace="auto")
             config = replace(config, steps=STEPS, diagnose_every=0, eval_every=0, update="auto")
             job = store.start(visitor, [config], name)
         except ValueError as error:

@@ -116,7 +116,7 @@ def memory(view: View) -> Any:
         return gr.skip()
     config = RunConfig.from_json(view.header.config)
     names = [config.method, *(name for name in BESIDE if name != config.method)]
-    bills = [bill for name in names if (bill := cost.predicted(config, "mezo" if name == "openai-es" else name))]
+    bills = [bill for name in names if (bill := cost.predicted(config, name))]
     if not bills:
         return chart.whole({"data": [], "layout": plots.layout(annotations=[unknown(view.header.model)])})
     return chart.whole(memory_chart.bars(bills, measured=_measured(view)))

@@ -92,10 +92,7 @@ def _bare(config: RunConfig, method: str) -> RunConfig:
     """The settings without what belongs to another method."""
     home = METHODS[method].home
     subspace = "auto" if home == "scales" or config.subspace == "scales" else config.subspace
-    nothing: dict[str, Any] = dict.fromkeys(forms.KNOBS)
-    return replace(
-        config, method=method, subspace=subspace, lr=None, eps=None, schedule=None, diagnose_every=0, **nothing
-    )
+    return replace(config.without_options(), method=method, subspace=subspace, diagnose_every=0)
 
 
 @lru_cache(maxsize=1)
