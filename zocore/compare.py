@@ -8,13 +8,15 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Literal
 
-from zocore.config import RunConfig
+from zocore.config import RunConfig, flag
 from zocore.errors import InputError
 from zocore.methods import METHODS
 from zocore.runs.events import EvalDone, Event, RunEnded, StepDone
 from zocore.runs.loop import run
-from zocore.runs.recording import claim, record
+from zocore.runs.recording import EVENTS, Recording, begun, claim, read_recording, record
 from zocore.runs.session import open_session
+from zocore.runs.summary import write_text
+from zocore.step.step import Method
 
 TABLE = "race.json"
 Unit = Literal["forward_cost", "forward_passes"]
@@ -31,18 +33,20 @@ class Lane:
 
 @dataclass(frozen=True)
 class Standing:
-    """What a method reached with the budget, over the seeds."""
+    """What a method reached with the budget: means over the seeds that finished, and how many did not."""
 
     method: str
     lr: float
     steps: int
     forward_passes: float
     forward_cost: float
-    seconds: float
+    seconds: float  # of training on this machine
+    forward_seconds: float  # of these, inside the model; the others are noise and updates
     accuracy: tuple[float, float]  # mean and standard deviation over the seeds (0 for one seed)
     loss: tuple[float, float]
     accuracy_before: float
-    failed: int  # runs that did not finish
+    runs: int  # started
+    failed: int  # of these, runs that did not finish: they are in no mean
 
 
 def lanes(
@@ -81,16 +85,21 @@ def lanes(
 def race(entered: Sequence[Lane], stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[Lane, Event]]:
     """Run the lanes one after the other and yield their events; a lane that fails does not end the race."""
     for lane in entered:
-        failed = False
-        try:
-            for event in run(lane.config, stop):
-                failed = isinstance(event, RunEnded) and event.status == "failed"
-                yield lane, event
-        except Exception:
-            if not failed:
-                raise
+        yield from ((lane, event) for event in _run(lane, stop))
         if stop():
             return
+
+
+def _run(lane: Lane, stop: Callable[[], bool], recording: Recording | None = None) -> Iterator[Event]:
+    """The events of a lane, or of the rest of it; a failure that was told is not raised."""
+    failed = False
+    try:
+        for event in run(recording.config if recording else lane.config, stop, recording):
+            failed = isinstance(event, RunEnded) and event.status == "failed"
+            yield event
+    except Exception:
+        if not failed:
+            raise
 
 
 def standings(events: Sequence[tuple[Lane, Event]]) -> list[Standing]:
@@ -113,9 +122,11 @@ def _standing(method: str, runs: Sequence[Sequence[Event]]) -> Standing:
         _mean([step.forward_passes for step in last]),
         _mean([step.forward_cost for step in last]),
         _mean([step.seconds for step in last]),
+        _mean([step.forward_seconds for step in last]),
         _spread([evals[-1].accuracy for evals in tests]),
         _spread([evals[-1].loss for evals in tests]),
         _mean([evals[0].accuracy for evals in tests]),
+        len(runs),
         len(runs) - len(finished),
     )
 
@@ -134,36 +145,76 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
 
 def render(table: Sequence[Standing]) -> str:
     """Return the standings as a Markdown table."""
-    head = "| method | lr | steps | forward passes | forward cost | seconds | held-out accuracy | loss |"
+    head = (
+        "| method | lr | steps | forward passes | forward cost | seconds | of these noise and update | runs | "
+        "held-out accuracy | loss |"
+    )
     rows = [
         f"| {s.method} | {s.lr:g} | {s.steps} | {s.forward_passes:.0f} | {s.forward_cost:.0f} | {s.seconds:.1f} | "
+        f"{s.seconds - s.forward_seconds:.1f} | {_counted(s)} | "
         f"{s.accuracy_before:.3f} -> {s.accuracy[0]:.3f} ± {s.accuracy[1]:.3f} | {s.loss[0]:.4f} ± {s.loss[1]:.4f} |"
-        + (f" {s.failed} failed" if s.failed else "")
         for s in table
     ]
-    return "\n".join([head, "|" + "---|" * 8, *rows])
+    return "\n".join([head, "|" + "---|" * 10, *rows])
+
+
+def _counted(standing: Standing) -> str:
+    """How many runs the means are of."""
+    if not standing.failed:
+        return str(standing.runs)
+    return f"{standing.runs - standing.failed} of {standing.runs}: {standing.failed} failed"
 
 
 def run_race(entered: Sequence[Lane], out: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[str]:
     """Run a race, record each run under `out`, and yield a line per run, then the table, which is stored too.
 
-    Raises InputError when `out` already holds a race.
+    A race that was cut off goes on: runs that finished are kept, others go on where their recordings end.
+    Raises InputError when `out` holds a whole race already, or runs with other settings.
     """
-    if (out / TABLE).exists():
+    recorded = {lane: _so_far(lane, _folder(out, lane)) for lane in entered}
+    if (out / TABLE).exists() and all(_finished(recording) for recording in recorded.values()):
         raise InputError(f"{out} already holds a race: choose another --out")
     told: list[tuple[Lane, Event]] = []
-    for lane in entered:
-        folder = out / f"{lane.method}-seed{lane.seed}"
-        claim(folder)
-        told += [(lane, event) for event in record((event for _, event in race([lane], stop)), folder)]
-        yield f"{lane.method}, seed {lane.seed}: {_told(told[-1][1])}"
+    for lane, recording in recorded.items():
+        events = list(recording.events) if recording else []
+        if not _finished(recording):
+            if recording is None:
+                claim(_folder(out, lane), lane.config)
+            events += record(_run(lane, stop, recording), _folder(out, lane))
+        told += [(lane, event) for event in events]
+        yield f"{lane.method}, seed {lane.seed}: {_told(events[-1])}"
         if stop():
-            yield "stopped: the table below holds the runs that finished"
+            yield "stopped: the table below holds the runs that finished; the same command goes on with the others"
             break
     table = standings(told)
-    (out / TABLE).write_text(json.dumps([asdict(standing) for standing in table], indent=2) + "\n", encoding="utf-8")
-    (out / "table.md").write_text(render(table) + "\n", encoding="utf-8")
+    write_text(out / TABLE, json.dumps([asdict(standing) for standing in table], indent=2) + "\n")
+    write_text(out / "table.md", render(table) + "\n")
     yield from ["", render(table), "", f"race folder: {out}"]
+
+
+def _folder(out: Path, lane: Lane) -> Path:
+    return out / f"{lane.method}-seed{lane.seed}"
+
+
+def _finished(recording: Recording | None) -> bool:
+    return recording is not None and recording.end is not None and recording.end.status == "finished"
+
+
+def _so_far(lane: Lane, folder: Path) -> Recording | None:
+    """What is recorded of a lane; of one that cannot be replayed only the whole, or it begins anew."""
+    if not begun(folder):
+        return None
+    recording = read_recording(folder)
+    settings = recording.header.config
+    for name, value in lane.config.to_json().items():
+        if value not in (None, "auto") and settings.get(name, value) != value:
+            raise InputError(
+                f"{folder} holds a run with {flag(name)} {settings[name]}, not {value}: choose another --out"
+            )
+    if _finished(recording) or isinstance(METHODS[lane.method].build(), Method):
+        return recording
+    (folder / EVENTS).unlink()
+    return None
 
 
 def _told(last: Event) -> str:

@@ -19,7 +19,7 @@ from tests.support.places import RECORDED
 from zocore.config import RunConfig
 from zocore.errors import InputError
 from zocore.runs.events import EvalDone, Event, RunEnded, RunStarted, StepDone
-from zocore.runs.recording import Recording
+from zocore.runs.recording import Recording, examine
 
 HEADER = json.loads(RECORDED.read_text().splitlines()[0])
 CONFIG = RunConfig(steps=6, lr=1e-4, eps=1e-3)
@@ -163,6 +163,39 @@ def test_a_lane_that_fails_leaves_the_others_running(store):
     lost = store.start("bob", [bad, worse], "race")
     until(over(lost))
     assert lost.phase == "failed" and "fell off the table" in lost.reason
+
+
+def test_who_sees_that_a_race_is_over_finds_its_reasons_on_disk(store, monkeypatch):
+    """Phase and reasons are written together before the phase is shown."""
+    seen = []
+    write = Job._write
+
+    def watched(job, phase, reason):
+        write(job, phase, reason)
+        seen.append((phase, job.phase, [lane.problem for lane in read_job(job.folder).lanes]))
+
+    monkeypatch.setattr(Job, "_write", watched)
+    job = store.start("ann", [replace(CONFIG, seed=13), replace(CONFIG, seed=14)], "race")
+    until(over(job))
+    phase, shown, problems = seen[-1]
+    assert (phase, shown) == ("failed", "loading")
+    assert all(problems)
+
+
+def test_a_resumed_exhibit_starts_over(store, monkeypatch):
+    """An exhibit cannot go on: what it did before is dropped, and its recording is whole again."""
+    monkeypatch.setattr("app.jobs.worker._broken", lambda name: lambda config, stop, recording: toy(config, stop))
+    job = store.start("ann", [replace(CONFIG, steps=5000)], "lr")
+    until(lambda: job.lane.view.steps > 3)
+    store.stop(job.id, "ann")
+    until(over(job))
+    store.resume(job.id, "ann")
+    until(lambda: job.phase == "running")
+    store.stop(job.id, "ann")
+    until(over(job))
+    found = examine(job.lane.folder)
+    assert found.damage is None and found.steps[0].step == 1
+    assert [point.place.steps for point in job.lane.view.points] == [event.step for event in found.steps]
 
 
 def test_a_run_tells_the_seconds_of_its_steps_without_a_page(store):

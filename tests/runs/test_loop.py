@@ -19,7 +19,7 @@ from zocore.runs.warnings import MAX_SKIPPED
 
 NEW_HEAD = {"new head": {"model": "bert", "kind": "classifier"}}  # of which transformers draws the missing weights
 ALL = ZEROTH_ORDER | BACKPROP | IN_PLACE | NEW_HEAD
-TIMED = {"seconds": 0.0, "steps_per_second": 0.0, "memory_bytes": 0, "peak_memory_bytes": 0}
+TIMED = {"seconds": 0.0, "forward_seconds": 0.0, "steps_per_second": 0.0, "memory_bytes": 0, "peak_memory_bytes": 0}
 
 
 def untimed(events: Iterator[Event] | list[Event]) -> list[Event]:

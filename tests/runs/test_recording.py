@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from tests.support import tiny
+from tests.support.recordings import lines_of, plain, recorded
 from tests.support.short_runs import BACKPROP, IN_PLACE, ZEROTH_ORDER, data_file, model_folder, same, settings, weights
 from zocore.config import RunConfig
 from zocore.errors import InputError
@@ -23,7 +24,6 @@ from zocore.runs.export import load_delta
 from zocore.runs.loop import replay, run, run_session
 from zocore.runs.recording import EVENTS, claim, read_recording, record
 from zocore.runs.replay import IN_PLACE_TOLERANCE, UNSEALED, difference, export_run, predict_run, rebuild, replay_run
-from zocore.runs.seal import unsealed
 from zocore.runs.session import open_session
 from zocore.subspaces.quantised import prepare
 from zocore.subspaces.quantised_file import load_scales
@@ -86,12 +86,6 @@ def test_a_line_that_is_no_event_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="^it ") as error:
         Event.from_json(line)
     assert type(error.value) is ValueError
-
-
-def recorded(folder: Path, **changes: Any) -> list[Event]:
-    """Run and record."""
-    claim(folder)
-    return list(record(run(settings(**changes)), folder))
 
 
 @pytest.fixture(scope="module")
@@ -258,15 +252,6 @@ def test_a_run_cut_off_at_any_byte_goes_on_to_the_same_weights(name: str, tmp_pa
     assert session.fingerprint() == told[-1].weights_fingerprint
 
 
-def lines_of(folder: Path) -> bytes:
-    return (folder / EVENTS).read_bytes()
-
-
-def plain(content: bytes) -> list[bytes]:
-    """The lines of a recording as they were written before there were seals."""
-    return [unsealed(line)[0] + b"\n" for line in content.splitlines()]
-
-
 def test_other_base_weights_data_or_noise_are_refused_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,7 +262,7 @@ def test_other_base_weights_data_or_noise_are_refused_and_nothing_is_written(
     folder = tmp_path / "run"
     claim(folder)
     list(record(run(config), folder))
-    content = b"".join(lines_of(folder).splitlines(keepends=True)[:-4])
+    content = b"".join(lines_of(folder)[:-4])
     (folder / EVENTS).write_bytes(content)
 
     def refusal(call: Any) -> str:
@@ -438,6 +423,74 @@ def test_an_exported_encoder_loads(tmp_path: Path) -> None:
     torch.testing.assert_close(
         logits(loaded, TEXT, tmp_path / "to"), logits(session.loaded.model, TEXT, tmp_path / "to")
     )
+
+
+def test_an_exported_sentence_encoder_keeps_its_label_anchors(tmp_path: Path) -> None:
+    """Opened again, it answers as the run's weights do: with the anchors of the base, not of the tuned weights."""
+    model = str(tiny.save(tmp_path / "model", "bert", kind="encoder"))
+    config = replace(settings(lr=1e-1, steps=6), model=model)
+    claim(tmp_path / "run")
+    list(record(run(config), tmp_path / "run"))
+    export_run(tmp_path / "run", tmp_path / "to", None, delta=False)
+    _, tuned = rebuild(tmp_path / "run")
+    written = open_session(replace(config, model=str(tmp_path / "to")))
+    texts = ["the film was great", "bad food"]
+    expected = tuned.objective.probabilities(texts)
+    torch.testing.assert_close(written.objective.probabilities(texts), expected)
+    (tmp_path / "to" / "label_anchors.safetensors").unlink()
+    without = open_session(replace(config, model=str(tmp_path / "to"))).objective.probabilities(texts)
+    assert float((without - expected).abs().max()) > 1e-3
+    other = open_session(replace(config, model=str(tmp_path / "to"), label_words="bad,good"))
+    assert other.objective.probabilities(texts).shape == expected.shape
+
+
+def test_an_export_that_is_killed_leaves_nothing_where_it_should_go(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The target appears whole or not at all, and what was left beside it is taken away by the next export."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.PreTrainedTokenizerBase.save_pretrained", killed)
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)  # a kill cleans nothing up
+        with pytest.raises(Killed):
+            export_run(finished, tmp_path / "to", None, delta=False)
+    assert not (tmp_path / "to").exists()
+    assert len(list(tmp_path.iterdir())) == 1
+    (tmp_path / "to").mkdir()  # an empty folder may wait there
+    export_run(finished, tmp_path / "to", None, delta=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["to"]
+
+
+def test_other_labels_in_the_data_are_refused(tmp_path: Path) -> None:
+    """A rebuilt model whose labels have other names would be misread."""
+    data = tmp_path / "data.jsonl"
+    data.write_text(Path(data_file()).read_text())
+    claim(tmp_path / "run")
+    list(record(run(replace(settings(label_words=None), data=str(data))), tmp_path / "run"))
+    data.write_text(data.read_text().replace('"label": 1', '"label": 7'))
+    with pytest.raises(ValueError, match="the labels in the data are 0, 7 where the run had 0, 1"):
+        rebuild(tmp_path / "run")
+
+
+def test_an_old_recording_splits_a_single_file_by_its_seed(tmp_path: Path) -> None:
+    """Recordings made when --seed also split the data go on with the split they had."""
+    config = settings(seed=5, split_seed=5, steps=6)
+    claim(tmp_path / "run")
+    told = list(record(run(config), tmp_path / "run"))
+    lines = plain(lines_of(tmp_path / "run"))
+    lines[0] = lines[0].replace(b'"split_seed":5,', b"")
+    assert b"split_seed" not in lines[0]
+    third = next(n for n, line in enumerate(lines) if b'"event":"StepDone","step":3,' in line)
+    cut = read_recording(copy(tmp_path, tmp_path / "old", b"".join(lines[:third])))
+    assert cut.config.split_seed == 5
+    again = list(record(run(cut.config, recording=cut), tmp_path / "old"))
+    assert again[-1].weights_fingerprint == told[-1].weights_fingerprint  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", ["mezo", "lora", "one layer", "bf16 with masters", "qzo nf4", "qzo int8"])

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zocore.data.columns import LabelWords, find_label, find_labels, find_texts, match_words
+from zocore.data.columns import LabelWords, digits_note, find_label, find_labels, find_texts, match_words
 from zocore.data.files import MAX_BYTES, MAX_CHARS, SUFFIXES, Table, read_table
 from zocore.data.template import Template
 from zocore.errors import InputError
@@ -39,6 +39,8 @@ class Task:
     dev: tuple[Example, ...]
     test: tuple[Example, ...]
     description: str = ""
+    notes: tuple[str, ...] = ()  # what was left out, and what the data needs
+    word_note: str = ""  # the same, for models that read label words
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,9 @@ def read_task(
     """Read a task from a CSV, TSV or JSON Lines file, or a folder of such files named train, dev and test.
 
     Columns that are not named are looked for, a missing template is the text columns themselves, and label
-    words default to the labels. What a folder does not hold apart is split off by `seed`, label by label; of
-    a folder of two the second is the test. Of a file with more than `max_rows` rows a random part is taken.
+    words default to the labels. Rows without a label are left out, and counted in the task's notes. What a
+    folder does not hold apart is split off by `seed`, label by label; of a folder of two the second is the test.
+    Of a file with more than `max_rows` rows a random part is taken. `seed` is the split's own, not the run's.
     Raises InputError when anything is wrong.
     """
     path = Path(path).expanduser()
@@ -110,11 +113,31 @@ def read_task(
         for split, file in _files(path).items()
     }
     reading, prompt = _understood(tables["train"], text_columns, label_column, template)
+    kept = {split: table.labelled(reading.label) for split, table in tables.items()}
+    notes = [_left_out(tables[split], kept[split], reading.label) for split in tables]
     words = match_words(label_words, reading.names)
-    found = {split: reading.examples(table) for split, table in tables.items()}
+    found = {split: reading.examples(table) for split, table in kept.items()}
     splits = _three_splits(found, reading.names, shares, seed)
-    description = f"{sum(map(len, splits))} rows of {path.name}"
-    return Task(path.stem, path.stem, prompt, reading.names, words, *splits, description)
+    return Task(
+        path.stem,
+        path.stem,
+        prompt,
+        reading.names,
+        words,
+        *splits,
+        f"{sum(map(len, splits))} rows of {path.name}",
+        tuple(note for note in notes if note),
+        digits_note(words, kept["train"], reading.label),
+    )
+
+
+def _left_out(table: Table, kept: Table, label: str) -> str:
+    """A sentence on the rows without a label, empty where there are none."""
+    lost = sorted(set(table.lines) - set(kept.lines))
+    if not lost:
+        return ""
+    rows = "1 row" if len(lost) == 1 else f"{len(lost)} rows"
+    return f"{table.name}: {rows} left out, with nothing or NaN for {label!r}, the first in line {lost[0]}"
 
 
 def subset(task: Task, train: int | None, dev: int | None, test: int | None, seed: int = 0) -> Task:
@@ -147,7 +170,7 @@ def _understood(
         template = template.replace("{text}", f"{{{columns[0]}}}")
     prompt = Template(template)
     prompt.check(tuple(name for name in table.columns if name != label))
-    return Reading(prompt.fields, label, find_labels(table, label)), template
+    return Reading(prompt.fields, label, find_labels(table.labelled(label), label)), template
 
 
 def _checked_shares(dev: float, test: float) -> tuple[float, float]:

@@ -89,6 +89,7 @@ class StepDone(Event):
     memory_bytes: int
     skipped: bool = False
     touched: dict[str, list[list[int]]] | None = None  # leaf id -> table rows each example looked up
+    forward_seconds: float = 0.0  # of the seconds so far, those inside the model; the others are noise and updates
 
 
 @dataclass(frozen=True)

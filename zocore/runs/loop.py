@@ -79,8 +79,13 @@ def replay(session: Session, steps: list[StepDone], until: int | None = None) ->
 
 
 def check_base(session: Session, recording: Recording) -> None:
-    """Raise ValueError when the base model or the noise is not the one the recording was made with."""
+    """Raise ValueError when the base model, the labels or the noise are not those the recording was made with."""
     header = recording.header
+    if list(session.task.label_names) != header.labels:
+        raise ValueError(
+            f"the labels in the data are {', '.join(session.task.label_names[:8])} where the run had "
+            f"{', '.join(header.labels[:8])}: its recording does not fit"
+        )
     if header.fingerprint != session.loaded.fingerprint:
         raise ValueError(
             f"the weights of {header.model} are not those the run started from: its recording does not fit"
@@ -105,6 +110,7 @@ class _Course:
     passes: int = 0
     cost: float = 0.0
     seconds: float = 0.0
+    forward_seconds: float = 0.0
     peak: int = 0
     watch: Watch = field(default_factory=Watch)
 
@@ -119,12 +125,8 @@ class _Course:
             self.peak = max(self.peak, event.memory_bytes)
         if steps:
             last = steps[-1]
-            self.done, self.passes, self.cost, self.seconds = (
-                last.step,
-                last.forward_passes,
-                last.forward_cost,
-                last.seconds,
-            )
+            self.done, self.passes, self.cost = last.step, last.forward_passes, last.forward_cost
+            self.seconds, self.forward_seconds = last.seconds, last.forward_seconds
 
     def events(self) -> Iterator[Event]:
         try:
@@ -171,6 +173,7 @@ class _Course:
             step = session.method.step(session.leaves, losses, session.key(number), lr, eps, session.state)
         self.done, self.seconds = number, self.seconds + time.perf_counter() - started
         self.passes, self.cost = self.passes + losses.forward_passes, self.cost + losses.forward_cost
+        self.forward_seconds += losses.seconds
         self.peak = max(self.peak, self.meter.peak())
         return self._told(step, lr, eps)
 
@@ -194,6 +197,7 @@ class _Course:
             self.meter.peak(),
             step.skipped,
             touched=touched or None,
+            forward_seconds=round(self.forward_seconds, 6),
         )
 
     def _diagnose(self, number: int) -> Iterator[Event]:
@@ -255,7 +259,7 @@ class _Course:
             s.method.forward_passes(),
             s.cost_per_step,
             self.meter.kind,
-            [*s.loaded.notes, *estimates(s.config)],
+            [*s.notes, *estimates(s.config)],
             {"noise": str(addressed.VERSION), "python": platform.python_version()}
             | {name: version(name) for name in NAMED},
             recording.last if recording else 0,

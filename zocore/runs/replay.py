@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from zocore.errors import InputError
+from zocore.models.objectives.encoder import LabelSimilarity
 from zocore.models.quiet import quiet
 from zocore.runs.export import merge_adapters, save_delta
 from zocore.runs.loop import check_base, check_data, replay
@@ -169,5 +170,7 @@ def _write_model(session: Session, to: Path) -> str:
     with torch.no_grad(), quiet():
         model.save_pretrained(to)  # type: ignore[operator]
     session.loaded.tokenizer.save_pretrained(to)
+    if isinstance(session.objective, LabelSimilarity):
+        session.objective.save_anchors(to)
     more = ", in full precision (its few bits would round the adapters away)" if widened else ""
     return f"the tuned model{more}"

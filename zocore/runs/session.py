@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zocore import methods
-from zocore.carriers.flipout import Flipout, matmul_weights
+from zocore.carriers.flipout import Flipout, backprop_cost, matmul_weights
 from zocore.carriers.in_place import InPlace
 from zocore.carriers.scratch import Scratch, unreached
 from zocore.config import RunConfig, flag
@@ -28,6 +28,7 @@ from zocore.weights.leaf import Leaf
 
 LAW = {"noise": None, "rank": 0, "keep": 1.0}  # settings of the law, and what leaves it to the method
 OF_DATA = ("text_columns", "label_column", "template", "label_words")
+MANY_ROWS = 16  # rows of one example that are worth a word
 UPDATES: dict[str, type[Sgd] | type[Momentum] | type[Adam]] = {"sgd": Sgd, "momentum": Momentum, "adam": Adam}
 
 
@@ -69,7 +70,15 @@ class Session:
             Part(part.layout, lambda part=part: self.objective.losses(part))  # type: ignore[misc]
             for part in batch.split(micro)
         ]
-        return Losses(parts, self.leaves, self.carrier, self.flipout)
+        return Losses(parts, self.leaves, self.carrier, self.flipout, gradient_cost=self.gradient_cost)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the model and the data before reading on."""
+        advice = self.task.word_note if self.loaded.kind != "classifier" else ""
+        rows = self.objective.rows
+        cost = f"{rows} labels of more than one token: every forward reads each example {rows} times, once per label"
+        return [*self.loaded.notes, *self.task.notes, *filter(None, [advice, cost if rows > MANY_ROWS else ""])]
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor the run holds between steps; some share a storage."""
@@ -94,9 +103,14 @@ class Session:
         return sum(leaf.tensor.numel() for leaf in self.leaves)
 
     @cached_property
+    def gradient_cost(self) -> float:
+        """What a true gradient costs, in plain forwards' worth of arithmetic."""
+        return backprop_cost(self.loaded.model, self.leaves)
+
+    @cached_property
     def cost_per_step(self) -> float:
         """What one step costs, in plain forwards' worth of arithmetic."""
-        call = 1.0
+        call = 1.0 if isinstance(self.method, Method) else self.gradient_cost
         if self.flipout is not None and isinstance(self.method, Method):
             call = self.flipout.cost(PerExample(self.key(1), self.method.sampler.law, self.config.batch_size))
         return self.method.forward_cost(call)

@@ -4,6 +4,7 @@ It counts two things. `forward_passes` are calls of the model on the batch, as t
 `forward_cost` is the same in plain forwards' worth of arithmetic, where a per-example call costs about 2.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -53,6 +54,8 @@ class Losses:
     per_example: Carrier | None = None
     forward_passes: int = 0
     forward_cost: float = 0.0
+    gradient_cost: float = 3.0  # of a forward and a backward: fewer where little moves
+    seconds: float = 0.0  # inside the model
     _seen: dict[tuple[AnyDirection, float], Tensor] = field(default_factory=dict)
 
     @property
@@ -98,6 +101,7 @@ class Losses:
 
         Raises ValueError when a leaf is not an ordinary floating-point parameter.
         """
+        started = self._now()
         parameters = [_parameter(leaf) for leaf in self.leaves]
         was = [parameter.requires_grad for parameter in parameters]
         try:
@@ -109,7 +113,8 @@ class Losses:
         finally:
             for parameter, flag in zip(parameters, was, strict=True):
                 parameter.requires_grad_(flag)
-        self.forward_passes, self.forward_cost = self.forward_passes + 1, self.forward_cost + BACKPROP_COST
+        self.forward_passes, self.forward_cost = self.forward_passes + 1, self.forward_cost + self.gradient_cost
+        self.seconds += self._now() - started
         gradients = {
             leaf.id: torch.zeros_like(leaf.tensor) if g is None else g.detach()
             for leaf, g in zip(self.leaves, found, strict=True)
@@ -123,8 +128,14 @@ class Losses:
             raise ValueError("per-example directions and this model do not go together: it has no per-example carrier")
         return self.per_example
 
+    def _now(self) -> float:
+        """Seconds of the clock, when all that was asked of the device so far is done."""
+        if self.leaves and self.leaves[0].tensor.is_cuda:
+            torch.cuda.synchronize(self.leaves[0].tensor.device)
+        return time.perf_counter()
+
     def _forward(self, cost: float, carriers: Sequence[Carrier]) -> Tensor:
-        results = []
+        started, results = self._now(), []
         for part in self.parts:
             for carrier in carriers:
                 carrier.layout = part.layout
@@ -133,10 +144,8 @@ class Losses:
                 results.append(_checked(part.evaluate(), part.layout))
         self.forward_passes += 1
         self.forward_cost += cost
+        self.seconds += self._now() - started
         return torch.cat(results)
-
-
-BACKPROP_COST = 3.0  # a backward pass does two matrix products for the forward's one
 
 
 def _checked(losses: Tensor, layout: Layout) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from zocore.directions.per_example import Touched
 from zocore.noise.addressed import Key
 from zocore.step.difference import Central, Difference, Measured
-from zocore.step.losses import BACKPROP_COST, AnyDirection, Losses
+from zocore.step.losses import AnyDirection, Losses
 from zocore.step.samplers import Sampler
 from zocore.step.shaping import Mean, Shaping
 from zocore.step.update import Gradient, Sgd, State, Update, estimate
@@ -44,7 +44,7 @@ class Stepper(Protocol):
         """Forward passes of one step."""
 
     def forward_cost(self, call: float) -> float:
-        """The cost of one step in plain forwards, when a displaced forward costs `call`."""
+        """The cost of one step in plain forwards, when a call of the oracle (displaced, or a gradient) costs `call`."""
 
     def prepared(self, leaves: Sequence[Leaf]) -> "Stepper":
         """Return the method as it holds for these leaves at the start of a run."""
@@ -143,8 +143,8 @@ class Backprop:
         return 1
 
     def forward_cost(self, call: float) -> float:
-        """A forward and a backward."""
-        return BACKPROP_COST
+        """One call, with its backward."""
+        return call
 
 
 def _mean_loss(measured: Measured) -> float:

@@ -29,6 +29,8 @@ class Encoded(NamedTuple):
 class Objective(ABC):
     """Scores the labels of a task with one model; it gives one loss per example, never their mean."""
 
+    rows = 1  # of a batch for each example
+
     def __init__(self, model: nn.Module, tokenizer: Any, task: Task, max_tokens: int = MAX_TOKENS) -> None:
         self.model = model
         self.task = task
@@ -74,6 +76,15 @@ class Objective(ABC):
     def device(self) -> torch.device:
         """Where the model reads its input."""
         return next(self.model.parameters()).device
+
+    def _check_room(self, prompt: Template, taken: int) -> None:
+        """Raise InputError when the prompt around the text and `taken` other tokens leave no room for any text."""
+        around = len(self.tokens.plain(prompt.fill(dict.fromkeys(prompt.fields, "")).text))
+        if around + taken >= self.tokens.max_tokens:
+            raise InputError(
+                f"no text fits into {self.tokens.max_tokens} tokens: the template takes {around} and the label words "
+                f"and the tokens around them {taken}; give a larger --max-tokens or shorter words"
+            )
 
     def _once(self, fields: Mapping[str, str]) -> Encoded:
         key = tuple(fields.values())

@@ -32,6 +32,8 @@ class CausalChoice(Objective):
         self.prompt = self.template.before_answer()
         self.options = _options(self.tokens, self.prompt.text, task.label_words)
         self.longest = max(map(len, self.options))
+        self.rows = 1 if self.longest == 1 else len(self.options)
+        self._check_room(self.prompt, len(self.tokens.opening) + self.longest - 1)
         self._single = torch.tensor([option[0] for option in self.options])
         self._targets = _right_aligned(self.options, self.longest)
 
@@ -51,7 +53,7 @@ class CausalChoice(Objective):
         return Batch(
             inputs,
             labels,
-            layout_of(mask, 1 if single else len(self.options)),
+            layout_of(mask, self.rows),
             positions.expand(len(ids), self.longest),
             None if single else self._targets.to(self.device).repeat(len(rows), 1),
         )

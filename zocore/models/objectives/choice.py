@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -30,12 +31,13 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "causal": CausalChoice,
     "masked": MaskedChoice,
     "classifier": Classification,
-    "encoder": LabelSimilarity,
 }
 
 
 def objective_for(loaded: LoadedModel, task: Task, max_tokens: int = MAX_TOKENS) -> Objective:
     """Return the objective for a model's kind. Raises InputError when the task does not fit the model."""
+    if loaded.kind == "encoder":
+        return LabelSimilarity(loaded.model, loaded.tokenizer, task, max_tokens, folder=Path(loaded.path))
     return OBJECTIVES[loaded.kind](loaded.model, loaded.tokenizer, task, max_tokens)
 
 

@@ -1,10 +1,14 @@
 """Labels from an encoder: by a classification head, or by likeness to a description of each label."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zocore.data.tasks import Task
@@ -12,6 +16,7 @@ from zocore.models.objectives.base import Encoded, Objective, widened
 from zocore.models.objectives.batch import Batch, layout_of, padded
 from zocore.models.objectives.tokens import MAX_TOKENS
 
+ANCHORS = "label_anchors.safetensors"
 SCALE = 20.0  # what sentence-transformers trained such embeddings with: cosines lie close together
 
 
@@ -74,7 +79,8 @@ class LabelSimilarity(SentenceObjective):
     """Scores labels by the cosine between a text and a description of each label, times `SCALE`.
 
     Both are mean-pooled, normalised embeddings. The descriptions are embedded once, with the weights as they
-    are when the objective is made, and stay put while training moves the texts. By default they are the
+    are when the objective is made, and stay put while training moves the texts; an exported model keeps them in
+    its `folder`. By default they are the
     template without its fields around the label word ("It was great"), or the word alone.
     """
 
@@ -85,12 +91,12 @@ class LabelSimilarity(SentenceObjective):
         task: Task,
         max_tokens: int = MAX_TOKENS,
         descriptions: Sequence[str] | None = None,
+        folder: Path | None = None,
     ) -> None:
         super().__init__(model, tokenizer, task, max_tokens)
         self.descriptions = tuple(descriptions or (self._description(word) for word in task.label_words))
-        rows = [Encoded(np.array(tokenizer(text)["input_ids"])) for text in self.descriptions]
-        with torch.no_grad():
-            self._anchors = self.embed(self.collate(rows, torch.zeros(len(rows), dtype=torch.int64)))
+        kept = None if folder is None else self._kept(folder / ANCHORS)
+        self._anchors = self._embedded() if kept is None else kept
 
     def embed(self, batch: Batch) -> Tensor:
         """Return the mean of the last hidden states over real tokens, of length 1: (rows, d)."""
@@ -101,6 +107,23 @@ class LabelSimilarity(SentenceObjective):
     def scores(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L): the softmax over scaled cosines."""
         return (SCALE * self.embed(batch) @ self._anchors.T).log_softmax(dim=1)
+
+    def save_anchors(self, folder: Path) -> None:
+        """Write the embedded descriptions beside a tuned model: its own weights would embed them otherwise."""
+        save_file({"anchors": self._anchors.cpu()}, folder / ANCHORS, {"descriptions": json.dumps(self.descriptions)})
+
+    def _kept(self, path: Path) -> Tensor | None:
+        """The anchors of an exported model, None where there are none or they are of other descriptions."""
+        if not path.is_file():
+            return None
+        with safe_open(path, framework="pt") as file:
+            same = json.loads((file.metadata() or {}).get("descriptions", "[]")) == list(self.descriptions)
+            return file.get_tensor("anchors").to(self.device) if same else None
+
+    def _embedded(self) -> Tensor:
+        rows = [Encoded(np.array(self.tokens.tokenizer(text)["input_ids"])) for text in self.descriptions]
+        with torch.no_grad():
+            return self.embed(self.collate(rows, torch.zeros(len(rows), dtype=torch.int64)))
 
     def _description(self, word: str) -> str:
         nothing = dict.fromkeys(self.template.fields, "")

@@ -30,6 +30,7 @@ class MaskedChoice(Objective):
         self.prompt = self.template
         if not self.template.has_answer:
             self.prompt = Template(task.template.rstrip() + " {mask}.")
+        self._check_room(self.prompt, len(self.tokens.opening) + len(self.tokens.closing) + 1)  # the mask itself
         self._words = torch.tensor(_single_tokens(self.tokens, task.label_words))
 
     def encode(self, fields: Mapping[str, str]) -> Encoded:
