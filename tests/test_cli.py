@@ -78,7 +78,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_train_tells_the_run_from_header_to_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The output names method, model, task and cost, then progress, accuracies, answers, the folder."""
-    assert train(tmp_path / "run", "--eval-every", "2", "--diagnose-every", "2") == 0
+    assert train(tmp_path / "run", "--eval-every", "2", "--measure-every", "2") == 0
     told = capsys.readouterr().out
     lines = told.splitlines()
     assert lines[0].startswith("mezo on ")

@@ -7,6 +7,9 @@ from typing import Any, get_args, get_type_hints
 from zocore.methods import METHODS, OPTIONS
 
 
+RENAMED = {"diagnose_every": "measure_every"}  # what older recordings call a setting
+
+
 def setting(default: Any, help: str, *, choices: tuple[str, ...] = (), breaks: str = "") -> Any:
     """A field with one sentence of help and, where a wrong value has a typical effect, what breaks."""
     return field(default=default, metadata={"help": help, "choices": choices, "breaks": breaks})
@@ -66,7 +69,7 @@ class RunConfig:
     max_tokens: int = setting(128, "longest prompt, in tokens")
     eval_every: int = setting(0, "steps between evaluations on the dev split; 0 for none")
     eval_examples: int = setting(400, "most examples in an evaluation")
-    diagnose_every: int = setting(0, "steps between measurements of the estimator; 0 for none")
+    measure_every: int = setting(0, "steps between measurements of the estimator; 0 for none")
     allow_pickle: bool = setting(False, "load weights that are not safetensors; only from people you trust")
 
     def __post_init__(self) -> None:
@@ -80,7 +83,7 @@ class RunConfig:
                 value is None or (math.isfinite(value) and value > 0), f"--{name} must be a number above 0, not {value}"
             )
         _require(math.isfinite(self.decay) and self.decay >= 0, f"--decay must be 0 or more, not {self.decay}")
-        for name in ("eval_every", "diagnose_every", "rank"):
+        for name in ("eval_every", "measure_every", "rank"):
             _require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more, not {getattr(self, name)}")
         _require(self.micro_batch is None or self.micro_batch >= 1, "--micro-batch must be at least 1")
         _require(0 <= self.seed < 2**63, f"--seed must be from 0 to 2^63 - 1, not {self.seed}")
@@ -106,10 +109,11 @@ class RunConfig:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "RunConfig":
         """Return the settings of `to_json`. Raises ValueError for unknown names or values of the wrong type."""
-        known = get_type_hints(cls)
+        types = get_type_hints(cls)
+        values = {RENAMED.get(name, name): value for name, value in values.items()}
         for name, value in values.items():
-            _require(name in known, f"unknown setting {name!r}")
-            kinds = get_args(known[name]) or (known[name],)
+            _require(name in types, f"unknown setting {name!r}")
+            kinds = get_args(types[name]) or (types[name],)
             number = float in kinds and type(value) is int
             _require(number or isinstance(value, kinds), f"{flag(name)} has the wrong type: {value!r}")
         return cls(**values)

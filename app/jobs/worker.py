@@ -10,7 +10,7 @@ from typing import Any
 from app.jobs.job import Job, Lane
 from app.jobs.speeds import Timing
 from zocore.config import RunConfig
-from zocore.diagnostics.broken_runs import EXHIBITS, run_broken
+from zocore.diagnostics.broken_runs import FAULTS, run_broken
 from zocore.errors import InputError
 from zocore.runs.events import Event
 from zocore.runs.recording import read_recording, record
@@ -40,7 +40,7 @@ def _run(job: Job, seconds: float, engine: Engine, learn: Learn) -> None:
             job.stop.set()
         return job.stop.is_set()
 
-    if job.kind in EXHIBITS:
+    if job.kind in FAULTS:
         engine = _broken(job.kind)
     lanes = {number: _events(lane, stop, job.resumed, engine) for number, lane in enumerate(job.lanes)}
     timings = [Timing(lane.config.steps) for lane in job.lanes]

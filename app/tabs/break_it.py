@@ -12,7 +12,7 @@ from app.jobs.store import JobStore
 from app.quiet import QUIET
 from app.tabs.live import Drawn
 from app.tabs.play import Handlers, Play, tick_outputs
-from zocore.diagnostics.broken_runs import EXHIBITS
+from zocore.diagnostics.broken_runs import FAULTS
 
 STEPS = 200  # at most; the detector ends the run before
 
@@ -22,10 +22,10 @@ def layout(play: Play, tabs: gr.Tabs, store: JobStore, handlers: Handlers, visit
     gr.HTML(f"<p class='zo-lead'>{words.ABOUT_BREAK}</p>")
     problem = gr.HTML("", elem_id="zo-break-problem")
     with gr.Row(elem_classes="zo-cards", equal_height=True):
-        for name, exhibit in EXHIBITS.items():
+        for name, fault in FAULTS.items():
             with gr.Column(elem_classes="zo-panel", min_width=230):
-                about = f"<p>{exhibit.about}</p><p class='zo-quiet'>{words.BREAK_WATCH[name]}</p>"
-                gr.HTML(f"<h2>{exhibit.title}</h2>{about}")
+                about = f"<p>{fault.about}</p><p class='zo-quiet'>{words.BREAK_WATCH[name]}</p>"
+                gr.HTML(f"<h2>{fault.title}</h2>{about}")
                 press = gr.Button("Break it so", elem_id=f"zo-break-{name}", size="sm")
             outputs = [problem, play.job, visitor, play.drawn, tabs]
             begun = press.click(
@@ -41,7 +41,7 @@ def _starter(name: str, store: JobStore) -> Any:
             config = controls.collect(values, store.limits)
             if config.method != "mezo":
                 config = replace(config.without_options(), method="mezo", subspace="auto")
-            config = replace(config, steps=STEPS, diagnose_every=0, eval_every=0, update="auto")
+            config = replace(config, steps=STEPS, measure_every=0, eval_every=0, update="auto")
             job = store.start(visitor, [config], name)
         except ValueError as error:
             return data_form.error(str(error)), gr.skip(), visitor, gr.skip(), gr.skip()

@@ -17,7 +17,7 @@ from app.jobs.store import JobStore
 from app.tabs.live import status
 from app.tabs.play import Play
 from zocore.config import RunConfig
-from zocore.diagnostics import loss_slices
+from zocore.diagnostics import alignment, loss_slices
 from zocore.errors import InputError
 from zocore.runs.session import Session, open_session
 
@@ -43,14 +43,14 @@ ABOUT_BATCH = (
 
 
 @lru_cache(maxsize=1)
-def recorded() -> tuple[Look, loss_slices.Alignment, loss_slices.BatchLaw]:
+def recorded() -> tuple[Look, alignment.Alignment, alignment.BatchLaw]:
     """Return the readings that the tab opens with."""
     found = json.loads(RECORDED.read_text())
-    asked = tuple(loss_slices.Difference(**one) for one in found["look"].pop("found"))
+    asked = tuple(loss_slices.Secant(**one) for one in found["look"].pop("found"))
     return (
         Look(**found["look"], found=asked),
-        loss_slices.Alignment(**found["alignment"]),
-        loss_slices.BatchLaw(**found["law"]),
+        alignment.Alignment(**found["alignment"]),
+        alignment.BatchLaw(**found["law"]),
     )
 
 
@@ -112,7 +112,7 @@ def layout(play: Play, store: JobStore, lab: Lab, visitor: gr.BrowserState) -> N
             key, config = session(visitor_, dtype_, values)
             return (
                 chart.whole(
-                    alignment_figure(lab.use(key, lambda: opened(config), lambda s: loss_slices.alignment(s, COUNTS)))
+                    alignment_figure(lab.use(key, lambda: opened(config), lambda s: alignment.alignment(s, COUNTS)))
                 ),
                 "",
                 measured(config),
@@ -125,7 +125,7 @@ def layout(play: Play, store: JobStore, lab: Lab, visitor: gr.BrowserState) -> N
             key, config = session(visitor_, dtype_, values, "grzo")
             return (
                 chart.whole(
-                    law_figure(lab.use(key, lambda: opened(config), lambda s: loss_slices.batch_law(s, SIZES, 12)))
+                    law_figure(lab.use(key, lambda: opened(config), lambda s: alignment.batch_law(s, SIZES, 12)))
                 ),
                 "",
                 measured(config),
@@ -171,7 +171,7 @@ def config_of(config: RunConfig, dtype: str, method: str = "") -> RunConfig:
     """Return the settings the microscope looks with: those of the form, in a dtype, and batches of 16."""
     if config.method in ("sgd", "adamw") and not method:
         raise InputError("backprop has no probes to look at: choose a zeroth-order method on the Play tab")
-    chosen = replace(config, dtype=dtype, batch_size=16, micro_batch=None, diagnose_every=0)
+    chosen = replace(config, dtype=dtype, batch_size=16, micro_batch=None, measure_every=0)
     if method and config.method != method:
         chosen = replace(
             chosen,

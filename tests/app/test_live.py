@@ -15,7 +15,7 @@ from app.tabs.live import Drawn, Look
 from tests.support.places import RECORDED
 from zocore.config import RunConfig
 from zocore.runs.events import Event, StepDone, Warned
-from zocore.runs.timeline import open_scrubber
+from zocore.runs.timeline import open_timeline
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +178,6 @@ def test_the_recorded_readings_of_the_microscope_draw():
 
 
 def test_the_recorded_run_is_of_the_bundled_model_and_replays():
-    scrubber = open_scrubber(RECORDED.parent)
-    scrubber.go(2)
-    assert scrubber.last == View.of(scrubber.recording.events).planned
+    timeline = open_timeline(RECORDED.parent)
+    timeline.go(2)
+    assert timeline.last == View.of(timeline.recording.events).planned

@@ -90,7 +90,7 @@ def recorded(folder: Path, **changes: Any) -> list[Event]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of six GRZO steps with evaluations, which has every kind of line."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    recorded(folder, method="grzo", steps=6, eval_every=2, diagnose_every=4)
+    recorded(folder, method="grzo", steps=6, eval_every=2, measure_every=4)
     return folder
 
 

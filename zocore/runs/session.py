@@ -63,7 +63,11 @@ class Session:
 
     def losses(self, step: int) -> Losses:
         """A fresh oracle for the batch of a step."""
-        batch = self.objective.batch(self.examples(step))
+        return self.losses_of(self.examples(step))
+
+    def losses_of(self, examples: Sequence[Example]) -> Losses:
+        """A fresh oracle for a batch of these examples."""
+        batch = self.objective.batch(examples)
         micro = self.config.micro_batch or self.config.batch_size
         parts = [
             Part(part.layout, lambda part=part: self.objective.losses(part))  # type: ignore[misc]

@@ -45,7 +45,7 @@ class Objective(ABC):
         """Return encoded examples and their labels (B,) as one batch."""
 
     @abstractmethod
-    def scores(self, batch: Batch) -> Tensor:
+    def log_probs(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L), float32 or wider; one forward of the model."""
 
     def batch(self, examples: Sequence[Example]) -> Batch:
@@ -55,7 +55,7 @@ class Objective(ABC):
 
     def losses(self, batch: Batch) -> Tensor:
         """Return the cross entropy of each example (B,), float32 or wider."""
-        return -self.scores(batch).gather(1, batch.labels.unsqueeze(1)).squeeze(1)
+        return -self.log_probs(batch).gather(1, batch.labels.unsqueeze(1)).squeeze(1)
 
     def probabilities(self, texts: Sequence[str | Mapping[str, str]]) -> Tensor:
         """Return the label probabilities (n, L) of new texts: strings, or fields where the task has several.
@@ -64,7 +64,7 @@ class Objective(ABC):
         """
         examples = [Example(self._fields(text), 0) for text in texts]
         with torch.no_grad():
-            return torch.cat([self.scores(self.batch([example])).exp() for example in examples])
+            return torch.cat([self.log_probs(self.batch([example])).exp() for example in examples])
 
     def length(self, example: Example) -> int:
         """Return how many tokens the example's text takes, to sort by."""

@@ -76,10 +76,10 @@ def evaluate(
         numbers = order[first : first + batch_size]
         batch = objective.batch([examples[number] for number in numbers])
         with torch.no_grad():
-            scores = objective.scores(batch)
+            log_probs = objective.log_probs(batch)
         forwards += 1
-        losses[numbers] = -scores.gather(1, batch.labels.unsqueeze(1)).squeeze(1).double().cpu()
-        predictions[numbers] = scores.argmax(dim=1).cpu()
+        losses[numbers] = -log_probs.gather(1, batch.labels.unsqueeze(1)).squeeze(1).double().cpu()
+        predictions[numbers] = log_probs.argmax(dim=1).cpu()
     return _summed(examples, losses, predictions.tolist(), forwards)
 
 
