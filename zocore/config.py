@@ -6,7 +6,6 @@ from typing import Any, get_args, get_type_hints
 
 from zocore.methods import METHODS, OPTIONS
 
-
 RENAMED = {"diagnose_every": "measure_every"}  # what older recordings call a setting
 
 
