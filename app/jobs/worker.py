@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import Any
 
 from app.jobs.job import Job, Lane
@@ -124,8 +123,3 @@ class Worker(threading.Thread):
         while (job := self.take()) is not None:
             work(job, self.seconds, self.engine, self.learn)
             self.done(job)
-
-
-def folder_bytes(folder: Path) -> int:
-    """Return the size of what a folder holds."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -139,15 +139,16 @@ def read(config: RunConfig) -> Task:
     )
 
 
-def open_session(config: RunConfig, frozen: Sequence[str] | None = None) -> Session:
+def open_session(config: RunConfig, frozen: Sequence[str] | None = None, task: Task | None = None) -> Session:
     """Return a run ready for its first step; data is checked before the model is loaded.
 
-    `frozen` names the leaves to leave out, as a recording has them; without it one forward finds them. Raises
+    `frozen` names the leaves to leave out, as a recording has them; without it one forward finds them. `task`
+    takes the place of the one that the settings name. Raises
     ValueError (InputError for the user's files) with one sentence when the parts do not go together.
     """
     config = before_loading(config)
     method = _method(config)  # cheap, so bad combinations are refused first
-    task = read(config)
+    task = task or read(config)
     loaded = load(
         config.model,
         dtype=config.dtype or "fp32",
