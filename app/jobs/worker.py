@@ -79,7 +79,7 @@ def _next(events: Iterator[Event], job: Job, number: int) -> Event | None:
 
 
 def _broken(name: str) -> Engine:
-    """The engine of an exhibit of the museum, which starts anew when it is resumed."""
+    """The engine of an fault of the museum, which starts anew when it is resumed."""
     return lambda config, stop, recording: run_broken(name, config, stop)
 
 
