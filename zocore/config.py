@@ -4,7 +4,9 @@ import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args, get_type_hints
 
+from zocore.directions.laws import LAWS
 from zocore.methods import METHODS, OPTIONS
+from zocore.models.kinds import KINDS
 
 RENAMED = {"diagnose_every": "measure_every"}  # what older recordings call a setting
 
@@ -28,7 +30,7 @@ class RunConfig:
     kind: str | None = setting(
         None,
         "how the model is read; found from its configuration when not given",
-        choices=("causal", "masked", "classifier", "encoder"),
+        choices=tuple(KINDS),
     )
     task: str = setting("sentiment", "a bundled task")
     data: str | None = setting(None, "your own CSV, TSV or JSON Lines file, or a folder with train, dev and test files")
@@ -51,7 +53,7 @@ class RunConfig:
     )
     schedule: str | None = setting(None, "learning rate over the run", choices=("constant", "linear"))
     seed: int = setting(0, "decides noise and data order")
-    noise: str | None = setting(None, "law of the directions", choices=("gaussian", "rademacher"))
+    noise: str | None = setting(None, "law of the directions", choices=tuple(LAWS))
     rank: int = setting(0, "directions of this rank on matrices (LOZO); 0 for full rank")
     keep: float = setting(1.0, "share of each tensor's smallest weights that moves (Sparse-MeZO); 1 for all")
     directions: int | None = setting(None, f"directions per step ({_taking('directions')})")

@@ -164,7 +164,7 @@ def test_a_race_has_two_to_five_lanes_and_a_budget_that_buys_a_step():
     assert [(lane.method, lane.steps, lane.seed) for lane in lanes] == [
         ("mezo", 40, 5), ("mezo", 40, 6), ("n-spsa", 10, 5), ("n-spsa", 10, 6),
     ]  # fmt: skip
-    for methods, budget, said in ((["mezo"], 80, "two to five"), (["mezo", "n-spsa"], 4, "do not buy one step")):
+    for methods, budget, said in ((["mezo"], 80, "two to five"), (["mezo", "n-spsa"], 4, "does not buy one step")):
         with pytest.raises(ValueError, match=said):
             race.lanes(RunConfig(), methods, 1, budget)
 

@@ -31,10 +31,10 @@ from zocore.carriers.flipout import Flipout, matmul_weights
 from zocore.carriers.in_place import InPlace
 from zocore.carriers.layout import Layout
 from zocore.carriers.scratch import Scratch
-from zocore.directions.laws import Direction, Gaussian
+from zocore.directions.laws import Direction, Gaussian, law
 from zocore.directions.per_example import PerExample
 from zocore.errors import InputError
-from zocore.methods import build, law
+from zocore.methods import build
 from zocore.noise.addressed import Key
 from zocore.runs.delta import codes_fingerprint, read_delta, save_delta
 from zocore.step.difference import Central, Measured

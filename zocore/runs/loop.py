@@ -11,7 +11,7 @@ import torch
 from zocore.carriers.scratch import Scratch
 from zocore.config import RunConfig
 from zocore.defaults import estimates
-from zocore.models.objectives.choice import evaluate
+from zocore.models.objectives.evaluation import evaluate
 from zocore.noise import addressed
 from zocore.runs.estimator import measure
 from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned

@@ -15,10 +15,11 @@ from zocore.carriers.scratch import Scratch, unreached
 from zocore.config import RunConfig, flag
 from zocore.data.tasks import Example, Task, load_task, read_task
 from zocore.defaults import before_loading, filled
+from zocore.directions.laws import law
 from zocore.directions.per_example import PerExample
 from zocore.errors import InputError
 from zocore.models.load import LoadedModel, load
-from zocore.models.objectives.choice import Objective, objective_for
+from zocore.models.objectives.base import Objective, objective_for
 from zocore.noise.addressed import Key, permutation
 from zocore.step.losses import Carrier, Losses, Part
 from zocore.step.step import Method, Stepper
@@ -202,7 +203,7 @@ def _method(config: RunConfig) -> Stepper:
     if config.noise == "rademacher" and config.rank:
         raise ValueError("--noise rademacher and --rank do not go together: thin factors are normals")
     if of_law:
-        options["law"] = methods.law(config.noise or "gaussian", rank=config.rank, keep=config.keep)
+        options["law"] = law(config.noise or "gaussian", rank=config.rank, keep=config.keep)
     rule = row.update if config.update == "auto" else UPDATES[config.update]()
     method = methods.build(config.method, **options, update=replace(rule, decay=config.decay))
     if not isinstance(method, Method):

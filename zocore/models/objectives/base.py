@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from zocore.data.tasks import Example, Task
 from zocore.data.template import Template
 from zocore.errors import InputError
+from zocore.models.kinds import KINDS
+from zocore.models.load import LoadedModel
 from zocore.models.objectives.batch import Batch
 from zocore.models.objectives.tokens import MAX_TOKENS, Ids, Tokens, row_limit
 
@@ -88,6 +90,12 @@ class Objective(ABC):
         if missing:
             raise InputError(f"this task reads {', '.join(names)}: {missing[0]} is missing")
         return {name: given[name] for name in names}
+
+
+def objective_for(loaded: LoadedModel, task: Task, max_tokens: int = MAX_TOKENS) -> Objective:
+    """Return the objective for a model's kind. Raises InputError when the task does not fit the model."""
+    objective: Objective = KINDS[loaded.kind].objective_class()(loaded.model, loaded.tokenizer, task, max_tokens)
+    return objective
 
 
 def widened(logits: Tensor) -> Tensor:
