@@ -55,8 +55,8 @@ def test_the_extras_list_what_the_app_and_the_notebooks_import() -> None:
 
 
 def test_there_is_one_list() -> None:
-    """Requirement files and the image take theirs from pyproject.toml."""
-    for name, wanted in (("requirements.txt", {"app", "notebooks"}), ("tests/requirements.txt", {"dev"})):
+    """Requirement files and the image take what they need from pyproject.toml."""
+    for name, wanted in (("requirements.txt", {"app"}), ("tests/requirements.txt", {"dev"})):
         (line,) = (ROOT / name).read_text(encoding="utf-8").splitlines()
         extras = re.fullmatch(r"-e \.\[(.*)\]", line)
         assert extras and set(extras[1].split(",")) == wanted <= set(EXTRAS)
