@@ -209,6 +209,13 @@ def draw_signs(key: Key, leaf: Leaf, purpose: Purpose, rows: int, width: int, de
     return z
 
 
+def draw_rows(key: Key, leaf_id: int, purpose: Purpose, rows: Tensor, width: int) -> Tensor:
+    """Return the rows so numbered (n,) of a matrix of independent Rademacher signs: (n, width), float32."""
+    z = torch.zeros(len(rows), width, device=rows.device)
+    _displace(z, z, key, leaf_id, purpose, 1.0, rows)
+    return z
+
+
 def pick(matrix: Tensor, rows: Rows, count: int) -> Tensor:
     """Return `count` rows of `matrix` (rows, width): from a first row on, or those numbered."""
     return matrix[rows : rows + count] if isinstance(rows, int) else matrix[rows]
@@ -217,7 +224,7 @@ def pick(matrix: Tensor, rows: Rows, count: int) -> Tensor:
 def _displace(out: Tensor, base: Tensor, key: Key, leaf_id: int, purpose: Purpose, c: float, rows: Rows = 0) -> None:
     """out = base + c * noise, compiled where it can be, else drawn and added."""
     where = addressed.address(key, leaf_id, purpose)
-    signs = purpose in (Purpose.SIGN, Purpose.ROW_SIGN, Purpose.COLUMN_SIGN)
+    signs = purpose in (Purpose.SIGN, Purpose.ROW_SIGN, Purpose.COLUMN_SIGN, Purpose.PUSH)
     if out.device.type == "cpu" and out.dtype == torch.float32 and out.is_contiguous() and base.is_contiguous():
         kernels.displace(out, base, where, signs, c, rows)
         return

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zocore import methods
 from zocore.carriers.flipout import Flipout, matmul_weights
 from zocore.carriers.in_place import InPlace
+from zocore.carriers.outputs import Outputs, output_sites
 from zocore.carriers.scratch import Scratch, unreached
 from zocore.config import RunConfig, flag
 from zocore.data.tasks import Example, Task, load_task, read_task
@@ -46,6 +47,7 @@ class Session:
     method: Stepper
     carrier: Carrier
     flipout: Flipout | None
+    outputs: Outputs | None = None
     state: State = field(default_factory=dict)
 
     def key(self, step: int) -> Key:
@@ -68,10 +70,15 @@ class Session:
         batch = self.objective.batch(self.examples(step))
         micro = self.config.micro_batch or self.config.batch_size
         parts = [
-            Part(part.layout, lambda part=part: self.objective.losses(part))  # type: ignore[misc]
+            Part(
+                part.layout,
+                lambda part=part: self.objective.losses(part),  # type: ignore[misc]
+                lambda part=part: self.objective.scores(part),  # type: ignore[misc]
+                part.labels,
+            )
             for part in batch.split(micro)
         ]
-        return Losses(parts, self.leaves, self.carrier, self.flipout)
+        return Losses(parts, self.leaves, self.carrier, self.flipout, self.outputs)
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor the run holds between steps; some share a storage."""
@@ -167,8 +174,9 @@ def open_session(config: RunConfig, frozen: Sequence[str] | None = None) -> Sess
         frozen = _unread(leaves, objective, task)
     leaves = without(leaves, frozen)
     flipout = Flipout(leaves, matmul_weights(loaded.model)) if method.per_example else None
+    outputs = Outputs(output_sites(leaves), method.pushes) if method.pushes else None
     carrier: Carrier = InPlace(leaves) if config.carrier == "in-place" else Scratch(leaves)
-    return Session(config, task, loaded, objective, leaves, frozen, method.prepared(leaves), carrier, flipout)
+    return Session(config, task, loaded, objective, leaves, frozen, method.prepared(leaves), carrier, flipout, outputs)
 
 
 def subspace(model: nn.Module, config: RunConfig) -> list[Leaf]:
@@ -205,7 +213,7 @@ def _method(config: RunConfig) -> Stepper:
     if not isinstance(method, Method):
         if config.subspace == "scales":
             raise ValueError(f"{config.method} and the scales subspace do not go together: they have no gradient")
-    elif method.per_example and config.batch_size < method.shaping.least:
+    elif method.sampler.count is None and config.batch_size < method.shaping.least:
         raise ValueError(
             f"{config.method} with this --scale and --batch-size {config.batch_size} do not go together: "
             f"it needs at least {method.shaping.least} examples"
