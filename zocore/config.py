@@ -57,6 +57,14 @@ class RunConfig:
     share: float | None = setting(None, f"elite share of the pool ({_taking('share')})")
     clip: float | None = setting(None, f"largest directional derivative ({_taking('clip')})")
     scale: str | None = setting(None, f"normaliser ({_taking('scale')})", choices=("rms", "std", "raw"))
+    sides: int | None = setting(None, f"points a push asks, 2 or 1 beside the clean one ({_taking('sides')})")
+    tie: str | None = setting(None, f"what shares one push ({_taking('tie')})", choices=("tokens", "none"))
+    mu: float | None = setting(None, f"how fast the feedback learns, below 2 ({_taking('mu')})")
+    alpha: float | None = setting(
+        None,
+        f"share of what it did not foresee that corrects the feedback ({_taking('alpha')})",
+        breaks="0 trusts the feedback; 1 is unbiased and noisy",
+    )
     update: str = setting("auto", "rule that applies the estimate", choices=("auto", "sgd", "momentum", "adam"))
     decay: float = setting(0.0, "weight decay")
     carrier: str = setting("scratch", "how probes reach the model", choices=("scratch", "in-place"))
