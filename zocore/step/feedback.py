@@ -22,13 +22,13 @@ Prakash, Kording, arXiv 1906.00889); direct feedback alignment (Nokland, arXiv 1
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from zocore.carriers.outputs import OutputSite, Seen
-from zocore.directions.pushes import Pushes
+from zocore.directions.pushes import Pushes, Tie
 from zocore.noise.addressed import Key
 from zocore.step.difference import Measured
 from zocore.step.jacobian import Jacobian, centred
@@ -67,8 +67,8 @@ class Feedback:
     alpha: float = 0.0
     two_sided: bool = False
     update: Update = Adam()
+    pushes: Tie = field(default="tokens", init=False)
     per_example = False
-    pushes = "tokens"
     replays_with_data = True
 
     def __post_init__(self) -> None:
@@ -88,7 +88,7 @@ class Feedback:
         scores, seen = losses.clean(scores_of)
         pushes = tuple(Pushes(replace(key, direction=key.direction + k)) for k in range(self.draws))
         answers = [self._answers(losses, push, scores, eps) for push in pushes]
-        responses = torch.stack([(centred(plus) - centred(minus)) / far for plus, minus, far in answers])
+        responses = torch.stack([(centred(plus) - centred(minus)) / far for plus, minus, far in answers]).float()
         measured = _measured(answers, losses.labels)
         loss = float(_losses(scores, losses.labels).mean())
         if not measured.finite:

@@ -70,6 +70,5 @@ class Jacobian:
 
 
 def centred(scores: Tensor) -> Tensor:
-    """Return scores (B, L) in float32 less their mean over the labels: what the softmax adds to all cancels."""
-    wide = scores.float()
-    return wide - wide.mean(1, keepdim=True)
+    """Return scores (B, L) less their mean over the labels: what the softmax adds to all of them cancels."""
+    return scores - scores.mean(1, keepdim=True)
