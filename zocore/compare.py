@@ -70,8 +70,8 @@ def lanes(
     for method in dict.fromkeys(methods):
         lane = replace(config, method=method, lr=(lrs or {}).get(method, config.lr))
         session = open_session(lane)
-        price = session.cost_per_step if unit == "forward_cost" else session.method.forward_passes()
-        steps = int(budget / price + 1e-9)
+        price = session.cost_of(1) if unit == "forward_cost" else session.method.forward_passes()
+        steps = session.steps_within(budget) if unit == "forward_cost" else int(budget / price + 1e-9)
         if steps < 1:
             raise InputError(f"a budget of {budget:g} {unit} does not buy one step of {method}, which takes {price:g}")
         chosen += [Lane(method, seed, replace(lane, steps=steps, seed=seed)) for seed in dict.fromkeys(seeds)]

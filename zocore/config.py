@@ -34,7 +34,11 @@ class RunConfig:
     label_column: str | None = setting(None, "column of the label; found when not given")
     template: str | None = setting(None, 'prompt around the text, such as "{text} It was"')
     label_words: str | None = setting(None, "word for each label: great,terrible in label order, or 1=great,0=terrible")
-    subspace: str = setting("auto", "what moves: all, lora, scales, or a regular expression on parameter names")
+    subspace: str = setting(
+        "auto",
+        "what moves: all, lora, scales, top:2 (the last 2 blocks and the head), writers or writers:2 (what writes into "
+        "the hidden state, in all blocks or the last 2), or a regular expression on parameter names",
+    )
     quantise: str | None = setting(None, "load linear layers in few bits", choices=("nf4", "fp4", "int8"))
     steps: int = setting(400, "optimisation steps")
     batch_size: int = setting(16, "examples per step", breaks="small batches make every loss noisier")
@@ -71,6 +75,9 @@ class RunConfig:
     dtype: str | None = setting(None, "dtype of the weights; fp32 on a CPU", choices=("fp32", "bf16", "fp16"))
     master: bool = setting(False, "keep a float32 copy of 16-bit weights, so that small steps add up")
     device: str | None = setting(None, "cpu or cuda; the GPU when there is one")
+    prefix_gib: float = setting(
+        1.0, "memory for what frozen first blocks give for each training example, in GiB; 0 to run them in every step"
+    )
     max_tokens: int = setting(128, "longest prompt, in tokens")
     eval_every: int = setting(0, "steps between evaluations on the dev split; 0 for none")
     eval_examples: int = setting(400, "most examples in an evaluation")
@@ -88,6 +95,10 @@ class RunConfig:
                 value is None or (math.isfinite(value) and value > 0), f"--{name} must be a number above 0, not {value}"
             )
         _require(math.isfinite(self.decay) and self.decay >= 0, f"--decay must be 0 or more, not {self.decay}")
+        _require(
+            math.isfinite(self.prefix_gib) and self.prefix_gib >= 0,
+            f"--prefix-gib must be 0 or more, not {self.prefix_gib}",
+        )
         for name in ("eval_every", "diagnose_every", "rank"):
             _require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more, not {getattr(self, name)}")
         _require(self.micro_batch is None or self.micro_batch >= 1, "--micro-batch must be at least 1")

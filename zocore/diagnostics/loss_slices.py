@@ -12,7 +12,7 @@ from zocore.directions.laws import Direction
 from zocore.directions.per_example import PerExample
 from zocore.runs.estimator import STRIDE
 from zocore.runs.session import Session
-from zocore.step.losses import Losses, Part
+from zocore.step.losses import Losses
 from zocore.step.step import Method
 from zocore.step.update import estimate
 from zocore.weights.leaf import Leaf
@@ -89,14 +89,6 @@ def direction(session: Session, number: int = 0) -> Direction:
     if not isinstance(method, Method):
         raise ValueError(f"{method.name} draws no directions: choose a zeroth-order method")
     return Direction(replace(session.key(FIRST), direction=number), method.sampler.law)
-
-
-def losses_of(session: Session, examples: Sequence[Example]) -> Losses:
-    """Return a fresh oracle for examples of one's own choice."""
-    batch = session.objective.batch(examples)
-    return Losses(
-        [Part(batch.layout, lambda: session.objective.losses(batch))], session.leaves, session.carrier, session.flipout
-    )
 
 
 def slice_along(session: Session, along: Direction, offsets: Sequence[float]) -> Slice:
@@ -179,7 +171,7 @@ def batch_law(session: Session, sizes: Sequence[int], repeats: int = 8) -> Batch
 
 
 def _of_batch(session: Session, examples: Sequence[Example], repeats: int) -> float:
-    losses, eps = losses_of(session, examples), session.config.eps or 1e-3
+    losses, eps = session.losses_of(examples), session.config.eps or 1e-3
     truth = losses.gradient()[1]
     length = sum(float(t.double().square().sum()) for t in truth.values())
     squares = 0.0
@@ -205,7 +197,7 @@ def _effective(session: Session, sizes: Sequence[int]) -> list[float]:
     total: dict[int, torch.Tensor] = {}
     lengths, found = 0.0, {}
     for count, example in enumerate(session.examples(1)[: max(sizes)], 1):
-        for name, tensor in losses_of(session, [example]).gradient()[1].items():
+        for name, tensor in session.losses_of([example]).gradient()[1].items():
             lengths += float(tensor.double().square().sum())
             total[name] = total.get(name, torch.zeros_like(tensor)) + tensor
         found[count] = sum(float(t.double().square().sum()) for t in total.values()) / max(lengths, 1e-300)

@@ -1,7 +1,8 @@
 """The oracle a zeroth-order method asks: per-example losses of one batch, here or displaced along a direction.
 
 It counts two things. `forward_passes` are calls of the model on the batch, as the papers count them;
-`forward_cost` is the same in plain forwards' worth of arithmetic, where a per-example call costs about 2.
+`forward_cost` is the same in plain forwards' worth of arithmetic, where a per-example call costs about 2 and one
+that begins after a frozen prefix the later blocks' share (`models/prefix.py`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -64,10 +65,13 @@ class Losses:
     shared: Carrier  # for directions the whole batch shares
     per_example: Carrier | None = None
     outputs: Outputs | None = None  # for pushes on activities
+    spared: float = 0.0  # share of a plain forward that no call does, since a frozen prefix stands in for it
+    begin: Callable[[], float] | None = None  # makes that prefix ready before the first call; returns its cost
     forward_passes: int = 0
     forward_cost: float = 0.0
     _known: dict[tuple[AnyDirection, float, Ask], Tensor] = field(default_factory=dict)
     _clean: tuple[Ask, Tensor, Seen] | None = None
+    _begun: bool = False
 
     @property
     def count(self) -> int:
@@ -91,6 +95,7 @@ class Losses:
         if self.outputs is None:
             raise ValueError("a forward that keeps the inputs of layers needs pushes on activities")
         if self._clean is None or self._clean[0] is not ask:
+            self._begin()  # before the layers are watched: the prefix is a forward of its own
             seen: list[Seen] = []
             with self.outputs.watching() as look:
                 answers = self._forward(1.0, [self.outputs], ask, lambda: seen.append(look()))
@@ -141,6 +146,7 @@ class Losses:
         Raises ValueError when a leaf is not an ordinary floating-point parameter.
         """
         parameters = [_parameter(leaf) for leaf in self.leaves]
+        self._begin()
         was = [parameter.requires_grad for parameter in parameters]
         try:
             for parameter in parameters:
@@ -151,7 +157,8 @@ class Losses:
         finally:
             for parameter, flag in zip(parameters, was, strict=True):
                 parameter.requires_grad_(flag)
-        self.forward_passes, self.forward_cost = self.forward_passes + 1, self.forward_cost + BACKPROP_COST
+        self.forward_passes += 1
+        self.forward_cost += BACKPROP_COST * (1.0 - self.spared)
         gradients = {
             leaf.id: torch.zeros_like(leaf.tensor) if g is None else g.detach()
             for leaf, g in zip(self.leaves, found, strict=True)
@@ -169,6 +176,11 @@ class Losses:
             raise ValueError("per-example directions and this model do not go together: it has no per-example carrier")
         return self.per_example
 
+    def _begin(self) -> None:
+        if self.begin is not None and not self._begun:
+            self.forward_cost += self.begin()
+            self._begun = True
+
     def _forward(
         self,
         cost: float,
@@ -177,6 +189,7 @@ class Losses:
         after: Callable[[], None] = lambda: None,
     ) -> Tensor:
         ask = ask or losses_of
+        self._begin()
         results = []
         for part in self.parts:
             for carrier in carriers:
@@ -186,7 +199,7 @@ class Losses:
                 results.append(ask(part))
             after()
         self.forward_passes += 1
-        self.forward_cost += cost
+        self.forward_cost += cost - self.spared
         return torch.cat(results)
 
 

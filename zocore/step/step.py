@@ -198,7 +198,7 @@ class Backprop:
 
     def forward_cost(self, call: float) -> float:
         """A forward and a backward."""
-        return BACKPROP_COST
+        return BACKPROP_COST * call
 
 
 def _mean_loss(measured: Measured) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zocore.data.tasks import Task
+from zocore.data.tasks import Example, Task
 from zocore.errors import InputError
 from zocore.models.objectives.base import Encoded, Objective, widened
 from zocore.models.objectives.batch import Batch, count_positions, layout_of, padded
@@ -55,6 +55,11 @@ class CausalChoice(Objective):
             read,
             None if single else self._targets.to(self.device).repeat(len(rows), 1),
         )
+
+    def size(self, example: Example) -> int:
+        """Return how many tokens all rows of the example take, padding apart."""
+        length = self.length(example)
+        return length if self.longest == 1 else sum(length + len(option) - 1 for option in self.options)
 
     def scores(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L): the softmax over the options' mean log-probs."""
