@@ -27,7 +27,6 @@ from transformers import (
 )
 
 from tests.support.allocations import peak
-from tests.support.toys import ON_WEIGHTS
 from zocore.carriers.flipout import Flipout, matmul_weights
 from zocore.carriers.in_place import InPlace
 from zocore.carriers.layout import Layout
@@ -345,7 +344,7 @@ def test_outputs_answer_scales_linearly(kind: str) -> None:
 # Steps
 
 
-@pytest.mark.parametrize("method", ON_WEIGHTS)
+@pytest.mark.parametrize("method", METHODS)
 @SOME
 def test_only_scales_move(quantiser: str, method: str) -> None:
     case = load("opt", quantiser)
@@ -360,7 +359,7 @@ def test_only_scales_move(quantiser: str, method: str) -> None:
         assert torch.equal(live(leaf).view(-1), leaf.tensor.view(-1))
 
 
-@pytest.mark.parametrize("method", ON_WEIGHTS)
+@pytest.mark.parametrize("method", METHODS)
 @SOME
 def test_a_recording_rebuilds_the_scales_bitwise(quantiser: str, method: str) -> None:
     case, again = load("llama", quantiser), load("llama", quantiser)
@@ -373,7 +372,7 @@ def test_a_recording_rebuilds_the_scales_bitwise(quantiser: str, method: str) ->
     assert torch.equal(case.losses()(), again.losses()())
 
 
-@pytest.mark.parametrize("method", ON_WEIGHTS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_moves_nothing(method: str, bad: float) -> None:
     case = load("llama", "nf4")
