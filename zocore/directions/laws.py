@@ -248,6 +248,13 @@ def draw_signs(key: Key, leaf: Leaf, purpose: Purpose, rows: int, width: int, de
     return z
 
 
+def draw_rows(key: Key, leaf_id: int, purpose: Purpose, rows: Tensor, width: int) -> Tensor:
+    """Return the rows so numbered (n,) of a matrix of independent Rademacher signs: (n, width), float32."""
+    z = torch.zeros(len(rows), width, device=rows.device)
+    displace(z, z, Shift(address(key, leaf_id, purpose), signs=True), 1.0, rows)
+    return z
+
+
 def pick(matrix: Tensor, rows: Rows, count: int) -> Tensor:
     """Return `count` rows of `matrix` (rows, width): from a first row on, or those numbered."""
     return matrix[rows : rows + count] if isinstance(rows, int) else matrix[rows.to(matrix.device)]
