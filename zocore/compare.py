@@ -16,7 +16,8 @@ from zocore.runs.loop import run
 from zocore.runs.recording import EVENTS, Recording, begun, claim, read_recording, record
 from zocore.runs.session import open_session
 from zocore.runs.summary import write_text
-from zocore.step.step import Method
+from zocore.step.step import Backprop
+from zocore.tables import markdown
 
 TABLE = "race.json"
 Unit = Literal["forward_cost", "forward_passes"]
@@ -70,21 +71,30 @@ def lanes(
         raise InputError(f"there is a learning rate for {idle[0]!r}, which is not in the race")
     if not isfinite(budget):
         raise InputError(f"the budget must be a number, not {budget}")
-    chosen = []
+    entered: list[Lane] = []
     for method in dict.fromkeys(methods):
         lane = replace(config, method=method, lr=(lrs or {}).get(method, config.lr))
         session = open_session(lane)
-        price = session.cost_per_step if unit == "forward_cost" else session.method.forward_passes()
-        steps = int(budget / price + 1e-9)
-        if steps < 1:
-            raise InputError(f"a budget of {budget:g} {unit} does not buy one step of {method}, which takes {price:g}")
-        chosen += [Lane(method, seed, replace(lane, steps=steps, seed=seed)) for seed in dict.fromkeys(seeds)]
-    return chosen
+        free = session.cost_of(1) if unit == "forward_cost" else session.method.forward_passes()
+        bought = session.steps_within(budget) if unit == "forward_cost" else int(budget / free + 1e-9)
+        entered += buy(lane, seeds, budget, bought, free, unit)
+    return entered
 
 
-def race(entered: Sequence[Lane], stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[Lane, Event]]:
+def buy(config: RunConfig, seeds: Sequence[int], budget: float, steps: int, price: float, unit: Unit) -> list[Lane]:
+    """Return one run for each seed, of the steps that the budget buys; the first of them costs `price`.
+
+    Raises InputError when it buys none.
+    """
+    if steps < 1:
+        title, words = METHODS[config.method].title, unit.replace("_", " ")
+        raise InputError(f"a budget of {budget:g} ({words}) does not buy one step of {title}, which takes {price:g}")
+    return [Lane(config.method, seed, replace(config, steps=steps, seed=seed)) for seed in dict.fromkeys(seeds)]
+
+
+def race(lanes: Sequence[Lane], stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[Lane, Event]]:
     """Run the lanes one after the other and yield their events; a lane that fails does not end the race."""
-    for lane in entered:
+    for lane in lanes:
         yield from ((lane, event) for event in _run(lane, stop))
         if stop():
             return
@@ -145,48 +155,43 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
 
 def render(table: Sequence[Standing]) -> str:
     """Return the standings as a Markdown table."""
-    head = (
-        "| method | lr | steps | forward passes | forward cost | seconds | of these noise and update | runs | "
-        "held-out accuracy | loss |"
-    )
-    rows = [
-        f"| {s.method} | {s.lr:g} | {s.steps} | {s.forward_passes:.0f} | {s.forward_cost:.0f} | {s.seconds:.1f} | "
-        f"{s.seconds - s.forward_seconds:.1f} | {_counted(s)} | "
-        f"{s.accuracy_before:.3f} -> {s.accuracy[0]:.3f} ± {s.accuracy[1]:.3f} | {s.loss[0]:.4f} ± {s.loss[1]:.4f} |"
-        for s in table
-    ]
-    return "\n".join([head, "|" + "---|" * 10, *rows])
+    head = ["method", "lr", "steps", "forward passes", "forward cost", "seconds", "of these noise and update", "runs"]
+    return markdown([*head, "held-out accuracy", "loss"], [_row(standing) for standing in table])
 
 
-def _counted(standing: Standing) -> str:
-    """How many runs the means are of."""
-    if not standing.failed:
-        return str(standing.runs)
-    return f"{standing.runs - standing.failed} of {standing.runs}: {standing.failed} failed"
+def _row(s: Standing) -> list[str]:
+    counts = [f"{s.lr:g}", f"{s.steps}", f"{s.forward_passes:.0f}", f"{s.forward_cost:.0f}"]
+    seconds = [f"{s.seconds:.1f}", f"{s.seconds - s.forward_seconds:.1f}"]
+    runs = f"{s.runs - s.failed} of {s.runs}: {s.failed} failed" if s.failed else f"{s.runs}"
+    accuracy = f"{s.accuracy_before:.3f} -> {s.accuracy[0]:.3f} ± {s.accuracy[1]:.3f}"
+    return [s.method, *counts, *seconds, runs, accuracy, f"{s.loss[0]:.4f} ± {s.loss[1]:.4f}"]
 
 
-def run_race(entered: Sequence[Lane], out: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[str]:
+def run_race(lanes: Sequence[Lane], out: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[str]:
     """Run a race, record each run under `out`, and yield a line per run, then the table, which is stored too.
 
     A race that was cut off goes on: runs that finished are kept, others go on where their recordings end.
     Raises InputError when `out` holds a whole race already, or runs with other settings.
     """
-    recorded = {lane: _so_far(lane, _folder(out, lane)) for lane in entered}
+    recorded = {lane: _so_far(lane, _folder(out, lane)) for lane in lanes}
     if (out / TABLE).exists() and all(_finished(recording) for recording in recorded.values()):
         raise InputError(f"{out} already holds a race: choose another --out")
-    told: list[tuple[Lane, Event]] = []
+    events: list[tuple[Lane, Event]] = []
     for lane, recording in recorded.items():
-        events = list(recording.events) if recording else []
+        told = list(recording.events) if recording else []
         if not _finished(recording):
+            if recording is not None and isinstance(METHODS[lane.method].build(), Backprop):
+                (_folder(out, lane) / EVENTS).unlink()  # gradients are not recorded: it begins anew
+                told, recording = [], None
             if recording is None:
                 claim(_folder(out, lane), lane.config)
-            events += record(_run(lane, stop, recording), _folder(out, lane))
-        told += [(lane, event) for event in events]
-        yield f"{lane.method}, seed {lane.seed}: {_told(events[-1])}"
+            told += record(_run(lane, stop, recording), _folder(out, lane))
+        events += [(lane, event) for event in told]
+        yield f"{lane.method}, seed {lane.seed}: {_outcome(told[-1])}"
         if stop():
             yield "stopped: the table below holds the runs that finished; the same command goes on with the others"
             break
-    table = standings(told)
+    table = standings(events)
     write_text(out / TABLE, json.dumps([asdict(standing) for standing in table], indent=2) + "\n")
     write_text(out / "table.md", render(table) + "\n")
     yield from ["", render(table), "", f"race folder: {out}"]
@@ -201,7 +206,7 @@ def _finished(recording: Recording | None) -> bool:
 
 
 def _so_far(lane: Lane, folder: Path) -> Recording | None:
-    """What is recorded of a lane; of one that cannot be replayed only the whole, or it begins anew."""
+    """What is recorded of a lane. Raises InputError when it is another run than the lane's."""
     if not begun(folder):
         return None
     recording = read_recording(folder)
@@ -211,11 +216,8 @@ def _so_far(lane: Lane, folder: Path) -> Recording | None:
             raise InputError(
                 f"{folder} holds a run with {flag(name)} {settings[name]}, not {value}: choose another --out"
             )
-    if _finished(recording) or isinstance(METHODS[lane.method].build(), Method):
-        return recording
-    (folder / EVENTS).unlink()
-    return None
+    return recording
 
 
-def _told(last: Event) -> str:
+def _outcome(last: Event) -> str:
     return f"{last.status}, {last.reason}" if isinstance(last, RunEnded) else "no end"

@@ -121,14 +121,14 @@ WRONG: dict[str, tuple[str, Any]] = {
 @pytest.mark.parametrize("case", WRONG)
 def test_values_of_a_wrong_type_in_an_old_recording_get_one_sentence(case: str, tmp_path: Path) -> None:
     """Valid JSON that is no step is damage like any other, told by name and without a traceback."""
-    lines = plain(lines_of(six_steps()))
+    lines = plain(lines_of(six_steps("grzo")))
     at = number_of(lines, 4)
     name, value = WRONG[case]
     lines[at] = json.dumps(json.loads(lines[at]) | {name: value}).encode() + b"\n"
     folder = folder_with(tmp_path / "run", lines)
     with pytest.raises(InputError, match=f"line {at + 1} is damaged .* good up to step 3"):
         rebuild(folder)
-    assert rebuild(folder, 3)[1].fingerprint() == rebuild(six_steps(), 3)[1].fingerprint()
+    assert rebuild(folder, 3)[1].fingerprint() == rebuild(six_steps("grzo"), 3)[1].fingerprint()
 
 
 HEADERS: dict[str, tuple[str, Any]] = {
@@ -146,7 +146,7 @@ HEADERS: dict[str, tuple[str, Any]] = {
 @pytest.mark.parametrize("case", HEADERS)
 def test_a_header_of_a_wrong_type_gets_one_sentence(case: str, tmp_path: Path) -> None:
     """Nothing can be rebuilt without its header, and the sentence says so."""
-    lines = plain(lines_of(six_steps()))
+    lines = plain(lines_of(six_steps("grzo")))
     name, value = HEADERS[case]
     lines[0] = json.dumps(json.loads(lines[0]) | {name: value}).encode() + b"\n"
     with pytest.raises(InputError, match="line 1 is damaged .* nothing of it can be used") as error:
@@ -156,7 +156,7 @@ def test_a_header_of_a_wrong_type_gets_one_sentence(case: str, tmp_path: Path) -
 
 def test_brackets_without_end_are_no_traceback(tmp_path: Path) -> None:
     """JSON nested too deeply for its reader is damage."""
-    lines = lines_of(six_steps())
+    lines = lines_of(six_steps("grzo"))
     lines[3] = b'{"event":' + b"[" * 100_000 + b"\n"
     with pytest.raises(InputError, match="line 4 is damaged"):
         read_recording(folder_with(tmp_path / "run", lines))

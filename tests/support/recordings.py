@@ -18,10 +18,10 @@ def recorded(folder: Path, **changes: Any) -> list[Event]:
 
 
 @cache
-def six_steps(method: str = "grzo") -> Path:
+def six_steps(method: str) -> Path:
     """A finished run of six steps with evaluations, which has every kind of line."""
     folder = home() / f"six steps of {method}"
-    recorded(folder, method=method, steps=6, eval_every=2, diagnose_every=4)
+    recorded(folder, method=method, steps=6, eval_every=2, measure_every=4)
     return folder
 
 

@@ -28,7 +28,7 @@ from zocore.carriers.layout import Layout
 from zocore.carriers.scratch import looks_up_rows
 from zocore.directions.laws import LowRank
 from zocore.directions.per_example import PerExample
-from zocore.weights.leaf import Leaf, ParameterSite, Site
+from zocore.weights.leaf import Leaf, ParameterSite, Site, by_module
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,7 @@ class Flipout:
             rows[example] = torch.unique(torch.cat([seen, rows.get(example, seen)]))
 
     def _by_module(self) -> list[tuple[nn.Module, list[tuple[Leaf, Responder]]]]:
-        groups: dict[int, tuple[nn.Module, list[tuple[Leaf, Responder]]]] = {}
-        for leaf, module, respond in self._responders:
-            groups.setdefault(id(module), (module, []))[1].append((leaf, respond))
-        return list(groups.values())
+        return by_module((module, (leaf, respond)) for leaf, module, respond in self._responders)
 
     def _matrix_sites(self) -> list[tuple[Leaf, nn.Module, Responder]]:
         return [entry for entry in self._responders if entry[0].tensor.ndim > 1 and not _is_table(entry[1])]
@@ -149,17 +146,18 @@ def matmul_weights(model: nn.Module) -> int:
     )
 
 
-def backprop_cost(model: nn.Module, leaves: Sequence[Leaf]) -> float:
+def backprop_cost(model: nn.Module, leaves: Sequence[Leaf], spared: float = 0.0) -> float:
     """Return what a forward and a backward cost in plain forwards: 3 where all weights move, 2 where few do.
 
-    The backward goes through every product once, and once more where the weight's own gradient is wanted.
+    The backward goes through every product once, and once more where the weight's own gradient is wanted;
+    a share of the products may be spared, those below the first layer that moves.
     """
     moving = sum(
         leaf.tensor.numel()
         for leaf in leaves
         if leaf.tensor.ndim > 1 and any(isinstance(site.module, nn.Linear | Conv1D) for site in leaf.sites)
     )
-    return 2.0 + min(1.0, moving / max(matmul_weights(model), 1))
+    return 2.0 * (1.0 - spared) + min(1.0 - spared, moving / max(matmul_weights(model), 1))
 
 
 def _readers(leaf: Leaf) -> list[Site]:

@@ -97,6 +97,17 @@ def digits_note(words: Sequence[str], table: Table, label: str) -> str:
     )
 
 
+def shown(value: str) -> str:
+    """Return a value in quotes as messages cite it, its first characters where it is long."""
+    return repr(value if len(value) <= 60 else value[:59] + "…")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as messages list them: the first eight."""
+    some = ", ".join(name if len(name) <= 60 else name[:59] + "…" for name in names[:8])
+    return some + (f", ... ({len(names)} in all)" if len(names) > 8 else "")
+
+
 def find_labels(table: Table, column: str) -> tuple[str, ...]:
     """Return the distinct labels, numbers by size and names by alphabet.
 
@@ -104,7 +115,7 @@ def find_labels(table: Table, column: str) -> tuple[str, ...]:
     """
     labels = sorted(dict.fromkeys(table.column(column)), key=_numbers_by_size)
     if len(labels) < 2:
-        raise InputError(f"{table.name} has one label only, {labels[0]!r}: at least two are needed")
+        raise InputError(f"{table.name} has one label only, {shown(labels[0])}: at least two are needed")
     if len(labels) > MAX_LABELS:
         raise InputError(
             f"the column {column!r} of {table.name} has {len(labels)} distinct values, over the limit of "
@@ -141,10 +152,10 @@ def match_words(words: LabelWords | None, labels: Sequence[str]) -> tuple[str, .
     if len(found) != len(labels):
         raise InputError(
             f"there are {len(found)} label words for {len(labels)} labels: give one word for each of "
-            f"{', '.join(labels)}, in this order"
+            f"{listed(labels)}, in this order"
         )
     if len(set(found)) < len(found) or not all(found):
-        raise InputError(f"the label words {', '.join(map(repr, found))} must be different and not empty")
+        raise InputError(f"the label words {listed([repr(word) for word in found])} must be different and not empty")
     return found
 
 
@@ -161,9 +172,9 @@ def _parsed(parts: list[str]) -> list[str] | dict[str, str]:
 def _mapped(words: Mapping[str, str], labels: Sequence[str]) -> tuple[str, ...]:
     unknown = [label for label in map(str, words) if label not in labels]
     if unknown:
-        raise InputError(f"label words are given for {unknown[0]!r}, but the labels are {', '.join(labels)}")
+        raise InputError(f"label words are given for {shown(unknown[0])}, but the labels are {listed(labels)}")
     given = {str(label): str(word).strip() for label, word in words.items()}
     missing = [label for label in labels if label not in given]
     if missing:
-        raise InputError(f"no label word is given for {missing[0]!r}: add {missing[0]}=word")
+        raise InputError(f"no label word is given for {shown(missing[0])}: write label=word for it too")
     return tuple(given[label] for label in labels)

@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zocore.data.columns import LabelWords, digits_note, find_label, find_labels, find_texts, match_words
+from zocore.data.columns import (
+    LabelWords,
+    digits_note,
+    find_label,
+    find_labels,
+    find_texts,
+    listed,
+    match_words,
+    shown,
+)
 from zocore.data.files import MAX_BYTES, MAX_CHARS, SUFFIXES, Table, read_table
 from zocore.data.template import Template
 from zocore.errors import InputError
@@ -58,8 +67,8 @@ class Reading:
         for label, line in zip(labels, table.lines, strict=True):
             if label not in numbers:
                 raise InputError(
-                    f"{table.name}, line {line}: the label {label!r} is not among those of the training rows "
-                    f"({', '.join(self.names[:8])}{', ...' if len(self.names) > 8 else ''})"
+                    f"{table.name}, line {line}: the label {shown(label)} is not among those of the training rows "
+                    f"({listed(self.names)})"
                 )
         texts = zip(*(table.column(name) for name in self.texts), strict=True)
         fields = (dict(zip(self.texts, values, strict=True)) for values in texts)
@@ -140,22 +149,6 @@ def _left_out(table: Table, kept: Table, label: str) -> str:
     return f"{table.name}: {rows} left out, with nothing or NaN for {label!r}, the first in line {lost[0]}"
 
 
-def subset(task: Task, train: int | None, dev: int | None, test: int | None, seed: int = 0) -> Task:
-    """Return the task with at most so many examples per split, drawn at random by `seed`; None keeps all."""
-    return replace(
-        task,
-        train=_few(task.train, train, seed),
-        dev=_few(task.dev, dev, seed),
-        test=_few(task.test, test, seed),
-    )
-
-
-def _few(examples: tuple[Example, ...], count: int | None, seed: int) -> tuple[Example, ...]:
-    if count is None or count >= len(examples):
-        return examples
-    return tuple(examples[i] for i in sorted(permutation(len(examples), seed, SPLIT_EPOCH)[:count]))
-
-
 def _understood(
     table: Table, texts: Sequence[str] | None, label: str | None, template: str | None
 ) -> tuple[Reading, str]:
@@ -227,7 +220,7 @@ def _split(examples: Sequence[Example], names: Sequence[str], shares: tuple[floa
         numbers = [number for number, example in enumerate(examples) if example.label == label]
         if len(numbers) < MIN_PER_LABEL:
             raise InputError(
-                f"the label {name!r} has only {len(numbers)} rows: give at least {MIN_PER_LABEL} or drop it"
+                f"the label {shown(name)} has only {len(numbers)} rows: give at least {MIN_PER_LABEL} or drop it"
             )
         order = permutation(len(numbers), seed, SPLIT_EPOCH + label)
         for_dev, for_test = (max(1, round(share * len(numbers))) if share else 0 for share in shares)

@@ -4,12 +4,14 @@ A line counts once its line end is there: what a killed process left of its last
 written. Everything else that does not fit is damage, and tells the last step that is still good.
 """
 
+from base64 import b64decode
 from dataclasses import dataclass, field
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from zocore.config import RunConfig
+from zocore.directions.pushes import Tie
 from zocore.runs.events import Event, RunStarted, StepDone
 from zocore.runs.seal import NONE, chained, unsealed
 
@@ -109,9 +111,11 @@ def check_step(event: StepDone, header: RunStarted) -> None:
     """Raise ValueError when a step's coefficients, directions and table rows do not go together."""
     if not (isfinite(event.lr) and isfinite(event.eps)):
         raise ValueError("its lr and eps must be finite numbers")
-    expected = sum(_coefficients(form) for form in event.directions)
+    expected = sum(_coefficients(form, header.config["batch_size"]) for form in event.directions)
     if event.coefficients and len(event.coefficients) != expected:
         raise ValueError(f"it has {len(event.coefficients)} coefficients for {expected} directions")
+    if event.responses is not None:
+        check_tensor(event.responses)
     rows = {str(leaf[0]): leaf[2][0] for leaf in header.leaves if leaf[2]} if event.touched else {}
     for leaf, examples in (event.touched or {}).items():
         if leaf not in rows or any(not 0 <= row < rows[leaf] for example in examples for row in example):
@@ -120,15 +124,33 @@ def check_step(event: StepDone, header: RunStarted) -> None:
             raise ValueError(f"it has looked-up rows of {len(examples)} examples, not of {expected}")
 
 
-def _coefficients(form: Any) -> int:
+def check_tensor(recorded: dict[str, Any]) -> None:
+    """Raise ValueError when a recorded tensor's shape and values do not go together."""
+    shape, values = recorded.get("shape"), recorded.get("float32")
+    if list(recorded) != ["shape", "float32"] or not isinstance(shape, list) or not isinstance(values, str):
+        raise ValueError("a tensor must be {shape, float32}")
+    if not all(type(length) is int and length >= 0 for length in shape) or len(_bytes(values)) != 4 * prod(shape):
+        raise ValueError("a tensor's values do not fit its shape")
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except ValueError:
+        raise ValueError("a tensor's values are not base64") from None
+
+
+def _coefficients(form: Any, batch: int) -> int:
     """How many coefficients a recorded direction takes: one, or one per example."""
     if isinstance(form, dict):
         count = form.get("examples")
         if list(form) == ["examples"] and type(count) is int and count > 0:
             return count
+        if list(form) == ["pushes", "tie"] and _is_number(form["pushes"]) and form["tie"] in get_args(Tie):
+            return batch
     elif _is_number(form) or (isinstance(form, list) and form and all(_is_term(term) for term in form)):
         return 1
-    raise ValueError("a direction must be a number, a combination of [weight, number] or {examples: n}")
+    raise ValueError("a direction must be a number, a combination of [weight, number], {examples} or {pushes, tie}")
 
 
 def _is_number(form: Any) -> bool:

@@ -1,18 +1,13 @@
 """What can be done with a run folder: check it, rebuild its weights, prove them, ask them, write them out."""
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from zocore.errors import InputError
-from zocore.models.objectives.encoder import LabelSimilarity
-from zocore.models.quiet import quiet
-from zocore.runs.export import merge_adapters, save_delta
+from zocore.runs.delta import open_delta, save_session
+from zocore.runs.export import check_free, whole, write_model
 from zocore.runs.loop import check_base, check_data, replay
+from zocore.runs.predict import predictions
 from zocore.runs.recording import SUMMARY, Recording, examine, read_recording
 from zocore.runs.session import Session, open_session
 from zocore.runs.typed import parsed
@@ -117,13 +112,7 @@ def difference(one: Session, other: Session) -> float:
 
 def predict_run(folder: Path, texts: list[str], step: int | None) -> list[str]:
     """Return one line per sentence: the likeliest label and every label's probability."""
-    _, session = rebuild(folder, step)
-    names = session.task.label_names
-    lines = []
-    for text, row in zip(texts, session.objective.probabilities(texts).tolist(), strict=True):
-        told = ", ".join(f"{name} {probability:.3f}" for name, probability in zip(names, row, strict=True))
-        lines.append(f"{names[max(range(len(row)), key=row.__getitem__)]}  ({told})  {text}")
-    return lines
+    return predictions(rebuild(folder, step)[1], texts)
 
 
 def export_run(folder: Path, to: Path, step: int | None, delta: bool) -> str:
@@ -131,46 +120,23 @@ def export_run(folder: Path, to: Path, step: int | None, delta: bool) -> str:
 
     Raises InputError when the target already holds something.
     """
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise InputError(f"{to} already exists and is not empty: choose another --to")
+    check_free(to)
     recording, session = rebuild(folder, step)
-    with _whole(to) as stage:
-        said = _write_changes(session, recording, stage) if delta else _write_model(session, stage)
-    return f"wrote {said} to {to}" + ("" if recording.sealed else f"; the recording is {UNSEALED}")
+    with whole(to) as stage:
+        if delta:
+            save_session(stage, session)
+            said = f"what changed ({session.trainable} values) to {to}"
+        else:
+            said = f"the tuned model to {to}{write_model(session, stage)}"
+    return f"wrote {said}" + ("" if recording.sealed else f"; the recording is {UNSEALED}")
 
 
-@contextmanager
-def _whole(to: Path) -> Iterator[Path]:
-    """A folder to write into that becomes `to` at the end, so that a killed export leaves no half of one there."""
-    stage = to.parent / f".{to.name}.unfinished"
-    shutil.rmtree(stage, ignore_errors=True)  # of an export that was killed
-    stage.mkdir(parents=True)
-    try:
-        yield stage
-        if to.exists():
-            to.rmdir()
-        stage.replace(to)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
+def export_delta(model: str, delta: Path, to: Path) -> str:
+    """Write the model that a file of changes makes of its base model; return a sentence that says so.
 
-
-def _write_changes(session: Session, recording: Recording, to: Path) -> str:
-    if session.config.subspace == "scales":
-        from zocore.subspaces.quantised_file import save_scales
-
-        save_scales(to / "scales.safetensors", session.leaves, session.loaded.model, recording.header.model)
-    else:
-        save_delta(to / "delta.safetensors", session.leaves, recording.header)
-    return f"what changed ({session.trainable} values)"
-
-
-def _write_model(session: Session, to: Path) -> str:
-    model = session.loaded.model
-    widened = merge_adapters(model)
-    with torch.no_grad(), quiet():
-        model.save_pretrained(to)  # type: ignore[operator]
-    session.loaded.tokenizer.save_pretrained(to)
-    if isinstance(session.objective, LabelSimilarity):
-        session.objective.save_anchors(to)
-    more = ", in full precision (its few bits would round the adapters away)" if widened else ""
-    return f"the tuned model{more}"
+    Raises InputError when the target already holds something, or file and model do not fit.
+    """
+    check_free(to)
+    session = open_delta(model, delta)
+    with whole(to) as stage:
+        return f"wrote the tuned model to {to}{write_model(session, stage)}"
