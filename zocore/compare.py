@@ -67,13 +67,13 @@ def lanes(
         raise InputError(f"there is a learning rate for {idle[0]!r}, which is not in the race")
     if not isfinite(budget):
         raise InputError(f"the budget must be a number, not {budget}")
-    entered: list[Lane] = []
+    runs: list[Lane] = []
     for method in dict.fromkeys(methods):
         lane = replace(config, method=method, lr=(lrs or {}).get(method, config.lr))
         session = open_session(lane)
         price = session.cost_per_step if unit == "forward_cost" else session.method.forward_passes()
-        entered += buy(lane, seeds, budget, price, unit)
-    return entered
+        runs += buy(lane, seeds, budget, price, unit)
+    return runs
 
 
 def buy(config: RunConfig, seeds: Sequence[int], budget: float, price: float, unit: Unit) -> list[Lane]:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
+from zocore.carriers.carrier import MoveTo
 from zocore.carriers.layout import Layout
 from zocore.carriers.scratch import looks_up_rows
 from zocore.directions.laws import LowRank
@@ -83,7 +84,7 @@ class Flipout:
         ]
 
     @contextmanager
-    def along(self, direction: PerExample) -> Iterator[Callable[[float], None]]:
+    def along(self, direction: PerExample) -> Iterator[MoveTo]:
         """Yield `move_to(offset)`: until the block ends, example i sees theta + offset * Delta_i."""
         self.touched.clear()
         offset, moved = 0.0, False

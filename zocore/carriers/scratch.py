@@ -16,12 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from zocore.carriers.carrier import MoveTo
 from zocore.carriers.layout import Layout
-from zocore.directions.laws import Combination, Direction
+from zocore.directions.laws import SharedDirection
 from zocore.weights.leaf import Leaf, Site, by_module
-
-Shared = Direction | Combination
-MoveTo = Callable[[float], None]
 
 
 @dataclass
@@ -33,7 +31,7 @@ class Scratch:
     _buffers: dict[tuple[torch.dtype, int], Tensor] = field(default_factory=dict)
 
     @contextmanager
-    def along(self, direction: Shared) -> Iterator[MoveTo]:
+    def along(self, direction: SharedDirection) -> Iterator[MoveTo]:
         """Yield `move_to(offset)`: until the block ends, forwards see theta + offset * z."""
         probe = _Probe(direction, self._buffer)
         handles = [handle for module, sites in _sites(self.leaves) for handle in probe.attach(module, sites)]
@@ -47,7 +45,7 @@ class Scratch:
                     site.hide()
         probe.check(self.leaves)
 
-    def cost(self, direction: Shared) -> float:
+    def cost(self, direction: SharedDirection) -> float:
         """A displaced forward does the arithmetic of a plain one; the noise is not counted as a forward."""
         return 1.0
 
@@ -63,7 +61,7 @@ class Scratch:
 class _Probe:
     """The hooks of one `along` block."""
 
-    direction: Shared
+    direction: SharedDirection
     buffer: Callable[[int, torch.dtype, torch.device, int], Tensor]
     offset: float = 0.0
     moved: bool = False
@@ -123,7 +121,7 @@ class _Probe:
         return functional.embedding(inverse, rows.to(output.dtype))
 
 
-def write_displaced(out: Tensor, leaf: Leaf, direction: Shared, offset: float) -> None:
+def write_displaced(out: Tensor, leaf: Leaf, direction: SharedDirection, offset: float) -> None:
     """Write theta + offset * z into `out` (rows, width) of any float dtype, with one rounding."""
     if out.dtype == leaf.tensor.dtype == wide(out.dtype):
         return direction.displace(out, leaf.matrix, leaf, offset)

@@ -9,19 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from zocore import methods
+from zocore.carriers.carrier import Carrier
 from zocore.carriers.flipout import Flipout, matmul_weights
 from zocore.carriers.in_place import InPlace
 from zocore.carriers.scratch import Scratch, unreached
 from zocore.config import RunConfig, flag
 from zocore.data.tasks import Example, Task, load_task, read_task
 from zocore.defaults import before_loading, filled
-from zocore.directions.laws import law
+from zocore.directions.laws import SharedDirection, law
 from zocore.directions.per_example import PerExample
 from zocore.errors import InputError
 from zocore.models.load import LoadedModel, load
 from zocore.models.objectives.base import Objective, objective_for
 from zocore.noise.addressed import Key, permutation
-from zocore.step.losses import Carrier, Losses, Part
+from zocore.step.losses import Losses, Part
 from zocore.step.step import Method, Stepper
 from zocore.step.update import Adam, Momentum, Sgd, State
 from zocore.subspaces.by_name import all_weights, matching, without
@@ -34,7 +35,7 @@ UPDATES: dict[str, type[Sgd] | type[Momentum] | type[Adam]] = {"sgd": Sgd, "mome
 
 @dataclass
 class Session:
-    """One run's model and everything that acts on it. The session owns its model: nobody else may use it."""
+    """One run's model and everything that acts on it. The session owns its model: nothing else may use it."""
 
     config: RunConfig  # every default filled in
     task: Task
@@ -43,7 +44,7 @@ class Session:
     leaves: Sequence[Leaf]
     frozen: Sequence[str]  # names left out because the forward never reads them
     method: Stepper
-    carrier: Carrier
+    carrier: Carrier[SharedDirection]
     flipout: Flipout | None
     state: State = field(default_factory=dict)
 
@@ -58,16 +59,16 @@ class Session:
         return self.config.lr * (left if self.config.schedule == "linear" else 1.0)
 
     def examples(self, step: int) -> list[Example]:
-        """The batch of a step: consecutive places of one shuffled order per pass over the data."""
+        """The batch of a step: the next examples of an order that is shuffled anew for each pass over the data."""
         train, size = self.task.train, self.config.batch_size
         return [train[self._place(i, len(train))] for i in range((step - 1) * size, step * size)]
 
     def losses(self, step: int) -> Losses:
-        """A fresh oracle for the batch of a step."""
+        """The losses of a step's batch, nothing evaluated yet."""
         return self.losses_of(self.examples(step))
 
     def losses_of(self, examples: Sequence[Example]) -> Losses:
-        """A fresh oracle for a batch of these examples."""
+        """The losses of a batch of these examples, nothing evaluated yet."""
         batch = self.objective.batch(examples)
         micro = self.config.micro_batch or self.config.batch_size
         parts = [
@@ -171,7 +172,7 @@ def open_session(config: RunConfig, frozen: Sequence[str] | None = None, task: T
         frozen = _unread(leaves, objective, task)
     leaves = without(leaves, frozen)
     flipout = Flipout(leaves, matmul_weights(loaded.model)) if method.per_example else None
-    carrier: Carrier = InPlace(leaves) if config.carrier == "in-place" else Scratch(leaves)
+    carrier: Carrier[SharedDirection] = InPlace(leaves) if config.carrier == "in-place" else Scratch(leaves)
     return Session(config, task, loaded, objective, leaves, frozen, method.prepared(leaves), carrier, flipout)
 
 

@@ -1,35 +1,23 @@
-"""The oracle a zeroth-order method asks: per-example losses of one batch, here or displaced along a direction.
+"""What a zeroth-order method can see: per-example losses of one batch, here or displaced along a direction.
 
 It counts two things. `forward_passes` are calls of the model on the batch, as the papers count them;
 `forward_cost` is the same in plain forwards' worth of arithmetic, where a per-example call costs about 2.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from zocore.carriers.carrier import Carrier, MoveTo
 from zocore.carriers.layout import Layout
-from zocore.directions.laws import Combination, Direction
+from zocore.directions.laws import SharedDirection
 from zocore.directions.per_example import PerExample, Touched
 from zocore.weights.leaf import Leaf, ParameterSite
 
-AnyDirection = Direction | Combination | PerExample
-
-
-class Carrier(Protocol):
-    """A way to let forwards see theta + offset * z."""
-
-    layout: Layout | None
-
-    def along(self, direction: Any) -> Any:
-        """A block that yields `move_to(offset)` and ends with the weights where they were."""
-
-    def cost(self, direction: Any) -> float:
-        """What one displaced forward costs, in plain ones."""
+AnyDirection = SharedDirection | PerExample
 
 
 @dataclass(frozen=True)
@@ -49,11 +37,11 @@ class Losses:
 
     parts: Sequence[Part]
     leaves: Sequence[Leaf]
-    shared: Carrier  # for directions the whole batch shares
-    per_example: Carrier | None = None
+    shared: Carrier[SharedDirection]  # for directions the whole batch shares
+    per_example: Carrier[PerExample] | None = None
     forward_passes: int = 0
     forward_cost: float = 0.0
-    _seen: dict[tuple[AnyDirection, float], Tensor] = field(default_factory=dict)
+    _evaluated: dict[tuple[AnyDirection, float], Tensor] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -67,25 +55,25 @@ class Losses:
 
     def __call__(self) -> Tensor:
         """Return the losses (B,) at the weights as they stand."""
-        return self._forward(1.0, [])
+        return self._forward(1.0)
 
     @contextmanager
     def along(self, direction: AnyDirection) -> Iterator[Callable[[float], Tensor]]:
-        """Yield `at(offset)`, the losses (B,) at theta + offset * z; a point asked twice is not run twice."""
-        carrier = self._carrier(direction)
-        with carrier.along(direction) as move_to:
+        """Yield `at(offset)`, the losses (B,) at theta + offset * z; a point evaluated twice is run once."""
+        displaced, cost = self._carried(direction)
+        with displaced as move_to:
 
             def at(offset: float) -> Tensor:
-                if (direction, offset) not in self._seen:
+                if (direction, offset) not in self._evaluated:
                     move_to(offset)
-                    self._seen[direction, offset] = self._forward(carrier.cost(direction), [carrier])
-                return self._seen[direction, offset]
+                    self._evaluated[direction, offset] = self._forward(cost)
+                return self._evaluated[direction, offset]
 
             yield at
 
     def forget(self) -> None:
         """Drop remembered points, so that each is a forward pass again."""
-        self._seen.clear()
+        self._evaluated.clear()
 
     @property
     def touched(self) -> Touched:
@@ -105,29 +93,31 @@ class Losses:
                 parameter.requires_grad_(True)
             with torch.enable_grad():
                 losses = torch.cat([part.evaluate() for part in self.parts])
-                found = torch.autograd.grad(losses.mean(), parameters, allow_unused=True)
+                tensors = torch.autograd.grad(losses.mean(), parameters, allow_unused=True)
         finally:
             for parameter, flag in zip(parameters, was, strict=True):
                 parameter.requires_grad_(flag)
         self.forward_passes, self.forward_cost = self.forward_passes + 1, self.forward_cost + BACKPROP_COST
         gradients = {
             leaf.id: torch.zeros_like(leaf.tensor) if g is None else g.detach()
-            for leaf, g in zip(self.leaves, found, strict=True)
+            for leaf, g in zip(self.leaves, tensors, strict=True)
         }
         return losses.detach(), gradients
 
-    def _carrier(self, direction: AnyDirection) -> Carrier:
-        if direction.shared:
-            return self.shared
+    def _carried(self, direction: AnyDirection) -> tuple[AbstractContextManager[MoveTo], float]:
+        """The direction in the hands of its carrier, and what a displaced forward costs there."""
+        if not isinstance(direction, PerExample):
+            return self.shared.along(direction), self.shared.cost(direction)
         if self.per_example is None:
             raise ValueError("per-example directions and this model do not go together: it has no per-example carrier")
-        return self.per_example
+        return self.per_example.along(direction), self.per_example.cost(direction)
 
-    def _forward(self, cost: float, carriers: Sequence[Carrier]) -> Tensor:
+    def _forward(self, cost: float) -> Tensor:
         results = []
         for part in self.parts:
-            for carrier in carriers:
-                carrier.layout = part.layout
+            self.shared.layout = part.layout
+            if self.per_example is not None:
+                self.per_example.layout = part.layout
             # inside the call, not around the step: grad mode is per thread, and callers may yield between steps
             with torch.no_grad():
                 results.append(_checked(part.evaluate(), part.layout))

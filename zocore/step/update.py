@@ -1,4 +1,4 @@
-"""From the estimate to new weights, one leaf at a time: plain descent, momentum, Adam."""
+"""From an estimate of the gradient to new weights, one leaf at a time: plain descent, momentum, Adam."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ State = dict[tuple[str, int], Tensor]  # (buffer name, leaf id) -> float32 buffe
 
 
 class Estimate(Protocol):
-    """g, of which any rows of any leaf can be added to something: it never exists as a whole."""
+    """An estimate g of the gradient that is never built whole: any rows of any leaf can be added to something."""
 
     def displace(self, out: Tensor, base: Tensor, leaf: Leaf, c: float, rows: Rows = 0) -> None:
         """Write base + c * g into `out`, both (n, width): the given rows of `leaf`."""
@@ -40,7 +40,7 @@ def estimate(
 
 @dataclass(frozen=True)
 class Gradient:
-    """A gradient that does exist, from backprop: the reference for all others."""
+    """A gradient that is built whole, from backprop: the reference for all estimates."""
 
     tensors: dict[int, Tensor]
 
@@ -118,15 +118,15 @@ def move(leaf: Leaf, g: Estimate, c: float, shrink: float, key: Key) -> None:
     rows = g.rows(leaf)
     matrix = leaf.matrix
     if leaf.tensor.dtype == wide(leaf.tensor.dtype):
-        # a sparse law reads the weights: they shrink beside, not before, the noise they select
+        # a sparse law chooses by the weights, so these must not shrink before the noise is added
         if rows is None:
             g.displace(matrix, matrix if shrink == 1 else matrix * shrink, leaf, c)
         else:
-            chosen = matrix[rows] * shrink
-            g.displace(chosen, chosen, leaf, c, rows)
+            touched = matrix[rows] * shrink
+            g.displace(touched, touched, leaf, c, rows)
             if shrink != 1:
                 matrix.mul_(shrink)
-            matrix[rows] = chosen
+            matrix[rows] = touched
     else:
         _move_rounded(leaf, g, c, shrink, key)
     if leaf.floor is not None:
