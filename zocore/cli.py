@@ -116,11 +116,10 @@ def memory(options: argparse.Namespace) -> int:
     from zocore.memory import bill
     from zocore.memory.shapes import shape_of
 
-    bills = bill.bills(shape_of(options.model), options.batch_size, options.max_tokens, options.dtype)
-    chosen = [b for b in bills if options.method in (None, b.method)]
-    if not chosen:
-        raise ValueError(f"no memory table for {options.method!r}: choose one of {', '.join(b.method for b in bills)}")
-    print(bill.render(chosen))
+    sizes = (options.batch_size, options.max_tokens, options.dtype)
+    shape, names = shape_of(options.model), [options.method] if options.method else bill.TABLE
+    bills = [bill.bill(shape, name, *sizes) for name in names]
+    print(bill.render(bills))
     return 0
 
 
@@ -274,7 +273,10 @@ def _measures(commands: Any) -> None:
     racing.add_argument("--out", type=Path, help="folder for the runs and the table")
     bill = _command(commands, "memory", memory)
     bill.add_argument("--model", default="llama-3-8b", help="a built-in name or a folder with config.json")
-    bill.add_argument("--method", help="one method (default: all, and the backprop references)")
+    bill.add_argument(
+        "--method",
+        help="one method, or lora-adamw, qlora-adamw, adamw-pure or inference (default: all methods and lora-adamw)",
+    )
     bill.add_argument("--batch-size", type=int, default=16, help="examples per step (default: 16)")
     bill.add_argument("--max-tokens", type=int, default=128, help="tokens per example (default: 128)")
     bill.add_argument("--dtype", default="bf16", help="fp32, bf16 or fp16 (default: bf16)")

@@ -60,8 +60,8 @@ def choose(presets: Sequence[Preset], subspace: Subspace, models: Models, by_len
     `by_length` says that lr alone sets the length of the method's steps.
     """
 
-    def distance(known: Preset) -> int:
-        return 2 * (known.models != models) + (known.subspace != subspace)
+    def distance(preset: Preset) -> int:
+        return 2 * (preset.models != models) + (preset.subspace != subspace)
 
     near = min(presets, key=distance)
     if not distance(near):

@@ -1,8 +1,8 @@
 """Probes that never write to the weights: each module reads theta + offset * z from a buffer of one layer.
 
 Before a module runs, a hook fills the buffer and points the module at it; after, a hook points it back. The
-stored weights stay bitwise what they were in every dtype, whatever happens inside the forward, so there is
-no drift to measure and nothing to restore. Costs one buffer as large as the largest module's leaves,
+stored weights stay bitwise what they were in every dtype, whatever happens inside the forward, so nothing
+drifts and nothing has to be restored. Costs one buffer as large as the largest module's leaves,
 and another for each depth at which a module with leaves runs inside a module with leaves.
 """
 
@@ -143,10 +143,10 @@ def looks_up_rows(module: nn.Module) -> bool:
 
 
 def unreached(leaves: Sequence[Leaf], forward: Callable[[], Any]) -> list[str]:
-    """Return the names of the leaves whose module does not run in `forward` (a pooler nobody asks, say)."""
-    seen: set[int] = set()
+    """Return the names of the leaves whose module does not run in `forward` (a pooler that nothing reads, say)."""
+    ran: set[int] = set()
     handles = [
-        module.register_forward_pre_hook(lambda *_, sites=sites: seen.update(leaf.id for leaf, _ in sites))
+        module.register_forward_pre_hook(lambda *_, sites=sites: ran.update(leaf.id for leaf, _ in sites))
         for module, sites in _sites(leaves)
     ]
     try:
@@ -154,7 +154,7 @@ def unreached(leaves: Sequence[Leaf], forward: Callable[[], Any]) -> list[str]:
     finally:
         for handle in handles:
             handle.remove()
-    return [leaf.name for leaf in leaves if leaf.id not in seen]
+    return [leaf.name for leaf in leaves if leaf.id not in ran]
 
 
 def _sites(leaves: Sequence[Leaf]) -> list[tuple[nn.Module, list[tuple[Leaf, Site]]]]:

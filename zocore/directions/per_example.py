@@ -94,6 +94,6 @@ class WeightedExamples:
         touched = self.touched.get(leaf.id)
         if touched is not None:
             numbers = torch.arange(rows, rows + count) if isinstance(rows, int) else rows
-            r = r * torch.stack([torch.isin(numbers, seen.to(numbers.device)) for seen in touched], dim=1)
+            r = r * torch.stack([torch.isin(numbers, looked_up.to(numbers.device)) for looked_up in touched], dim=1)
         a = torch.tensor(self.weights, dtype=like.dtype, device=like.device)
         return r.to(like.dtype) * a, self.directions.column_signs(leaf, like.device).to(like.dtype)

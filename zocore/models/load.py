@@ -37,7 +37,7 @@ class LoadedModel:
     name: str  # as the user gave it
     path: str  # folder or hub id
     fingerprint: str  # sha256 over the names and bytes of all weights as loaded
-    notes: tuple[str, ...] = ()  # what the user should know, one sentence each
+    notes: tuple[str, ...] = ()  # what the user should know, one sentence for each thing
 
 
 def load(
@@ -79,10 +79,10 @@ def load(
 def fingerprint(model: nn.Module) -> str:
     """Return the sha256 (hex) over names, dtypes, shapes and bytes of all weights, tied ones once."""
     digest = hashlib.sha256()
-    seen: set[int] = set()
+    storages: set[int] = set()
     for name, tensor in sorted(model.state_dict().items()):
-        if isinstance(tensor, Tensor) and tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
+        if isinstance(tensor, Tensor) and tensor.data_ptr() not in storages:
+            storages.add(tensor.data_ptr())
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             flat = tensor.detach().reshape(-1).contiguous().cpu()
             digest.update(flat.view(torch.uint8).numpy().data)

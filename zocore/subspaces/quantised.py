@@ -56,11 +56,11 @@ def quant_scales(model: nn.Module, pattern: str = "", floor: float = FLOOR) -> l
     leaves = _leaves(model, floor)
     if not leaves:
         raise ValueError(_nothing_to_tune(model))
-    chosen = [leaf for leaf in leaves if wanted.search(leaf.name)]
-    if not chosen:
+    matching = [leaf for leaf in leaves if wanted.search(leaf.name)]
+    if not matching:
         names = ", ".join(leaf.name for leaf in leaves[:4])
         raise ValueError(f"no quantised layer matches {pattern!r}; their scales have names like {names}")
-    return chosen
+    return matching
 
 
 def quantised(model: nn.Module) -> Iterator[tuple[str, Any]]:

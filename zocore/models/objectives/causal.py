@@ -69,8 +69,8 @@ class CausalChoice(Objective):
 def mean_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the mean log-probability (rows,) of targets (rows, k) under logits (rows, k, vocabulary)."""
     wide = widened(logits)
-    chosen = targets.clamp(min=0).unsqueeze(2)
-    log_probs = wide.gather(2, chosen).squeeze(2) - wide.logsumexp(dim=2)
+    tokens = targets.clamp(min=0).unsqueeze(2)
+    log_probs = wide.gather(2, tokens).squeeze(2) - wide.logsumexp(dim=2)
     real = targets >= 0
     return (log_probs * real).sum(dim=1) / real.sum(dim=1)
 
