@@ -40,7 +40,11 @@ class RunConfig:
     label_column: str | None = setting(None, "column of the label; without it, recognised by its content")
     template: str | None = setting(None, 'prompt around the text, such as "{text} It was"')
     label_words: str | None = setting(None, "word for each label: great,terrible in label order, or 1=great,0=terrible")
-    subspace: str = setting("auto", "what moves: all, lora, scales, or a regular expression on parameter names")
+    subspace: str = setting(
+        "auto",
+        "what moves: all, lora, scales, top:2 (the last 2 blocks and the head), writers or writers:2 (what writes into "
+        "the hidden state, in all blocks or the last 2), or a regular expression on parameter names",
+    )
     quantise: str | None = setting(None, "load linear layers in few bits", choices=("nf4", "fp4", "int8"))
     steps: int = setting(400, "optimisation steps")
     batch_size: int = setting(16, "examples per step", breaks="too small: every loss is noisier")
@@ -63,12 +67,23 @@ class RunConfig:
     share: float | None = setting(None, f"elite share of the pool ({_taking('share')})")
     clip: float | None = setting(None, f"largest directional derivative ({_taking('clip')})")
     scale: str | None = setting(None, f"normaliser ({_taking('scale')})", choices=("rms", "std", "raw"))
+    sides: int | None = setting(None, f"points a push asks, 2 or 1 beside the clean one ({_taking('sides')})")
+    tie: str | None = setting(None, f"what shares one push ({_taking('tie')})", choices=("tokens", "none"))
+    mu: float | None = setting(None, f"how fast the feedback learns, below 2 ({_taking('mu')})")
+    alpha: float | None = setting(
+        None,
+        f"share of what it did not foresee that corrects the feedback ({_taking('alpha')})",
+        breaks="0 trusts the feedback; 1 is unbiased and noisy",
+    )
     update: str = setting("auto", "rule that applies the estimate", choices=("auto", "sgd", "momentum", "adam"))
     decay: float = setting(0.0, "weight decay")
     carrier: str = setting("scratch", "how probes reach the model", choices=("scratch", "in-place"))
     dtype: str | None = setting(None, "dtype of the weights; fp32 on a CPU", choices=("fp32", "bf16", "fp16"))
     master: bool = setting(False, "keep a float32 copy of 16-bit weights, so that small steps add up")
     device: str | None = setting(None, "cpu or cuda; the GPU when there is one")
+    prefix_gib: float = setting(
+        1.0, "memory for what frozen first blocks give for each training example, in GiB; 0 to run them in every step"
+    )
     max_tokens: int = setting(128, "longest prompt, in tokens")
     eval_every: int = setting(0, "steps between evaluations on the dev split; 0 for none")
     eval_examples: int = setting(400, "most examples in an evaluation")
@@ -86,6 +101,10 @@ class RunConfig:
                 value is None or (math.isfinite(value) and value > 0), f"--{name} must be a number above 0, not {value}"
             )
         _require(math.isfinite(self.decay) and self.decay >= 0, f"--decay must be 0 or more, not {self.decay}")
+        _require(
+            math.isfinite(self.prefix_gib) and self.prefix_gib >= 0,
+            f"--prefix-gib must be 0 or more, not {self.prefix_gib}",
+        )
         for name in ("eval_every", "measure_every", "rank"):
             _require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more, not {getattr(self, name)}")
         _require(self.micro_batch is None or self.micro_batch >= 1, "--micro-batch must be at least 1")

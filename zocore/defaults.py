@@ -31,6 +31,8 @@ def preset(config: RunConfig) -> Preset:
     if subspace in get_args(Subspace):
         return row.preset(cast(Subspace, subspace), models)
     whole = row.preset("all", models)
+    if subspace == row.home:
+        return whole  # what its presets were found in
     origin = f"an estimate, not tuned: as for all weights, though only {config.subspace!r} move ({whole.origin})"
     return replace(whole, origin=origin, estimated=True)
 

@@ -15,16 +15,27 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from zocore.directions.laws import Gaussian, Law, Rademacher
+from zocore.directions.pushes import Tie
 from zocore.presets import Models, Preset, Subspace, choose, coarse, paper, tuned
-from zocore.step.difference import Forward
-from zocore.step.samplers import Fresh, Guided, OnePerExample
+from zocore.step.difference import Central, Difference, Forward
+from zocore.step.feedback import Feedback
+from zocore.step.samplers import Fresh, Guided, OnePerExample, OnOutputs
 from zocore.step.shaping import CentredRank, Clip, Mean, Normalise, Shaping
 from zocore.step.step import Backprop, Method, Stepper
 from zocore.step.update import Adam, Sgd, Update
 
 GAUSSIAN = Gaussian()
 # how a step's memory is counted: see `memory/bill.py`
-Memory = Literal["probe", "combination", "per example", "scales", "gradient", "gradient and moments"]
+Memory = Literal[
+    "probe",
+    "combination",
+    "per example",
+    "scales",
+    "outputs",
+    "outputs and moments",
+    "gradient",
+    "gradient and moments",
+]
 FITTED = 1e-3  # directional derivatives below this are rounding noise of a fitted example, not signal
 
 
@@ -75,6 +86,24 @@ def openai_es(*, directions: int = 8, law: Law = GAUSSIAN, update: Update = Sgd(
     return Method("openai-es", Fresh(directions, law), shaping=CentredRank(), update=update)
 
 
+def activity(*, directions: int = 2, sides: int = 2, tie: Tie = "tokens", update: Update = Sgd()) -> Method:
+    """Activity perturbation: random signs on the outputs of linear layers, times what those layers read."""
+    return Method("activity", OnOutputs(directions, tie), _difference(sides), update=update)
+
+
+def feedback(
+    *, directions: int = 1, sides: int = 1, mu: float = 0.5, alpha: float = 0.0, update: Update = Adam()
+) -> Feedback:
+    """Learned feedback: pushes teach how the label scores answer; one clean forward gives each example's error."""
+    return Feedback("feedback", directions, mu, alpha, two_sided=_difference(sides) == Central(), update=update)
+
+
+def _difference(sides: int) -> Difference:
+    if sides not in (1, 2):
+        raise ValueError(f"--sides must be 1 (beside the clean forward) or 2 (plus and minus), not {sides}")
+    return Central() if sides == 2 else Forward()
+
+
 def sgd(*, update: Update = Sgd()) -> Backprop:
     """Backprop with plain SGD: the reference where memory allows."""
     return Backprop("sgd", update)
@@ -99,7 +128,7 @@ class Row:
     trial_lrs: tuple[float, float]  # with which it learns a quadratic and a tiny Llama in the tests
     presets: Sequence[Preset]
     schedule: Literal["constant", "linear"] = "constant"  # linear where steps do not shrink with the slope
-    home: Subspace = "all"  # the subspace it is made for
+    home: str = "all"  # the subspace it is made for
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -261,6 +290,32 @@ METHODS: Mapping[str, Row] = {
         trial_lrs=(0.3, 1e-2),
         schedule="linear",
         presets=(tuned(2e-2), coarse(1e-1, "lora")),
+    ),
+    "activity": Row(
+        activity,
+        "Activity perturbation",
+        "2210.03310",
+        forwards="2n + 1",
+        memory="outputs",
+        colour="#8C564B",
+        dash="dash",
+        trial_lrs=(0.05, 1e-2),
+        schedule="linear",
+        home="writers:2",
+        presets=(tuned(3e-2),),
+    ),
+    "feedback": Row(
+        feedback,
+        "Learned feedback",
+        "",
+        forwards="n + 1",
+        memory="outputs and moments",
+        colour="#AA3377",
+        dash="solid",
+        trial_lrs=(0.05, 1e-2),
+        schedule="linear",
+        home="writers:2",
+        presets=(Preset(1e-3, 1e-2, "MiniLM on TREC", "all", "encoder"), tuned(1e-3)),
     ),
     "sgd": Row(
         sgd,

@@ -82,7 +82,8 @@ def lanes(config: RunConfig, methods: Sequence[str], seeds: int, budget: int) ->
     for method in methods:
         lane = forms.with_presets(_bare(config, method))
         each = range(config.seed, config.seed + max(1, seeds))
-        found += compare.buy(lane, each, budget, cost.passes(lane), "forward_passes")
+        passes = cost.passes(lane)
+        found += compare.buy(lane, each, budget, int(budget / passes + 1e-9), passes, "forward_passes")
     return [lane.config for lane in found]
 
 

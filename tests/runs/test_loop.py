@@ -66,12 +66,20 @@ def test_events_come_in_order_and_their_numbers_add_up(name: str) -> None:
         assert e.memory_bytes > 2 * header.trainable
         assert e.steps_per_second == pytest.approx(e.step / e.seconds)
         if name not in BACKPROP:
-            span = e.eps if header.config["method"] == "fzoo" else 2 * e.eps
+            method, sides = header.config["method"], header.config["sides"]
+            span = e.eps if method == "fzoo" or (sides or 2 - (method == "feedback")) == 1 else 2 * e.eps
             measured = (np.array(e.loss_plus) - np.array(e.loss_minus)) / span
             np.testing.assert_allclose(e.projected_grads, measured, rtol=1e-9)
-            assert len(e.projected_grads) == (4 if header.config["method"] == "grzo" else len(e.directions))
-            assert len(e.coefficients) == len(e.projected_grads)
-            assert any(e.coefficients)
+            each = 4 if method in ("grzo", "activity", "feedback") else 1  # one for each example of the batch
+            assert len(e.projected_grads) == each * len(e.directions)
+            if method == "feedback":  # its coefficients are rebuilt from what the label scores answered
+                assert e.responses is not None
+                assert e.responses["shape"] == [len(e.directions), 4, 2]
+                assert e.unexplained is not None
+                assert 0 < e.unexplained < 20
+            else:
+                assert len(e.coefficients) == len(e.projected_grads)
+                assert any(e.coefficients)
     assert (end.status, end.steps, end.skipped) == ("finished", 4, 0)
     assert (end.forward_passes, end.forward_cost) == (steps[-1].forward_passes, steps[-1].forward_cost)
 

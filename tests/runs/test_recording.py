@@ -314,7 +314,8 @@ def test_a_replay_to_any_step_gives_the_live_weights_bitwise(name: str) -> None:
     header, steps = events[0], [e for e in events if isinstance(e, StepDone)]
     assert isinstance(header, RunStarted)
     again = open_session(RunConfig.from_json(header.config), header.frozen)
-    assert not same(weights(again), after[0])
+    moved = 1 if live.method.name == "feedback" else 0  # its first step only learns: there is no feedback yet
+    assert not same(weights(again), after[moved])
     for step, expected in zip(steps, after, strict=True):
         replay(again, [step])
         if name in IN_PLACE:

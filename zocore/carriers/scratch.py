@@ -1,8 +1,8 @@
 """Probes that never write to the weights: each module reads theta + offset * z from a buffer of one layer.
 
 Before a module runs, a hook fills the buffer and points the module at it; after, a hook points it back. The
-stored weights stay bitwise what they were in every dtype, whatever happens inside the forward, so nothing
-drifts and nothing has to be restored. Costs one buffer as large as the largest module's leaves,
+stored weights stay bitwise what they were in every dtype, whatever happens inside the forward, so there is
+no drift to measure and nothing to restore. Costs one buffer as large as the largest module's leaves,
 and another for each depth at which a module with leaves runs inside a module with leaves.
 """
 
@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from zocore.carriers.carrier import MoveTo
 from zocore.carriers.layout import Layout
 from zocore.directions.laws import SharedDirection
+from zocore.weights.displaced import displace, wide
 from zocore.weights.leaf import Leaf, Site, by_module
 
 
@@ -28,7 +29,7 @@ class Scratch:
 
     leaves: Sequence[Leaf]
     layout: Layout | None = None  # unused: a shared direction is the same for every row
-    _buffers: dict[tuple[torch.dtype, int], Tensor] = field(default_factory=dict)
+    _buffers: dict[tuple[torch.dtype, torch.device, int], Tensor] = field(default_factory=dict)
 
     @contextmanager
     def along(self, direction: SharedDirection) -> Iterator[MoveTo]:
@@ -51,9 +52,9 @@ class Scratch:
 
     def _buffer(self, elements: int, dtype: torch.dtype, device: torch.device, depth: int) -> Tensor:
         """A flat buffer of at least `elements`, kept between steps; each depth of nested modules has its own."""
-        held = self._buffers.get((dtype, depth))
+        held = self._buffers.get((dtype, device, depth))
         if held is None or held.numel() < elements:
-            held = self._buffers[dtype, depth] = torch.empty(elements, dtype=dtype, device=device)
+            held = self._buffers[dtype, device, depth] = torch.empty(elements, dtype=dtype, device=device)
         return held[:elements]
 
 
@@ -115,7 +116,7 @@ class _Probe:
         self.reached.add(leaf.id)
         if self.offset == 0:
             return None
-        numbers, inverse = torch.unique(ids, return_inverse=True)
+        numbers, inverse = looked_up(ids.to(leaf.tensor.device))
         rows = leaf.matrix[numbers].to(wide(leaf.tensor.dtype))
         self.direction.displace(rows, rows, leaf, self.offset, numbers)
         return functional.embedding(inverse, rows.to(output.dtype))
@@ -123,6 +124,9 @@ class _Probe:
 
 def write_displaced(out: Tensor, leaf: Leaf, direction: SharedDirection, offset: float) -> None:
     """Write theta + offset * z into `out` (rows, width) of any float dtype, with one rounding."""
+    shift = direction.shift(leaf)
+    if shift is not None:
+        return displace(out, leaf.matrix, shift, offset)
     if out.dtype == leaf.tensor.dtype == wide(out.dtype):
         return direction.displace(out, leaf.matrix, leaf, offset)
     for tile in leaf.tiles():
@@ -132,9 +136,16 @@ def write_displaced(out: Tensor, leaf: Leaf, direction: SharedDirection, offset:
         out[tile].copy_(work)
 
 
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which noise is added: float64 for float64, float32 for everything else."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+def looked_up(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return row numbers (n,) of a table and, for each id, where its number stands among them.
+
+    On a CPU each number once, which saves noise; elsewhere as they come, since counting them would stop the
+    device until it is done.
+    """
+    if ids.device.type == "cpu":
+        numbers, inverse = torch.unique(ids, return_inverse=True)
+        return numbers, inverse
+    return ids.flatten(), torch.arange(ids.numel(), device=ids.device).view(ids.shape)
 
 
 def looks_up_rows(module: nn.Module) -> bool:

@@ -13,12 +13,11 @@ from zocore.config import RunConfig
 from zocore.defaults import filled
 from zocore.diagnostics.machinery_checks import find_fault
 from zocore.directions.laws import Direction, SharedDirection
-from zocore.directions.per_example import Touched
 from zocore.noise.addressed import Key
 from zocore.runs.events import Event, StepDone, Warned
 from zocore.runs.loop import run_session
 from zocore.runs.session import Session, open_session
-from zocore.step.losses import AnyDirection
+from zocore.step.losses import AnyDirection, Trace
 from zocore.step.step import Method
 from zocore.step.update import State
 from zocore.weights.leaf import Leaf
@@ -64,14 +63,14 @@ class LostSeed(Method):
         leaves: Sequence[Leaf],
         directions: Sequence[AnyDirection],
         coefficients: Sequence[float],
-        touched: Touched | None,
+        trace: Trace | None,
         key: Key,
         lr: float,
         state: State,
     ) -> None:
         """Update along fresh directions that were never probed."""
         lost = [replace(d, key=replace(d.key, step=d.key.step + 2**22)) for d in directions if isinstance(d, Direction)]
-        super().apply(leaves, lost, coefficients, touched, key, lr, state)
+        super().apply(leaves, lost, coefficients, trace, key, lr, state)
 
 
 def _forget_restore(session: Session) -> None:

@@ -194,6 +194,25 @@ def _scales(run: _Run) -> Bill:
     return Bill(run.method, weights, _dequantised(run) + _tile(scales), run.forward, 0, scales * FP32)
 
 
+PUSHED_BLOCKS = 2  # of the subspace `writers:2`, the home of the methods that push outputs
+
+
+def _outputs(run: _Run) -> Bill:
+    # Signs and the pushed output of one layer beside the forward; of what the layers read only means are kept. The
+    # update of a matrix is added in place by one thin product.
+    pushed = run.positions * run.shape.hidden * (FP32 + run.width)
+    return Bill(run.method, run.weights, pushed, run.forward)
+
+
+def _outputs_and_moments(run: _Run) -> Bill:
+    # Adam builds the estimate of one matrix at a time, and keeps two moments of the writers that move.
+    writers = run.shape.hidden * (run.shape.heads * run.shape.head_dim + run.shape.intermediate)
+    one = run.shape.hidden * run.shape.intermediate * FP32
+    plain = _outputs(run)
+    moments = 2 * PUSHED_BLOCKS * writers * FP32
+    return Bill(run.method, run.weights, max(plain.scratch, 3 * one), run.forward, 0, moments)
+
+
 # --- References that run a backward pass ---
 
 
@@ -238,6 +257,8 @@ COUNTS: Mapping[Memory, Callable[[_Run], Bill]] = {
     "combination": _combination,
     "per example": _per_example,
     "scales": _scales,
+    "outputs": _outputs,
+    "outputs and moments": _outputs_and_moments,
     "gradient": _gradient,
     "gradient and moments": _moments,
 }

@@ -11,12 +11,13 @@ import torch
 from zocore.carriers.scratch import Scratch
 from zocore.config import RunConfig
 from zocore.defaults import estimates
+from zocore.directions.laws import Gaussian
 from zocore.models.objectives.evaluation import evaluate
 from zocore.noise import addressed
 from zocore.runs.estimator import measure
 from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
 from zocore.runs.peak_memory import PeakMemory
-from zocore.runs.recording import Recording, decode_directions, decode_touched, encode_directions
+from zocore.runs.recording import Recording, decode_step, encode_directions, encode_tensor
 from zocore.runs.session import Session, data_fingerprint, open_session
 from zocore.runs.warnings import MAX_SKIPPED, Watch
 from zocore.step.step import Method, Step
@@ -56,19 +57,24 @@ def replay(session: Session, steps: list[StepDone], until: int | None = None) ->
     Bitwise equal to the live run on the same device, unless probes were carried in place. Raises ValueError
     when the method cannot be replayed.
     """
-    method = session.method
-    if not isinstance(method, Method):
-        raise ValueError(f"{method.name} and replay do not go together: its gradients are not in the recording")
     for event in steps:
-        if (until is None or event.step <= until) and event.coefficients:
-            key = session.key(event.step)
-            directions = decode_directions(event.directions, key, method.sampler.law)
-            touched = decode_touched(event)
-            method.apply(session.leaves, directions, event.coefficients, touched, key, event.lr, session.state)
+        if (until is None or event.step <= until) and not event.skipped:
+            replay_step(session, event)
+
+
+def replay_step(session: Session, event: StepDone) -> None:
+    """Do one recorded step again on the session's weights. Raises ValueError when its method cannot."""
+    key = session.key(event.step)
+    law = session.method.sampler.law if isinstance(session.method, Method) else Gaussian()
+    recorded = decode_step(event, key, law)
+    session.method.replay(session.leaves, recorded, lambda: session.losses(event.step), key, session.state)
 
 
 def check_base(session: Session, recording: Recording) -> None:
-    """Raise ValueError when the base model or the noise is not the one the recording was made with."""
+    """Raise ValueError when the base model or the noise is not the one the recording was made with.
+
+    Where a replay asks the batches of the run, the training data is checked too.
+    """
     header = recording.header
     if header.fingerprint != session.loaded.fingerprint:
         raise ValueError(
@@ -76,6 +82,8 @@ def check_base(session: Session, recording: Recording) -> None:
         )
     if header.versions.get("noise") != str(addressed.VERSION):
         raise ValueError("the recording was made with another version of the noise: its directions cannot be rebuilt")
+    if session.method.replays_with_data:
+        check_data(session, recording)
 
 
 def check_data(session: Session, recording: Recording) -> None:
@@ -183,6 +191,8 @@ class _Course:
             self.memory.peak(),
             step.skipped,
             touched or None,
+            None if step.responses is None else encode_tensor(step.responses),
+            step.unexplained,
         )
 
     def _measure(self, number: int) -> Iterator[Event]:

@@ -36,6 +36,10 @@ class Difference(Protocol):
     def passes(self, directions: int) -> int:
         """Forward passes for so many directions."""
 
+    @property
+    def asks_base(self) -> bool:
+        """Whether one of them is at the weights as they stand."""
+
 
 @dataclass(frozen=True)
 class Central:
@@ -43,6 +47,8 @@ class Central:
 
     The second-order terms cancel, so the error is eps^2 / 6 times the third derivative along z.
     """
+
+    asks_base = False
 
     def __call__(self, losses: Losses, directions: Sequence[AnyDirection], eps: float) -> Measured:
         """Evaluate two points per direction; the difference is taken in float64."""
@@ -61,6 +67,8 @@ class Central:
 @dataclass(frozen=True)
 class Forward:
     """(L(theta + eps z) - L(theta)) / eps with one shared base loss; its bias is O(eps)."""
+
+    asks_base = True
 
     def __call__(self, losses: Losses, directions: Sequence[AnyDirection], eps: float) -> Measured:
         """Evaluate the base point once and one point per direction; the difference is taken in float64."""

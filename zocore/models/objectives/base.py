@@ -72,6 +72,10 @@ class Objective(ABC):
         """Return how many tokens the example's text takes, to sort by."""
         return len(self._once(example.fields).ids)
 
+    def size(self, example: Example) -> int:
+        """Return how many tokens all rows of the example take, padding apart."""
+        return self.length(example)
+
     @property
     def device(self) -> torch.device:
         """Where the model reads its input."""
