@@ -13,6 +13,7 @@ from typing import Any, NoReturn, get_args, get_type_hints
 from zocore.config import RunConfig
 
 RUNS = Path("runs")
+ONLY = ""  # `export RUN --delta`, without a file
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,7 +21,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and exit with status 2."""
-        self.exit(2, f"zocore: {message} (`{self.prog} --help` tells the options)\n")
+        self.exit(2, f"zocore: {message} (`{self.prog} --help` lists the options)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,28 +67,34 @@ def resume(options: argparse.Namespace) -> int:
 
 
 def replay(options: argparse.Namespace) -> int:
-    """Rebuild a run's weights at any step, and prove them where asked."""
+    """Rebuild a run's weights at any step, and prove on request that they are the run's."""
     from zocore.runs import replay
 
-    said = replay.replay_run(options.run, options.step, options.verify)
-    print("\n".join(said.lines))
-    return 0 if said.proved else 1
+    verdict = replay.replay_run(options.run, options.step, options.verify)
+    print("\n".join(verdict.lines))
+    return 0 if verdict.proved else 1
 
 
 def export(options: argparse.Namespace) -> int:
     """Write the tuned model, or what changed alone."""
     from zocore.runs import replay
 
-    print(replay.export_run(options.run, options.to, options.step, options.delta))
+    if file := _delta(options):
+        print(replay.export_delta(options.run, file, options.to))
+    else:
+        print(replay.export_run(Path(options.run), options.to, options.step, options.delta == ONLY))
     return 0
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Ask a tuned model."""
-    from zocore.runs import replay
+    """Label sentences with a tuned model."""
+    from zocore.runs import delta, predict, replay
 
-    for line in replay.predict_run(options.run, options.text, options.step):
-        print(line)
+    if file := _delta(options):
+        lines = predict.predictions(delta.open_delta(options.run, file), options.text)
+    else:
+        lines = replay.predict_run(Path(options.run), options.text, options.step)
+    print("\n".join(lines))
     return 0
 
 
@@ -96,10 +103,10 @@ def compare(options: argparse.Namespace) -> int:
     from zocore.compare import lanes, run_race
 
     config = _config(options)
-    entered = lanes(config, options.methods.split(","), options.seeds, *_budget(options), lrs=_rates(options.lrs))
+    runs = lanes(config, options.methods.split(","), options.seeds, *_budget(options), lrs=_rates(options.lrs))
     out = options.out or _numbered("race")
     with _stop_on_interrupt() as stop:
-        for line in run_race(entered, out, stop):
+        for line in run_race(runs, out, stop):
             print(line, flush=True)
     return 0
 
@@ -109,11 +116,10 @@ def memory(options: argparse.Namespace) -> int:
     from zocore.memory import bill
     from zocore.memory.shapes import shape_of
 
-    bills = bill.bills(shape_of(options.model), options.batch_size, options.max_tokens, options.dtype)
-    chosen = [b for b in bills if options.method in (None, b.method)]
-    if not chosen:
-        raise ValueError(f"no memory table for {options.method!r}: choose one of {', '.join(b.method for b in bills)}")
-    print(bill.render(chosen))
+    sizes = (options.batch_size, options.max_tokens, options.dtype)
+    shape, names = shape_of(options.model), [options.method] if options.method else bill.TABLE
+    bills = [bill.bill(shape, name, *sizes) for name in names]
+    print(bill.render(bills))
     return 0
 
 
@@ -128,6 +134,15 @@ def bench(options: argparse.Namespace) -> int:
     print("\nthe same model in NF4")
     print(timing.render(timing.bench_quantised(options.shape, **sizes)))
     return 0
+
+
+def _delta(options: argparse.Namespace) -> Path | None:
+    """The file of changes to lay over a base model, None where a run is meant."""
+    if options.delta in (None, ONLY):
+        return None
+    if options.step is not None:
+        raise ValueError("--step and --delta FILE do not go together: a file of changes holds one step's weights")
+    return Path(options.delta)
 
 
 def _budget(options: argparse.Namespace) -> tuple[float, Any]:
@@ -162,7 +177,7 @@ def _follow(events: Iterator[Any], folder: Path) -> int:
             progress.show(event)
             failed = failed or (isinstance(event, RunEnded) and event.status == "failed")
     except Exception:
-        if not failed:  # not a failure of the run itself, which has already been told
+        if not failed:  # not a failure of the run itself, which has already been reported
             raise
     finally:
         _drop_empty(folder)
@@ -218,15 +233,27 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--out", type=Path, help=f"run folder (default: the next number under {RUNS}/)")
     for name, function in (("resume", resume), ("replay", replay), ("export", export), ("predict", predict)):
         command = _command(commands, name, function)
-        command.add_argument("run", type=Path, metavar="RUN", help="run folder")
+        if name in ("export", "predict"):
+            command.add_argument(
+                "run", metavar="RUN", help="run folder, or the base model that --delta FILE belongs to"
+            )
+        else:
+            command.add_argument("run", type=Path, metavar="RUN", help="run folder")
         if name != "resume":
             command.add_argument("--step", type=int, help="the weights after this step (default: the last)")
         if name == "replay":
             command.add_argument("--verify", action="store_true", help="prove the rebuilt weights equal to the run's")
         if name == "export":
             command.add_argument("--to", type=Path, required=True, help="folder to write")
-            command.add_argument("--delta", action="store_true", help="only what changed, as one safetensors file")
+            command.add_argument(
+                "--delta",
+                nargs="?",
+                const=ONLY,
+                metavar="FILE",
+                help="write only what changed, as one safetensors file; with FILE, lay it over the base model RUN",
+            )
         if name == "predict":
+            command.add_argument("--delta", metavar="FILE", help="what a run changed, to lay over the base model RUN")
             command.add_argument("text", nargs="+", help="sentences to label")
     _measures(commands)
     return parser
@@ -246,7 +273,10 @@ def _measures(commands: Any) -> None:
     racing.add_argument("--out", type=Path, help="folder for the runs and the table")
     bill = _command(commands, "memory", memory)
     bill.add_argument("--model", default="llama-3-8b", help="a built-in name or a folder with config.json")
-    bill.add_argument("--method", help="one method (default: all, and the backprop references)")
+    bill.add_argument(
+        "--method",
+        help="one method, or lora-adamw, qlora-adamw, adamw-pure or inference (default: all methods and lora-adamw)",
+    )
     bill.add_argument("--batch-size", type=int, default=16, help="examples per step (default: 16)")
     bill.add_argument("--max-tokens", type=int, default=128, help="tokens per example (default: 128)")
     bill.add_argument("--dtype", default="bf16", help="fp32, bf16 or fp16 (default: bf16)")

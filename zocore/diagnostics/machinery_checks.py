@@ -1,6 +1,6 @@
-"""Checks of a session's own machinery, each a number and, where it is bad, one sentence with what to do.
+"""Checks of a session's own machinery, each a number and, where that is bad, one sentence on what to do.
 
-A right engine passes the first two for any settings; `broken_runs.py` shows what they say of a wrong one.
+A sound engine passes the first two with any settings; `broken_runs.py` breaks it on purpose.
 """
 
 from dataclasses import replace
@@ -9,24 +9,25 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from zocore.diagnostics.loss_slices import direction
 from zocore.directions.laws import Combination, Direction
 from zocore.runs.session import Session
+from zocore.runs.snapshot import Snapshot
 
 TRIAL = 2**21  # the step number of the checks' own noise
-MEASURABLE = 1e-6  # relative movement that in-place float32 probes leave by rounding
-DROWNED = 3.0  # slopes at eps over those at ten times eps
-BENT = 0.3  # share of its own loss that a probe may see on top
+ROUNDING = 1e-6  # relative movement that in-place float32 probes leave by rounding
+DROWNED = 3.0  # largest ratio of the slopes at eps to those at ten times eps
+TOO_FAR = 0.3  # most by which the loss at the probes may exceed that at the weights, relative to it
 
 
 def restore_drift(session: Session) -> float:
     """Return how far one probe leaves the weights from where they were, relative to their length; 0 when restored."""
-    before = _copy(session)
-    losses = session.losses(1)
+    before, losses = Snapshot.of(session), session.losses(1)
     with losses.along(_trial(session)) as at:
         at(session.config.eps or 1e-3)
-    moved, length = _distance(session, before), sqrt(sum(float(t.double().square().sum()) for t in before))
-    _put_back(session, before)
-    return moved / max(length, 1e-12)
+    drift = before.distance(session) / max(before.length(), 1e-12)
+    before.restore(session)
+    return drift
 
 
 def update_alignment(session: Session, step: int) -> float:
@@ -34,14 +35,13 @@ def update_alignment(session: Session, step: int) -> float:
 
     The step is undone.
     """
-    before, key = _copy(session), session.key(step)
-    state = dict(session.state)
+    before, key = Snapshot.of(session), session.key(step)
     assert session.config.eps is not None
     done = session.method.step(
         session.leaves, session.losses(step), key, session.lr(step), session.config.eps, session.state
     )
     inner = moved = length = 0.0
-    for leaf, old in zip(session.leaves, before, strict=True):
+    for leaf, old in zip(session.leaves, before.tensors, strict=True):
         move = (leaf.tensor - old).double()
         z = sum((_tensor(d, leaf).double() for d in done.directions), torch.zeros_like(move))
         inner, moved, length = (
@@ -49,14 +49,12 @@ def update_alignment(session: Session, step: int) -> float:
             moved + float(move.square().sum()),
             length + float(z.square().sum()),
         )
-    _put_back(session, before)
-    session.state.clear()
-    session.state.update(state)
+    before.restore(session)
     return abs(inner) / sqrt(moved * length) if moved and length else 1.0
 
 
 def curvature_excess(session: Session, step: int) -> float:
-    """Return how much more loss the two probes see than the weights have, over the latter: curvature at eps."""
+    """Return by how much the mean loss of the two probes exceeds that of the weights, relative to the latter."""
     losses, eps = session.losses(step), session.config.eps or 1e-3
     base = float(losses().double().mean())
     with losses.along(_trial(session)) as at:
@@ -65,7 +63,7 @@ def curvature_excess(session: Session, step: int) -> float:
 
 
 def rounding_share(session: Session, step: int, directions: int = 4) -> float:
-    """Return the slopes found at eps over those at ten times eps, in root mean square: 1 when sound, 10 when noise."""
+    """Return the root mean square slope at eps over that at ten times eps: 1 for true slopes, 10 for rounding noise."""
     losses, eps = session.losses(step), session.config.eps or 1e-3
     sums = [0.0, 0.0]
     for number in range(directions):
@@ -77,9 +75,9 @@ def rounding_share(session: Session, step: int, directions: int = 4) -> float:
     return sqrt(sums[0] / sums[1]) if sums[1] else 1.0
 
 
-def look(session: Session, step: int) -> str | None:
+def find_fault(session: Session, step: int) -> str | None:
     """Return the first thing that is wrong with the session, or None."""
-    if restore_drift(session) > MEASURABLE:
+    if restore_drift(session) > ROUNDING:
         return (
             "a probe left the weights away from where they were: each step adds noise that nobody measured; "
             "take the way back whatever happens, as both carriers of the engine do"
@@ -89,9 +87,9 @@ def look(session: Session, step: int) -> str | None:
             "the update moved along another direction than the probes measured: the seed was lost between the two; "
             "address the noise by run seed and step, as the engine does, and draw it from there both times"
         )
-    if curvature_excess(session, step) > BENT:
+    if curvature_excess(session, step) > TOO_FAR:
         return (
-            "the probes see a much higher loss than the weights have, so curvature bends the difference: "
+            "the probes see a much higher loss than the weights have, so the difference is not the slope here: "
             "eps is too large, try a tenth of it"
         )
     if rounding_share(session, step) > DROWNED:
@@ -103,8 +101,6 @@ def look(session: Session, step: int) -> str | None:
 
 
 def _trial(session: Session) -> Direction:
-    from zocore.diagnostics.loss_slices import direction
-
     return Direction(session.key(TRIAL), direction(session).law)
 
 
@@ -112,22 +108,3 @@ def _tensor(direction: object, leaf: object) -> Tensor:
     if not isinstance(direction, Direction | Combination):
         raise ValueError("the check needs directions that the whole batch shares")
     return direction.tensor(leaf)  # type: ignore[arg-type]
-
-
-def _copy(session: Session) -> list[Tensor]:
-    return [leaf.tensor.detach().clone() for leaf in session.leaves]
-
-
-def _distance(session: Session, before: list[Tensor]) -> float:
-    return sqrt(
-        sum(
-            float((leaf.tensor - old).double().square().sum()) for leaf, old in zip(session.leaves, before, strict=True)
-        )
-    )
-
-
-def _put_back(session: Session, before: list[Tensor]) -> None:
-    with torch.no_grad():
-        for leaf, old in zip(session.leaves, before, strict=True):
-            leaf.tensor.copy_(old)
-            leaf.commit()

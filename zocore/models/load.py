@@ -1,4 +1,4 @@
-"""Loading a language model to be scored: in eval mode, frozen, without a key-value cache, from safetensors.
+"""Loading a language model for its losses: in eval mode, frozen, without a key-value cache, from safetensors.
 
 No code from a checkpoint is ever run, and weights that a checkpoint lacks are drawn from the run's own seed.
 """
@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
@@ -17,34 +17,27 @@ from torch import Tensor, nn
 
 from zocore.errors import InputError
 from zocore.models.files import Source, find_model
+from zocore.models.kinds import KINDS, kind_of
 from zocore.models.quiet import quiet
 from zocore.noise import addressed
 
-Kind = Literal["causal", "masked", "classifier", "encoder"]
 QUANTISERS = ("nf4", "fp4", "int8")
 
 LOADING = threading.Lock()  # transformers patches torch while it loads: two threads at once break each other
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
-CLASSES: dict[str, Any] = {
-    "causal": transformers.AutoModelForCausalLM,
-    "masked": transformers.AutoModelForMaskedLM,
-    "classifier": transformers.AutoModelForSequenceClassification,
-    "encoder": transformers.AutoModel,
-}
-SUFFIXES = {"ForCausalLM": "causal", "LMHeadModel": "causal", "ForMaskedLM": "masked"}
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model ready to be scored and moved, with its tokenizer and what identifies its weights."""
+    """A model ready for losses and moves, with its tokenizer and what identifies its weights."""
 
     model: nn.Module
     tokenizer: Any
-    kind: Kind
+    kind: str  # one of `KINDS`
     name: str  # as the user gave it
     path: str  # folder or hub id
     fingerprint: str  # sha256 over the names and bytes of all weights as loaded
-    notes: tuple[str, ...] = ()  # what the user should know, one sentence each
+    notes: tuple[str, ...] = ()  # what the user should know, one sentence for each thing
 
 
 def load(
@@ -68,39 +61,28 @@ def load(
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": source.offline}
     with LOADING, quiet():
         config = _tried(source, transformers.AutoConfig.from_pretrained, options)
-        found = _checked_kind(kind or kind_of(config), config, quantise)
+        kind = _checked_kind(kind or kind_of(config), config, quantise)
         tokenizer = _tried(source, transformers.AutoTokenizer.from_pretrained, options)
-        if found == "classifier" and labels is not None:
+        if KINDS[kind].labelled and labels is not None:
             _name_outputs(config, labels)
-        options |= _class_options(found, config) | _quantisation(quantise, _dtype(dtype), device)
+        options |= _class_options(kind, config) | _quantisation(quantise, _dtype(dtype), device)
         options |= {"config": config, "dtype": _dtype(dtype), "use_safetensors": not allow_pickle or None}
         options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        model, info = _tried(source, CLASSES[found].from_pretrained, options)
-    notes = _complete(model, found, info, seed, source)
+        model, info = _tried(source, KINDS[kind].load_class().from_pretrained, options)
+    notes = _complete(model, kind, info, seed, source)
     if quantise is None:
         model.to(device)
     _prepare(model, tokenizer)
-    return LoadedModel(model, tokenizer, found, source.name, source.location, fingerprint(model), notes)
-
-
-def kind_of(config: Any) -> Kind:
-    """Return what a configuration's architecture does: causal, masked, classifier, or (any other) encoder."""
-    architecture = (getattr(config, "architectures", None) or [""])[0]
-    if architecture.endswith("ForSequenceClassification"):
-        return "classifier"
-    for suffix, kind in SUFFIXES.items():
-        if architecture.endswith(suffix):
-            return kind  # type: ignore[return-value]
-    return "encoder"
+    return LoadedModel(model, tokenizer, kind, source.name, source.location, fingerprint(model), notes)
 
 
 def fingerprint(model: nn.Module) -> str:
     """Return the sha256 (hex) over names, dtypes, shapes and bytes of all weights, tied ones once."""
     digest = hashlib.sha256()
-    seen: set[int] = set()
+    storages: set[int] = set()
     for name, tensor in sorted(model.state_dict().items()):
-        if isinstance(tensor, Tensor) and tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
+        if isinstance(tensor, Tensor) and tensor.data_ptr() not in storages:
+            storages.add(tensor.data_ptr())
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             flat = tensor.detach().reshape(-1).contiguous().cpu()
             digest.update(flat.view(torch.uint8).numpy().data)
@@ -110,15 +92,15 @@ def fingerprint(model: nn.Module) -> str:
 def _dtype(dtype: torch.dtype | str) -> torch.dtype:
     if isinstance(dtype, torch.dtype):
         return dtype
-    found = DTYPES.get(dtype) or getattr(torch, dtype, None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+    named = DTYPES.get(dtype) or getattr(torch, dtype, None)
+    if not isinstance(named, torch.dtype) or not named.is_floating_point:
         raise InputError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
-    return found
+    return named
 
 
-def _checked_kind(kind: str, config: Any, quantise: str | None) -> Kind:
-    if kind not in CLASSES:
-        raise InputError(f"unknown model kind {kind!r}: choose one of {', '.join(CLASSES)}")
+def _checked_kind(kind: str, config: Any, quantise: str | None) -> str:
+    if kind not in KINDS:
+        raise InputError(f"unknown model kind {kind!r}: choose one of {', '.join(KINDS)}")
     if getattr(config, "is_encoder_decoder", False):
         raise InputError(
             f"models of type {config.model_type} are encoder-decoders, which are not supported: "
@@ -126,7 +108,7 @@ def _checked_kind(kind: str, config: Any, quantise: str | None) -> Kind:
         )
     if quantise is not None and quantise not in QUANTISERS:
         raise InputError(f"unknown quantisation {quantise!r}: choose one of {', '.join(QUANTISERS)}")
-    return kind  # type: ignore[return-value]
+    return kind
 
 
 def _name_outputs(config: Any, labels: Sequence[str]) -> None:
@@ -138,12 +120,12 @@ def _name_outputs(config: Any, labels: Sequence[str]) -> None:
         config.label2id = {name: number for number, name in enumerate(labels)}
 
 
-def _class_options(kind: Kind, config: Any) -> dict[str, Any]:
+def _class_options(kind: str, config: Any) -> dict[str, Any]:
     """Leave out the pooling layer of a plain encoder, which nothing would read."""
-    if kind != "encoder":
+    if not KINDS[kind].bare:
         return {}
-    found: Any = transformers.AutoModel._model_mapping.get(type(config), None)
-    pools = found is not None and "add_pooling_layer" in inspect.signature(found).parameters
+    encoder: Any = transformers.AutoModel._model_mapping.get(type(config), None)
+    pools = encoder is not None and "add_pooling_layer" in inspect.signature(encoder).parameters
     return {"add_pooling_layer": False} if pools else {}
 
 
@@ -178,14 +160,14 @@ def _tried(source: Source, load: Any, options: dict[str, Any]) -> Any:
         raise InputError(f"the model {source.name!r} cannot be loaded: {first or type(error).__name__}") from error
 
 
-def _complete(model: nn.Module, kind: Kind, info: Any, seed: int, source: Source) -> tuple[str, ...]:
+def _complete(model: nn.Module, kind: str, info: Any, seed: int, source: Source) -> tuple[str, ...]:
     """Draw the head that a checkpoint lacks from the seed; any other missing weight is an error."""
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in info["mismatched_keys"]}
     missing = sorted(set(info["missing_keys"]) | mismatched)
     prefix = f"{model.base_model_prefix}."
     allowed = [name for name in missing if not name.startswith(prefix) or ".pooler." in name]
-    if missing and (kind != "classifier" or len(allowed) < len(missing)):
-        lacking = next(name for name in missing if kind != "classifier" or name not in allowed)
+    if missing and (not KINDS[kind].labelled or len(allowed) < len(missing)):
+        lacking = next(name for name in missing if not KINDS[kind].labelled or name not in allowed)
         raise InputError(
             f"the weights of {source.name!r} do not fit a {kind} model: {len(missing)} tensors are missing "
             f"or of another shape, such as {lacking}"

@@ -10,12 +10,14 @@ import torch
 
 from zocore.carriers.scratch import Scratch
 from zocore.config import RunConfig
-from zocore.models.objectives.choice import evaluate
+from zocore.defaults import estimates
+from zocore.directions.laws import Gaussian
+from zocore.models.objectives.evaluation import evaluate
 from zocore.noise import addressed
 from zocore.runs.estimator import measure
 from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
-from zocore.runs.memory_meter import Meter
-from zocore.runs.recording import Recording, decode_directions, decode_touched, encode_directions
+from zocore.runs.peak_memory import PeakMemory
+from zocore.runs.recording import Recording, decode_step, encode_directions, encode_tensor
 from zocore.runs.session import Session, data_fingerprint, open_session
 from zocore.runs.warnings import MAX_SKIPPED, Watch
 from zocore.step.step import Method, Step
@@ -43,7 +45,7 @@ def run(config: RunConfig, stop: Stop = lambda: False, recording: Recording | No
 
 
 def run_session(session: Session, stop: Stop = lambda: False) -> Iterator[Event]:
-    """Yield the events of a run of a session that somebody else put together, from its first step."""
+    """Yield the events of a run of a session that is already open, from its first step."""
     course = _Course(session, stop)
     yield course.started(None)
     yield from course.events()
@@ -55,19 +57,24 @@ def replay(session: Session, steps: list[StepDone], until: int | None = None) ->
     Bitwise equal to the live run on the same device, unless probes were carried in place. Raises ValueError
     when the method cannot be replayed.
     """
-    method = session.method
-    if not isinstance(method, Method):
-        raise ValueError(f"{method.name} and replay do not go together: its gradients are not in the recording")
     for event in steps:
-        if (until is None or event.step <= until) and event.coefficients:
-            key = session.key(event.step)
-            directions = decode_directions(event.directions, key, method.sampler.law)
-            touched = decode_touched(event)
-            method.apply(session.leaves, directions, event.coefficients, touched, key, event.lr, session.state)
+        if (until is None or event.step <= until) and not event.skipped:
+            replay_step(session, event)
+
+
+def replay_step(session: Session, event: StepDone) -> None:
+    """Do one recorded step again on the session's weights. Raises ValueError when its method cannot."""
+    key = session.key(event.step)
+    law = session.method.sampler.law if isinstance(session.method, Method) else Gaussian()
+    recorded = decode_step(event, key, law)
+    session.method.replay(session.leaves, recorded, lambda: session.losses(event.step), key, session.state)
 
 
 def check_base(session: Session, recording: Recording) -> None:
-    """Raise ValueError when the base model or the noise is not the one the recording was made with."""
+    """Raise ValueError when the base model or the noise is not the one the recording was made with.
+
+    Where a replay asks the batches of the run, the training data is checked too.
+    """
     header = recording.header
     if header.fingerprint != session.loaded.fingerprint:
         raise ValueError(
@@ -75,6 +82,8 @@ def check_base(session: Session, recording: Recording) -> None:
         )
     if header.versions.get("noise") != str(addressed.VERSION):
         raise ValueError("the recording was made with another version of the noise: its directions cannot be rebuilt")
+    if session.method.replays_with_data:
+        check_data(session, recording)
 
 
 def check_data(session: Session, recording: Recording) -> None:
@@ -85,7 +94,7 @@ def check_data(session: Session, recording: Recording) -> None:
 
 @dataclass
 class _Course:
-    """The state of a running run."""
+    """A run under way: its session and its counts so far."""
 
     session: Session
     stop: Stop
@@ -97,11 +106,11 @@ class _Course:
     watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
-        self.meter = Meter(torch.device(self.session.config.device or "cpu"), self.session.tensors)
+        self.memory = PeakMemory(torch.device(self.session.config.device or "cpu"), self.session.tensors)
 
     def take_up(self, steps: list[StepDone]) -> None:
-        """Go on counting where the recorded steps ended; what loading and replaying took is not a step's memory."""
-        self.meter.reset()
+        """Continue the counts of the recorded steps; the memory of loading and replaying is left out."""
+        self.memory.reset()
         for event in steps:
             self.watch.add(event)
             self.peak = max(self.peak, event.memory_bytes)
@@ -117,13 +126,13 @@ class _Course:
     def events(self) -> Iterator[Event]:
         try:
             if self.done == 0:
-                yield from self._look(0)
+                yield from self._test(0)
             reason = None
             while reason is None:
                 reason = self._over()
                 if reason is None:
                     yield from self._advance()
-            yield from self._look(self.done)
+            yield from self._test(self.done)
             yield self._ended(*reason)
         except Exception as error:
             yield self._ended("failed", _sentence(error))
@@ -142,8 +151,8 @@ class _Course:
 
     def _advance(self) -> Iterator[Event]:
         config, number = self.session.config, self.done + 1
-        if config.diagnose_every and (number - 1) % config.diagnose_every == 0:
-            yield from self._diagnose(number)
+        if config.measure_every and (number - 1) % config.measure_every == 0:
+            yield from self._measure(number)
         event = self._step(number)
         yield event
         yield from self.watch.add(event)
@@ -155,22 +164,22 @@ class _Course:
         session, started = self.session, time.perf_counter()
         losses, lr, eps = session.losses(number), session.lr(number), session.config.eps
         assert eps is not None
-        with self.meter.step(losses.positions):
+        with self.memory.step(losses.positions):
             step = session.method.step(session.leaves, losses, session.key(number), lr, eps, session.state)
         self.done, self.seconds = number, self.seconds + time.perf_counter() - started
         self.passes, self.cost = self.passes + losses.forward_passes, self.cost + losses.forward_cost
-        self.peak = max(self.peak, self.meter.peak())
-        return self._told(step, lr, eps)
+        self.peak = max(self.peak, self.memory.peak())
+        return self._event(step, lr, eps)
 
-    def _told(self, step: Step, lr: float, eps: float) -> StepDone:
-        told = step.measured
-        touched = {str(leaf): [rows.tolist() for rows in seen] for leaf, seen in (step.touched or {}).items()}
+    def _event(self, step: Step, lr: float, eps: float) -> StepDone:
+        measured = step.measured
+        touched = {str(leaf): [rows.tolist() for rows in examples] for leaf, examples in (step.touched or {}).items()}
         return StepDone(
             self.done,
             step.loss,
-            told.plus.tolist() if told else [],
-            told.minus.tolist() if told else [],
-            told.projected_grad.tolist() if told else [],
+            measured.plus.tolist() if measured else [],
+            measured.minus.tolist() if measured else [],
+            measured.projected_grad.tolist() if measured else [],
             list(step.coefficients),
             encode_directions(step.directions),
             lr,
@@ -179,18 +188,20 @@ class _Course:
             self.cost,
             self.seconds,
             self.done / max(self.seconds, 1e-9),
-            self.meter.peak(),
+            self.memory.peak(),
             step.skipped,
             touched or None,
+            None if step.responses is None else encode_tensor(step.responses),
+            step.unexplained,
         )
 
-    def _diagnose(self, number: int) -> Iterator[Event]:
+    def _measure(self, number: int) -> Iterator[Event]:
         """Measure the estimator with forwards of its own, where the method draws directions at all."""
         session, eps = self.session, self.session.config.eps
         if not isinstance(session.method, Method) or eps is None:
             return
         plain = all(leaf.shown_dtype is None and leaf.floor is None for leaf in session.leaves)
-        with self.meter.apart():
+        with self.memory.apart():
             # never in place: a measurement must not leave even a rounding behind
             losses = replace(session.losses(number), shared=Scratch(session.leaves))
             reading = measure(session.method, session.leaves, losses, session.key(number), eps, backprop=plain)
@@ -202,7 +213,7 @@ class _Course:
                 number - 1, r.estimates, r.variance, r.norm, r.cosine, r.norm_ratio, r.forward_passes
             )
 
-    def _look(self, step: int) -> Iterator[Event]:
+    def _test(self, step: int) -> Iterator[Event]:
         """Accuracy and a few answers on held-out examples, before the first step and after the last."""
         yield self._evaluate(step, "test")
         yield self._sample(step)
@@ -210,18 +221,18 @@ class _Course:
     def _sample(self, step: int) -> SampleShown:
         """The model's answers on the first few test examples."""
         shown = self.session.task.test[:SAMPLES]
-        with self.meter.apart(), torch.no_grad():
-            scores = self.session.objective.scores(self.session.objective.batch(list(shown)))
+        with self.memory.apart(), torch.no_grad():
+            log_probs = self.session.objective.log_probs(self.session.objective.batch(list(shown)))
         names = self.session.task.label_names
         texts = ["\n".join(example.fields.values()) for example in shown]
-        return SampleShown(step, texts, [names[example.label] for example in shown], scores.exp().tolist())
+        return SampleShown(step, texts, [names[example.label] for example in shown], log_probs.exp().tolist())
 
     def _evaluate(self, step: int, split: str) -> EvalDone:
         started, config = time.perf_counter(), self.session.config
         examples = getattr(self.session.task, split)[: config.eval_examples]
-        with self.meter.apart():
-            found = evaluate(self.session.objective, examples, batch_size=4 * config.batch_size)
-        return EvalDone(step, split, found.loss, found.accuracy, len(examples), time.perf_counter() - started)
+        with self.memory.apart():
+            result = evaluate(self.session.objective, examples, batch_size=4 * config.batch_size)
+        return EvalDone(step, split, result.loss, result.accuracy, len(examples), time.perf_counter() - started)
 
     def started(self, recording: Recording | None) -> RunStarted:
         s = self.session
@@ -232,7 +243,7 @@ class _Course:
             s.loaded.kind,
             s.loaded.fingerprint,
             data_fingerprint(task),
-            str(self.meter.device),
+            str(self.memory.device),
             s.config.dtype or "",
             sum(p.numel() for p in s.loaded.model.parameters()),
             s.trainable,
@@ -242,8 +253,8 @@ class _Course:
             {"train": len(task.train), "dev": len(task.dev), "test": len(task.test)},
             s.method.forward_passes(),
             s.cost_per_step,
-            self.meter.kind,
-            list(s.loaded.notes),
+            self.memory.kind,
+            [*s.loaded.notes, *estimates(s.config)],
             {"noise": str(addressed.VERSION), "python": platform.python_version()}
             | {name: version(name) for name in NAMED},
             recording.steps[-1].step if recording and recording.steps else 0,

@@ -18,7 +18,7 @@ from zocore.models.objectives.tokens import MAX_TOKENS, Tokens
 
 @final
 class MaskedChoice(Objective):
-    """Scores the label words at the mask; a template without one gets " {mask}." at its end.
+    """Reads the label words' probabilities at the mask; a template without one gets " {mask}." at its end.
 
     Raises InputError for a tokenizer without a mask or for label words that are not one token each.
     """
@@ -43,9 +43,9 @@ class MaskedChoice(Objective):
         """Return one row per example, padded on the right."""
         ids, mask = (t.to(self.device) for t in padded([row.ids for row in rows], self.tokens.pad_id, left=False))
         positions = torch.tensor([[row.mask_at] for row in rows], device=self.device)
-        return Batch(model_inputs(self.model, ids, mask), labels, layout_of(mask, 1), positions)
+        return Batch(model_inputs(self.model, ids, mask), labels, layout_of(mask, 1, positions), positions)
 
-    def scores(self, batch: Batch) -> Tensor:
+    def log_probs(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L): the softmax over their words at the mask."""
         assert batch.positions is not None
         with only_rows(self.model, batch.positions):
@@ -54,13 +54,13 @@ class MaskedChoice(Objective):
 
 
 def _single_tokens(tokens: Tokens, words: Sequence[str]) -> list[int]:
-    found: dict[int, str] = {}
+    word_of: dict[int, str] = {}
     for word in words:
         ids = tokens.plain(" " + word)
         if len(ids) != 1 or ids[0] == tokens.tokenizer.unk_token_id:
             pieces = " ".join(tokens.tokenizer.convert_ids_to_tokens(ids))
             raise InputError(f"the label word {word!r} is not one token of the model but {pieces!r}: choose another")
-        if ids[0] in found:
-            raise InputError(f"the label words {found[ids[0]]!r} and {word!r} are the same to the model")
-        found[ids[0]] = word
-    return list(found)
+        if ids[0] in word_of:
+            raise InputError(f"the label words {word_of[ids[0]]!r} and {word!r} are the same to the model")
+        word_of[ids[0]] = word
+    return list(word_of)

@@ -11,10 +11,10 @@ from zocore.runs.tensor_peak import TensorPeak
 COUNTED = 3  # first steps in which each tensor is counted on a CPU; later only where the batch is the largest so far
 
 
-class Meter:
+class PeakMemory:
     """Peak memory of the steps so far in bytes, `held()` being every tensor that a run holds between steps.
 
-    On a CPU, what operations use inside themselves is not seen, nor are Python and its libraries.
+    On a CPU, neither the working memory inside operations nor Python and its libraries are counted.
     """
 
     def __init__(self, device: torch.device, held: Callable[[], Iterable[Tensor]]) -> None:
@@ -53,7 +53,7 @@ class Meter:
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """Leave what happens inside out of the reading."""
+        """Leave what happens inside out of the peak."""
         try:
             yield
         finally:
