@@ -25,7 +25,7 @@ def _taking(option: str) -> str:
 class RunConfig:
     """Everything that decides a run. Raises ValueError with one sentence when a value makes no sense."""
 
-    method: str = setting("mezo", "optimisation method", choices=tuple(METHODS))
+    method: str = setting("feedback", "optimisation method", choices=tuple(METHODS))
     model: str = setting("bundled", "bundled, a local Hugging Face folder, or a hub id")
     kind: str | None = setting(
         None,
