@@ -14,7 +14,7 @@ COUNTED = 3  # first steps in which each tensor is counted on a CPU; later only 
 class PeakMemory:
     """Peak memory of the steps so far in bytes, `held()` being every tensor that a run holds between steps.
 
-    On a CPU, what operations use inside themselves is not seen, nor are Python and its libraries.
+    On a CPU, neither the working memory inside operations nor Python and its libraries are counted.
     """
 
     def __init__(self, device: torch.device, held: Callable[[], Iterable[Tensor]]) -> None:
@@ -53,7 +53,7 @@ class PeakMemory:
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """Leave what happens inside out of the reading."""
+        """Leave what happens inside out of the peak."""
         try:
             yield
         finally:
