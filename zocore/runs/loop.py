@@ -11,7 +11,6 @@ import torch
 from zocore.carriers.scratch import Scratch
 from zocore.config import RunConfig
 from zocore.defaults import estimates
-from zocore.directions.laws import Gaussian
 from zocore.models.objectives.evaluation import evaluate
 from zocore.noise import addressed
 from zocore.runs.estimator import measure
@@ -20,7 +19,7 @@ from zocore.runs.peak_memory import PeakMemory
 from zocore.runs.recording import Recording, decode_step, encode_directions, encode_tensor
 from zocore.runs.session import Session, data_fingerprint, open_session
 from zocore.runs.warnings import MAX_SKIPPED, Watch
-from zocore.step.step import Method, Step
+from zocore.step.step import Step
 
 Stop = Callable[[], bool]
 SAMPLES = 5  # sentences shown before and after
@@ -65,8 +64,7 @@ def replay(session: Session, steps: list[StepDone], until: int | None = None) ->
 def replay_step(session: Session, event: StepDone) -> None:
     """Do one recorded step again on the session's weights. Raises ValueError when its method cannot."""
     key = session.key(event.step)
-    law = session.method.sampler.law if isinstance(session.method, Method) else Gaussian()
-    recorded = decode_step(event, key, law)
+    recorded = decode_step(event, key, session.method.law)
     session.method.replay(session.leaves, recorded, lambda: session.losses(event.step), key, session.state)
 
 
@@ -198,13 +196,14 @@ class _Course:
     def _measure(self, number: int) -> Iterator[Event]:
         """Measure the estimator with forwards of its own, where the method draws directions at all."""
         session, eps = self.session, self.session.config.eps
-        if not isinstance(session.method, Method) or eps is None:
+        if not session.method.zeroth_order or eps is None:
             return
         plain = all(leaf.shown_dtype is None and leaf.floor is None for leaf in session.leaves)
         with self.memory.apart():
             # never in place: a measurement must not leave even a rounding behind
             losses = replace(session.losses(number), shared=Scratch(session.leaves))
-            reading = measure(session.method, session.leaves, losses, session.key(number), eps, backprop=plain)
+            key, state = session.key(number), session.state
+            reading = measure(session.method, session.leaves, losses, key, eps, state, backprop=plain)
         if reading is None:
             yield Warned(number, "the estimator could not be measured: a loss was not a finite number")
         else:

@@ -277,10 +277,9 @@ def _method(config: RunConfig) -> Stepper:
         options["law"] = law(config.noise or "gaussian", rank=config.rank, keep=config.keep)
     rule = row.update if config.update == "auto" else UPDATES[config.update]()
     method = methods.build(config.method, **options, update=replace(rule, decay=config.decay))
-    if not isinstance(method, Method):
-        if config.subspace == "scales":
-            raise ValueError(f"{config.method} and the scales subspace do not go together: they have no gradient")
-    elif method.sampler.count is None and config.batch_size < method.shaping.least:
+    if not method.zeroth_order and config.subspace == "scales":
+        raise ValueError(f"{config.method} and the scales subspace do not go together: they have no gradient")
+    if isinstance(method, Method) and method.sampler.count is None and config.batch_size < method.shaping.least:
         raise ValueError(
             f"{config.method} with this --scale and --batch-size {config.batch_size} do not go together: "
             f"it needs at least {method.shaping.least} examples"
