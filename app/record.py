@@ -41,8 +41,8 @@ def _drawn(event: Event) -> Event:
     """The event without what only a replay needs."""
     if not isinstance(event, StepDone):
         return event
-    told = event.projected_grads
-    mean = [sum(told) / len(told)] if told else []
+    slopes = event.projected_grads
+    mean = [sum(slopes) / len(slopes)] if slopes else []
     return replace(
         event, loss_plus=[], loss_minus=[], projected_grads=mean, coefficients=[], directions=[], touched=None
     )

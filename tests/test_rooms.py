@@ -17,6 +17,7 @@ ENGINE = [
     "carriers",
     "subspaces",
     "step",
+    "presets",
     "methods",
     "config",
     "defaults",

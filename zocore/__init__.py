@@ -1,6 +1,7 @@
 """zocore: zeroth-order fine-tuning of language models, from forward passes alone.
 
-Read `methods.py` first, then the rooms in this order: step, noise, directions, carriers; then runs. `run(RunConfig(...))` is the whole engine as one generator of events.
+Read `methods.py` first, then the rooms in this order: step, noise, directions, carriers; then runs.
+`run(RunConfig(...))` is the whole engine as one generator of events.
 """
 
 from zocore.config import RunConfig

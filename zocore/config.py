@@ -1,15 +1,20 @@
 """The settings of a run: each field's help is also the command line's and the app's."""
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args, get_type_hints
 
-from zocore.methods import METHODS
+from zocore.methods import METHODS, OPTIONS
 
 
 def setting(default: Any, help: str, *, choices: tuple[str, ...] = (), breaks: str = "") -> Any:
     """A field with one sentence of help and, where a wrong value has a typical effect, what breaks."""
     return field(default=default, metadata={"help": help, "choices": choices, "breaks": breaks})
+
+
+def _taking(option: str) -> str:
+    """The methods that take an option."""
+    return ", ".join(name for name, row in METHODS.items() if option in row.options)
 
 
 @dataclass(frozen=True)
@@ -51,13 +56,11 @@ class RunConfig:
     noise: str | None = setting(None, "law of the directions", choices=("gaussian", "rademacher"))
     rank: int = setting(0, "directions of this rank on matrices (LOZO); 0 for full rank")
     keep: float = setting(1.0, "share of each tensor's smallest weights that moves (Sparse-MeZO); 1 for all")
-    directions: int | None = setting(None, "directions per step (n-spsa, fzoo, qzo, openai-es)")
-    pool: int | None = setting(
-        None, "candidates per step (mezo-gv, mezo-greedy)", breaks="2 is MeZO at twice the price"
-    )
-    share: float | None = setting(None, "elite share of the pool (mezo-gv)")
-    clip: float | None = setting(None, "largest directional derivative (qzo)")
-    scale: str | None = setting(None, "normaliser (grzo)", choices=("rms", "std", "raw"))
+    directions: int | None = setting(None, f"directions per step ({_taking('directions')})")
+    pool: int | None = setting(None, f"candidates per step ({_taking('pool')})", breaks="2 is MeZO at twice the price")
+    share: float | None = setting(None, f"elite share of the pool ({_taking('share')})")
+    clip: float | None = setting(None, f"largest directional derivative ({_taking('clip')})")
+    scale: str | None = setting(None, f"normaliser ({_taking('scale')})", choices=("rms", "std", "raw"))
     update: str = setting("auto", "rule that applies the estimate", choices=("auto", "sgd", "momentum", "adam"))
     decay: float = setting(0.0, "weight decay")
     carrier: str = setting("scratch", "how probes reach the model", choices=("scratch", "in-place"))
@@ -96,6 +99,16 @@ class RunConfig:
             value, choices = getattr(self, setting_.name), setting_.metadata["choices"]
             wrong = choices and value is not None and value not in choices
             _require(not wrong, f"{flag(setting_.name)} must be one of {', '.join(choices)}, not {value!r}")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's own options, where the user set any."""
+        return {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
+
+    def without_options(self) -> "RunConfig":
+        """Return the settings without what belongs to one method: its options, lr, eps and schedule."""
+        nothing: dict[str, Any] = dict.fromkeys(OPTIONS)
+        return replace(self, lr=None, eps=None, schedule=None, **nothing)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain values."""

@@ -1,9 +1,9 @@
-"""Below the run: a slider over its recording, one's own sentence, and one step walked open part by part."""
+"""Below the run: a slider over its recording, one's own sentence, and one step opened part by part."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -11,12 +11,15 @@ from app.form import controls, data_form
 from app.jobs.lab import Lab
 from app.jobs.store import JobStore
 from app.tabs import live
-from app.tabs.play import RECORDED, Play, recorded
+from app.tabs.stage import RECORDED, recorded
 from zocore.diagnostics.step_trace import Phase, walk
 from zocore.errors import InputError
 from zocore.runs.events import SampleShown
 from zocore.runs.session import Session, open_session
 from zocore.runs.timeline import Scrubber, open_scrubber
+
+if TYPE_CHECKING:
+    from app.tabs.play import Play
 
 ABOUT_REPLAY = (
     "A run is a list of seeds and scalars, so the weights of any step can be rebuilt without a forward pass. "
@@ -46,7 +49,7 @@ class Opened:
         return phases(self.number, self.shown)
 
 
-def build(play: Play, store: JobStore, lab: Lab, visitor: gr.BrowserState) -> gr.Slider:
+def build(play: "Play", store: JobStore, lab: Lab, visitor: gr.BrowserState) -> gr.Slider:
     """Lay out and connect the two panels; return the slider, whose length follows the run."""
     with gr.Row(equal_height=False):
         with gr.Column(elem_classes="zo-panel", min_width=280):
@@ -72,13 +75,13 @@ def build(play: Play, store: JobStore, lab: Lab, visitor: gr.BrowserState) -> gr
     quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "lab", "concurrency_limit": 1}
 
     def asked(job: str, step: float, text: str) -> str:
-        return _told(lambda: replayed(store, lab, job, int(step or 0), text))
+        return _or_problem(lambda: replayed(store, lab, job, int(step or 0), text))
 
     for event in (slider.release, ask.click, sentence.submit):
         event(asked, [play.job, slider, sentence], answers, **quiet, show_progress_on=answers)
 
     def moved(visitor_: str, *values: Any) -> str:
-        return _told(lambda: next_part(store, lab, visitor_, values))
+        return _or_problem(lambda: next_part(store, lab, visitor_, play.form.named(values)))
 
     def over(visitor_: str) -> str:
         lab.drop(f"step {visitor_}")
@@ -95,10 +98,10 @@ def replayed(store: JobStore, lab: Lab, job_id: str, step: int, text: str) -> st
     view = store.get(job_id).lane.view if job_id else recorded()
     if view.header is None or not view.samples:
         raise InputError("the run has not been evaluated yet: wait for its first step")
-    known, own = view.samples[0], text.strip()[:MOST_TEXT]
+    asked_in_run, own = view.samples[0], text.strip()[:MOST_TEXT]
 
     def both(scrubber: Scrubber) -> tuple[list[list[float]], list[list[float]]]:
-        examples = [example.fields for example in scrubber.session.task.test[: len(known.texts)]]
+        examples = [example.fields for example in scrubber.session.task.test[: len(asked_in_run.texts)]]
         asked: list[str | Mapping[str, str]] = [*examples, *([own] if own else [])]
         scrubber.go(0)
         before = scrubber.answers(asked)
@@ -108,15 +111,15 @@ def replayed(store: JobStore, lab: Lab, job_id: str, step: int, text: str) -> st
     # a run that goes on has more steps than its scrubber knows, so the key holds how many it was made with
     key = f"replay {folder} {view.steps if step > 0 else 0}"
     before, now = lab.use(key, lambda: open_scrubber(folder), both)
-    names = [*known.texts, *([own] if own else [])]
-    truths = [*known.labels, *([""] if own else [])]
+    names = [*asked_in_run.texts, *([own] if own else [])]
+    truths = [*asked_in_run.labels, *([""] if own else [])]
     shown = [SampleShown(at, names, truths, found) for at, found in ((0, before), (step, now))]
     return live.probe_table(shown[0], shown[1], view.header.labels)
 
 
-def next_part(store: JobStore, lab: Lab, visitor: str, values: Sequence[Any]) -> str:
+def next_part(store: JobStore, lab: Lab, visitor: str, values: Mapping[str, Any]) -> str:
     """Do the next part of a step of the form's settings and return the step so far."""
-    config = controls.collect(list(values), store.limits)
+    config = controls.collect(values, store.limits)
     key = f"step {visitor} {config}"  # other settings are another walk
     return lab.use(key, lambda: Opened(open_session(config)), Opened.forward)
 
@@ -134,7 +137,7 @@ def _phase(part: Phase, newest: bool) -> str:
     return f"<li><h3>{escape(part.title)}{loss}</h3><p>{escape(part.told)}</p>{code}</li>"
 
 
-def _told(find: Callable[[], str]) -> str:
+def _or_problem(find: Callable[[], str]) -> str:
     try:
         return find()
     except ValueError as error:

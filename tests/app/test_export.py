@@ -16,9 +16,8 @@ from app.tabs import export
 from tests.support import tiny
 from tests.support.places import ROOT
 from zocore.config import RunConfig
-from zocore.defaults import ENCODER, PAPER
 from zocore.errors import InputError
-from zocore.methods import METHODS
+from zocore.methods import METHODS, OPTIONS
 from zocore.runs.events import StepDone
 from zocore.runs.loop import run
 from zocore.runs.session import open_session
@@ -87,7 +86,7 @@ def test_form_and_settings_are_each_others_inverse(method):
     again = forms.to_config(forms.to_form(config))
     shown = forms.shown(method)
     for name in forms.NAMES:
-        if shown.get(name, True) and name not in forms.KNOBS:
+        if shown.get(name, True) and name not in OPTIONS:
             assert getattr(again, name) == getattr(config, name), name
     assert forms.to_config(forms.to_form(again)) == again
 
@@ -120,10 +119,12 @@ def test_a_sentence_encoder_has_a_rate_of_its_own(tmp_path):
     folder = str(tiny.save(tmp_path / "encoder", "bert", "encoder"))
     listed = "sentence-transformers/all-MiniLM-L6-v2"
     for model in (folder, listed):
-        assert forms.with_presets(RunConfig(model=model, device="cpu")).lr == ENCODER["mezo", "all"].lr
-    assert open_session(RunConfig(model=folder, device="cpu")).config.lr == ENCODER["mezo", "all"].lr
+        assert (
+            forms.with_presets(RunConfig(model=model, device="cpu")).lr == METHODS["mezo"].preset("all", "encoder").lr
+        )
+    assert open_session(RunConfig(model=folder, device="cpu")).config.lr == METHODS["mezo"].preset("all", "encoder").lr
     for model in ("openai-community/gpt2", str(tiny.save(tmp_path / "causal", "llama")), "nobody/nothing"):
-        assert forms.with_presets(RunConfig(model=model, device="cpu")).lr == PAPER["mezo", "all"].lr
+        assert forms.with_presets(RunConfig(model=model, device="cpu")).lr == METHODS["mezo"].preset("all", "large").lr
 
 
 def test_lists_are_log_spaced_with_the_preset_marked():

@@ -10,6 +10,7 @@ import torch
 
 from zocore.carriers.scratch import Scratch
 from zocore.config import RunConfig
+from zocore.defaults import estimates
 from zocore.models.objectives.choice import evaluate
 from zocore.noise import addressed
 from zocore.runs.estimator import measure
@@ -243,7 +244,7 @@ class _Course:
             s.method.forward_passes(),
             s.cost_per_step,
             self.meter.kind,
-            list(s.loaded.notes),
+            [*s.loaded.notes, *estimates(s.config)],
             {"noise": str(addressed.VERSION), "python": platform.python_version()}
             | {name: version(name) for name in NAMED},
             recording.steps[-1].step if recording and recording.steps else 0,

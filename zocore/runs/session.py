@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +31,6 @@ from zocore.subspaces.blocks import last_blocks, of_blocks
 from zocore.subspaces.by_name import all_weights, matching, without
 from zocore.weights.leaf import Leaf
 
-KNOBS = ("directions", "pool", "share", "clip", "scale")
 LAW = {"noise": None, "rank": 0, "keep": 1.0}  # settings of the law, and what leaves it to the method
 OF_DATA = ("text_columns", "label_column", "template", "label_words")
 UPDATES: dict[str, type[Sgd] | type[Momentum] | type[Adam]] = {"sgd": Sgd, "momentum": Momentum, "adam": Adam}
@@ -257,16 +255,16 @@ def _method(config: RunConfig) -> Stepper:
         raise ValueError(
             f"{config.method} and the subspace {config.subspace!r} do not go together: it moves quantisation scales"
         )
-    knobs: dict[str, Any] = {name: getattr(config, name) for name in KNOBS if getattr(config, name) is not None}
-    of_law = [name for name, default in LAW.items() if getattr(config, name) != default]
-    for name in [*(knob for knob in knobs if knob not in row.knobs), *(of_law if "law" not in row.knobs else ())]:
+    options, of_law = config.options, [name for name, default in LAW.items() if getattr(config, name) != default]
+    foreign = [name for name in options if name not in row.options] + (of_law if "law" not in row.options else [])
+    for name in foreign:
         raise ValueError(f"{config.method} has no option {flag(name)}")
     if config.noise == "rademacher" and config.rank:
         raise ValueError("--noise rademacher and --rank do not go together: thin factors are normals")
     if of_law:
-        knobs["law"] = methods.law(config.noise or "gaussian", rank=config.rank, keep=config.keep)
+        options["law"] = methods.law(config.noise or "gaussian", rank=config.rank, keep=config.keep)
     rule = row.update if config.update == "auto" else UPDATES[config.update]()
-    method = methods.build(config.method, **knobs, update=replace(rule, decay=config.decay))
+    method = methods.build(config.method, **options, update=replace(rule, decay=config.decay))
     if not isinstance(method, Method):
         if config.subspace == "scales":
             raise ValueError(f"{config.method} and the scales subspace do not go together: they have no gradient")
