@@ -109,7 +109,8 @@ def memory(options: argparse.Namespace) -> int:
     from zocore.memory import bill
     from zocore.memory.shapes import shape_of
 
-    bills = bill.bills(shape_of(options.model), options.batch_size, options.max_tokens, options.dtype)
+    sizes = (options.batch_size, options.max_tokens, options.dtype)
+    bills = bill.bills(shape_of(options.model), *sizes, kept_examples=options.kept_examples)
     chosen = [b for b in bills if options.method in (None, b.method)]
     if not chosen:
         raise ValueError(f"no memory table for {options.method!r}: choose one of {', '.join(b.method for b in bills)}")
@@ -250,6 +251,12 @@ def _measures(commands: Any) -> None:
     bill.add_argument("--batch-size", type=int, default=16, help="examples per step (default: 16)")
     bill.add_argument("--max-tokens", type=int, default=128, help="tokens per example (default: 128)")
     bill.add_argument("--dtype", default="bf16", help="fp32, bf16 or fp16 (default: bf16)")
+    bill.add_argument(
+        "--kept-examples",
+        type=int,
+        default=0,
+        help="training examples, where the first blocks stay frozen and their outputs are kept (default: 0)",
+    )
     timing = _command(commands, "bench", bench)
     timing.add_argument("--shape", default="llama-15M", help="llama-15M or opt-30M (default: llama-15M)")
     timing.add_argument("--batch-size", type=int, default=16, help="examples (default: 16)")

@@ -98,7 +98,8 @@ class _Course:
     watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
-        self.meter = Meter(torch.device(self.session.config.device or "cpu"), self.session.tensors)
+        device = torch.device(self.session.config.device or "cpu")
+        self.meter = Meter(device, self.session.tensors, self.session.kept_bytes)
 
     def take_up(self, steps: list[StepDone]) -> None:
         """Go on counting where the recorded steps ended; what loading and replaying took is not a step's memory."""
@@ -221,7 +222,8 @@ class _Course:
         started, config = time.perf_counter(), self.session.config
         examples = getattr(self.session.task, split)[: config.eval_examples]
         with self.meter.apart():
-            found = evaluate(self.session.objective, examples, batch_size=4 * config.batch_size)
+            session = self.session
+            found = evaluate(session.objective, examples, batch_size=4 * config.batch_size, scores=session.scores)
         return EvalDone(step, split, found.loss, found.accuracy, len(examples), time.perf_counter() - started)
 
     def started(self, recording: Recording | None) -> RunStarted:
@@ -248,6 +250,8 @@ class _Course:
             {"noise": str(addressed.VERSION), "python": platform.python_version()}
             | {name: version(name) for name in NAMED},
             recording.steps[-1].step if recording and recording.steps else 0,
+            len(s.prefix.blocks) if s.prefix else 0,
+            s.prefix.of if s.prefix else 0,
         )
 
     def _ended(self, status: str, reason: str) -> RunEnded:

@@ -21,9 +21,9 @@ from zocore.errors import InputError
 from zocore.models.load import LoadedModel, load
 from zocore.models.objectives.batch import Batch
 from zocore.models.objectives.choice import Objective, objective_for
-from zocore.models.prefix import Prefix, frozen_prefix
+from zocore.models.prefix import Once, Prefix, frozen_prefix
 from zocore.noise.addressed import Key, permutation
-from zocore.runs.kept_prefix import KeptPrefix, Once
+from zocore.runs.kept_prefix import KeptPrefix
 from zocore.step.losses import Carrier, Losses, Part
 from zocore.step.step import Method, Stepper
 from zocore.step.update import Adam, Momentum, Sgd, State
@@ -78,8 +78,7 @@ class Session:
     def losses(self, step: int) -> Losses:
         """A fresh oracle for the batch of a step."""
         parts = self.parts(step)
-        again = self.config.steps * self.config.batch_size > len(self.task.train)
-        return self._oracle(parts, self.kept.once(step, parts, again) if self.kept else None)
+        return self._oracle(parts, self.kept.once(step, parts) if self.kept else None)
 
     def losses_of(self, examples: Sequence[Example]) -> Losses:
         """A fresh oracle for examples of one's own choice."""
@@ -110,15 +109,25 @@ class Session:
         """What the frozen prefix gave for each training example; None where nothing is frozen."""
         if self.prefix is None:
             return None
-        sizes, cap = (self.config.batch_size, self._micro), int(self.config.prefix_gib * 2**30)
-        return KeptPrefix(self.prefix, self.objective, self.task.train, self.numbers, self.parts, *sizes, cap)
+        config, train = self.config, self.task.train
+        cap, again = int(config.prefix_gib * 2**30), config.steps * config.batch_size > len(train)
+        sizes = (config.batch_size, self._micro, cap)
+        return KeptPrefix(self.prefix, self.objective, train, self.numbers, self.parts, *sizes, again)
+
+    def scores(self, batch: Batch) -> Tensor:
+        """The objective's scores of an evaluation's batch: the same bits, sooner where a prefix is frozen."""
+        return self.kept.scores(batch) if self.kept else self.objective.scores(batch)
 
     @property
     def _micro(self) -> int:
         return self.config.micro_batch or self.config.batch_size
 
+    def kept_bytes(self) -> int:
+        """What is kept of the frozen prefix's outputs, in bytes of the machine's own memory."""
+        return self.kept.bytes if self.kept else 0
+
     def tensors(self) -> Iterator[Tensor]:
-        """Every tensor the run holds between steps; some share a storage."""
+        """Every tensor the run holds between steps, kept outputs of a frozen prefix apart; some share a storage."""
         model = self.loaded.model
         yield from (*model.parameters(), *model.buffers(), *self.state.values(), *(leaf.tensor for leaf in self.leaves))
         if self.config.quantise:

@@ -50,10 +50,10 @@ def top(model: nn.Module, count: int, master: bool = False) -> list[Leaf]:
 
     A tensor that an earlier module reads too, such as an embedding that is also the head, stays where it is.
     """
-    blocks = _last(model, count)
-    ran = trace(model, lambda: _run_briefly(model))
-    first = len(blocks_of(model)) - len(blocks)
-    return [leaf for leaf in all_weights(model, master) if ran.frozen_below(leaf) >= first]
+    inside = {module for block in _last(model, count) for module in block.modules()}
+    seen, blocks = trace(model, lambda: _run_briefly(model)), len(blocks_of(model))
+    moves = inside | {module for module, finished in seen.finished.items() if finished == blocks}
+    return [leaf for leaf in all_weights(model, master) if all(site.module in moves for site in leaf.sites)]
 
 
 def writers(model: nn.Module, count: int | None = None, master: bool = False) -> list[Leaf]:

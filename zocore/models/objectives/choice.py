@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from zocore.data.tasks import Example, Task
 from zocore.models.load import LoadedModel
@@ -59,8 +60,11 @@ def evaluate(
     examples: Sequence[Example],
     batch_size: int = 32,
     stop: Callable[[], bool] | None = None,
+    scores: Callable[[Batch], Tensor] | None = None,
 ) -> Evaluation:
     """Return loss and accuracy, without gradients; `stop` is asked before each forward.
+
+    `scores` may stand in for the objective's own, to give the same in less time.
 
     Rows of like length go together, which saves padding. Raises ValueError when there are no examples.
     """
@@ -76,10 +80,10 @@ def evaluate(
         numbers = order[first : first + batch_size]
         batch = objective.batch([examples[number] for number in numbers])
         with torch.no_grad():
-            scores = objective.scores(batch)
+            found = (scores or objective.scores)(batch)
         forwards += 1
-        losses[numbers] = -scores.gather(1, batch.labels.unsqueeze(1)).squeeze(1).double().cpu()
-        predictions[numbers] = scores.argmax(dim=1).cpu()
+        losses[numbers] = -found.gather(1, batch.labels.unsqueeze(1)).squeeze(1).double().cpu()
+        predictions[numbers] = found.argmax(dim=1).cpu()
     return _summed(examples, losses, predictions.tolist(), forwards)
 
 
