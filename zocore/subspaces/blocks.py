@@ -91,7 +91,7 @@ def residual_writers(model: nn.Module, count: int | None = None) -> list[nn.Modu
 def _last(model: nn.Module, count: int | None) -> list[nn.Module]:
     blocks = blocks_of(model)
     if count is not None and not 1 <= count <= len(blocks):
-        raise ValueError(f"the model has {len(blocks)} blocks, so the last {count} cannot be taken")
+        raise ValueError(f"the model has {len(blocks)} blocks, so the last {count} cannot be taken: ask for fewer")
     return blocks[-count:] if count else blocks
 
 
