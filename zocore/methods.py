@@ -14,17 +14,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from zocore.directions.laws import Gaussian, Law, LowRank, Masked, Rademacher
+from zocore.directions.laws import Gaussian, Law, Rademacher
+from zocore.directions.pushes import Tie
 from zocore.presets import Models, Preset, Subspace, choose, coarse, paper, tuned
-from zocore.step.difference import Forward
-from zocore.step.samplers import Fresh, Guided, OnePerExample
+from zocore.step.difference import Central, Difference, Forward
+from zocore.step.feedback import Feedback
+from zocore.step.samplers import Fresh, Guided, OnePerExample, OnOutputs
 from zocore.step.shaping import CentredRank, Clip, Mean, Normalise, Shaping
 from zocore.step.step import Backprop, Method, Stepper
 from zocore.step.update import Adam, Sgd, Update
 
 GAUSSIAN = Gaussian()
 # how a step's memory is counted: see `memory/bill.py`
-Memory = Literal["probe", "combination", "per example", "scales", "gradient", "gradient and moments"]
+Memory = Literal[
+    "probe",
+    "combination",
+    "per example",
+    "scales",
+    "outputs",
+    "outputs and moments",
+    "gradient",
+    "gradient and moments",
+]
 FITTED = 1e-3  # directional derivatives below this are rounding noise of a fitted example, not signal
 
 
@@ -75,6 +86,24 @@ def openai_es(*, directions: int = 8, law: Law = GAUSSIAN, update: Update = Sgd(
     return Method("openai-es", Fresh(directions, law), shaping=CentredRank(), update=update)
 
 
+def activity(*, directions: int = 2, sides: int = 2, tie: Tie = "tokens", update: Update = Sgd()) -> Method:
+    """Activity perturbation: random signs on the outputs of linear layers, times what those layers read."""
+    return Method("activity", OnOutputs(directions, tie), _difference(sides), update=update)
+
+
+def feedback(
+    *, directions: int = 1, sides: int = 1, mu: float = 0.5, alpha: float = 0.0, update: Update = Adam()
+) -> Feedback:
+    """Learned feedback: pushes teach how the label scores answer; one clean forward gives each example's error."""
+    return Feedback("feedback", directions, mu, alpha, two_sided=_difference(sides) == Central(), update=update)
+
+
+def _difference(sides: int) -> Difference:
+    if sides not in (1, 2):
+        raise ValueError(f"--sides must be 1 (beside the clean forward) or 2 (plus and minus), not {sides}")
+    return Central() if sides == 2 else Forward()
+
+
 def sgd(*, update: Update = Sgd()) -> Backprop:
     """Backprop with plain SGD: the reference where memory allows."""
     return Backprop("sgd", update)
@@ -99,7 +128,7 @@ class Row:
     trial_lrs: tuple[float, float]  # with which it learns a quadratic and a tiny Llama in the tests
     presets: Sequence[Preset]
     schedule: Literal["constant", "linear"] = "constant"  # linear where steps do not shrink with the slope
-    home: Subspace = "all"  # the subspace it is made for
+    home: str = "all"  # the subspace it is made for
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -128,6 +157,9 @@ class Row:
         by_length = not (isinstance(method, Method) and method.shaping.follows_slope)
         return choose(self.presets, subspace, models, by_length)
 
+
+ENCODER_WRITERS = "MiniLM on TREC: 593 steps (forward cost 600) took accuracy from 0.180 to 0.928, seed 0"
+BUNDLED_WRITERS = "bundled topic and sentiment: from 1e-3 to 1e-2 all end alike after 200 steps, seed 0"
 
 METHODS: Mapping[str, Row] = {
     "mezo": Row(
@@ -262,6 +294,38 @@ METHODS: Mapping[str, Row] = {
         schedule="linear",
         presets=(tuned(2e-2), coarse(1e-1, "lora")),
     ),
+    "activity": Row(
+        activity,
+        "Activity perturbation",
+        "2210.03310",
+        forwards="2n + 1",
+        memory="outputs",
+        colour="#8C564B",
+        dash="dash",
+        trial_lrs=(0.05, 1e-2),
+        schedule="linear",
+        home="writers:2",
+        presets=(
+            Preset(3e-3, 1e-2, "MiniLM on TREC, rates a factor 3 apart, seed 0", "writers", "encoder"),
+            Preset(3e-2, 1e-2, "bundled sentiment, rates a factor 3 apart, seed 0", "writers", "bundled"),
+        ),
+    ),
+    "feedback": Row(
+        feedback,
+        "Learned feedback",
+        "",
+        forwards="n + 1",
+        memory="outputs and moments",
+        colour="#AA3377",
+        dash="solid",
+        trial_lrs=(0.05, 1e-2),
+        schedule="linear",
+        home="writers:2",
+        presets=(
+            Preset(1e-3, 1e-2, ENCODER_WRITERS, "writers", "encoder"),
+            Preset(3e-3, 1e-2, BUNDLED_WRITERS, "writers", "bundled"),
+        ),
+    ),
     "sgd": Row(
         sgd,
         "SGD (backprop)",
@@ -307,18 +371,3 @@ def build(name: str, **options: object) -> Stepper:
     if unknown:
         raise ValueError(f"{name} has no option {unknown[0]!r}; its options are {', '.join(METHODS[name].options)}")
     return METHODS[name].build(**options)
-
-
-def law(noise: str = "gaussian", *, rank: int = 0, keep: float = 1.0) -> Law:
-    """Return the law of the directions: normals or signs, thin factors when rank > 0, sparse when keep < 1.
-
-    Raises ValueError for an unknown noise or a share outside (0, 1].
-    """
-    laws: dict[str, Law] = {"gaussian": Gaussian(), "rademacher": Rademacher()}
-    if noise not in laws:
-        raise ValueError(f"unknown noise {noise!r}: choose gaussian or rademacher")
-    inner = LowRank(rank) if rank else laws[noise]
-    return inner if keep == 1 else Masked(inner, keep)
-
-
-__all__ = ["METHODS", "OPTIONS", "Memory", "Row", "build", "law"]

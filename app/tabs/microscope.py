@@ -17,7 +17,7 @@ from app.quiet import QUIET
 from app.tabs.live import status
 from app.tabs.tab import Site, Tab
 from zocore.config import RunConfig
-from zocore.diagnostics import loss_slices
+from zocore.diagnostics import alignment, loss_slices
 from zocore.errors import InputError
 from zocore.runs.session import Session, open_session
 
@@ -47,14 +47,14 @@ ABOUT_BATCH = (
 
 
 @lru_cache(maxsize=1)
-def recorded() -> tuple[Look, loss_slices.Alignment, loss_slices.BatchLaw]:
+def recorded() -> tuple[Look, alignment.Alignment, alignment.BatchLaw]:
     """Return the readings that the tab opens with."""
     readings = json.loads(RECORDED.read_text())
-    asked = tuple(loss_slices.Difference(**one) for one in readings["look"].pop("found"))
+    asked = tuple(loss_slices.Secant(**one) for one in readings["look"].pop("found"))
     return (
         Look(**readings["look"], found=asked),
-        loss_slices.Alignment(**readings["alignment"]),
-        loss_slices.BatchLaw(**readings["law"]),
+        alignment.Alignment(**readings["alignment"]),
+        alignment.BatchLaw(**readings["law"]),
     )
 
 
@@ -101,7 +101,7 @@ def _side() -> tuple[Any, ...]:
     return number, dtype, look, eps, count, batch, gr.HTML("", elem_id="zo-look-problem")
 
 
-def _charts(look: Look, aligned: loss_slices.Alignment, law: loss_slices.BatchLaw) -> tuple[Any, ...]:
+def _charts(look: Look, aligned: alignment.Alignment, law: alignment.BatchLaw) -> tuple[Any, ...]:
     line = gr.HTML(status("recorded", ABOUT_RECORDED), elem_id="zo-look-status", elem_classes="zo-status")
     start = figures(look, -3)
     with gr.Row(equal_height=True):
@@ -125,12 +125,12 @@ def _connect(bench: Bench, site: Site) -> None:
 
     def counted(visitor: str, dtype: str, *values: Any) -> tuple[Any, ...]:
         config = _settings(site, values, dtype)
-        found = _measure(site, visitor, config, lambda session: loss_slices.alignment(session, COUNTS))
+        found = _measure(site, visitor, config, lambda session: alignment.alignment(session, COUNTS))
         return chart.whole(alignment_figure(found)), "", measured(config)
 
     def batched(visitor: str, dtype: str, *values: Any) -> tuple[Any, ...]:
         config = _settings(site, values, dtype, "grzo")
-        found = _measure(site, visitor, config, lambda session: loss_slices.batch_law(session, SIZES, 12))
+        found = _measure(site, visitor, config, lambda session: alignment.batch_law(session, SIZES, 12))
         return chart.whole(law_figure(found)), "", measured(config)
 
     def moved(found: Look | None, at: float) -> tuple[Any, Any]:
@@ -187,7 +187,7 @@ def config_of(config: RunConfig, dtype: str, method: str = "") -> RunConfig:
     """Return the settings the microscope looks with: those of the form, in a dtype, and batches of 16."""
     if config.method in ("sgd", "adamw") and not method:
         raise InputError("backprop has no probes to look at: choose a zeroth-order method on the Play tab")
-    chosen = replace(config, dtype=dtype, batch_size=16, micro_batch=None, diagnose_every=0)
+    chosen = replace(config, dtype=dtype, batch_size=16, micro_batch=None, measure_every=0)
     if method and config.method != method:
         chosen = replace(
             chosen,

@@ -12,11 +12,11 @@ from app.jobs.lab import Lab
 from app.jobs.store import JobStore
 from app.tabs import live
 from app.tabs.stage import RECORDED, recorded
-from zocore.diagnostics.step_trace import Phase, walk
+from zocore.diagnostics.step_trace import Phase, trace
 from zocore.errors import InputError
 from zocore.runs.events import SampleShown
 from zocore.runs.session import Session, open_session
-from zocore.runs.timeline import Scrubber, open_scrubber
+from zocore.runs.timeline import Timeline, open_timeline
 
 if TYPE_CHECKING:
     from app.tabs.play import Play
@@ -43,7 +43,7 @@ class Opened:
         phase = next(self.parts, None) if self.parts else None
         if phase is None:
             self.number, self.shown = self.number + 1, []
-            self.parts = walk(self.session, self.number)
+            self.parts = trace(self.session, self.number)
             phase = next(self.parts)
         self.shown.append(phase)
         return phases(self.number, self.shown)
@@ -100,17 +100,17 @@ def replayed(store: JobStore, lab: Lab, job_id: str, step: int, text: str) -> st
         raise InputError("the run has not been evaluated yet: wait for its first step")
     asked_in_run, own = view.samples[0], text.strip()[:MOST_TEXT]
 
-    def both(scrubber: Scrubber) -> tuple[list[list[float]], list[list[float]]]:
-        examples = [example.fields for example in scrubber.session.task.test[: len(asked_in_run.texts)]]
+    def both(timeline: Timeline) -> tuple[list[list[float]], list[list[float]]]:
+        examples = [example.fields for example in timeline.session.task.test[: len(asked_in_run.texts)]]
         asked: list[str | Mapping[str, str]] = [*examples, *([own] if own else [])]
-        scrubber.go(0)
-        before = scrubber.answers(asked)
-        scrubber.go(min(step, scrubber.last))
-        return before, scrubber.answers(asked)
+        timeline.go(0)
+        before = timeline.answers(asked)
+        timeline.go(min(step, timeline.last))
+        return before, timeline.answers(asked)
 
-    # a run that goes on has more steps than its scrubber knows, so the key holds how many it was made with
+    # a run that goes on has more steps than its timeline knows, so the key holds how many it was made with
     key = f"replay {folder} {view.steps if step > 0 else 0}"
-    before, now = lab.use(key, lambda: open_scrubber(folder), both)
+    before, now = lab.use(key, lambda: open_timeline(folder), both)
     names = [*asked_in_run.texts, *([own] if own else [])]
     truths = [*asked_in_run.labels, *([""] if own else [])]
     shown = [SampleShown(at, names, truths, found) for at, found in ((0, before), (step, now))]
@@ -134,7 +134,7 @@ def _phase(part: Phase, newest: bool) -> str:
     loss = f'<b class="zo-figure">loss {part.loss:.5f}</b>' if part.loss is not None else ""
     state = " open" if newest else ""
     code = f"<details{state}><summary>The lines that ran</summary><pre>{escape(part.code)}</pre></details>"
-    return f"<li><h3>{escape(part.title)}{loss}</h3><p>{escape(part.told)}</p>{code}</li>"
+    return f"<li><h3>{escape(part.title)}{loss}</h3><p>{escape(part.text)}</p>{code}</li>"
 
 
 def _or_problem(find: Callable[[], str]) -> str:

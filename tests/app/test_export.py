@@ -18,7 +18,7 @@ from tests.support.places import ROOT
 from zocore.config import RunConfig
 from zocore.errors import InputError
 from zocore.methods import METHODS, OPTIONS
-from zocore.runs.events import StepDone
+from zocore.runs.events import EvalDone, Event, StepDone
 from zocore.runs.loop import run
 from zocore.runs.session import open_session
 
@@ -28,9 +28,15 @@ def small(folder: Path, **more: object) -> RunConfig:
     return RunConfig(**{"model": str(model), "steps": 4, "lr": 1e-3, "eval_examples": 8, "batch_size": 4} | more)  # type: ignore[arg-type]
 
 
+def shown_numbers(events: list[Event]) -> list[str]:
+    """Return the test lines as the script prints them."""
+    tests = [event for event in events if isinstance(event, EvalDone) and event.split == "test"]
+    return [f"test after step {e.step}: accuracy {e.accuracy:.4f}, loss {e.loss:.6f}" for e in tests]
+
+
 def test_the_script_prints_the_numbers_of_the_run(tmp_path):
     config = small(tmp_path, method="n-spsa", directions=2)
-    shown = export.shown_numbers(list(run(config)))
+    shown = shown_numbers(list(run(config)))
     (tmp_path / "run.py").write_text(export.script(config))
     done = subprocess.run(
         [sys.executable, "run.py"],
@@ -109,7 +115,7 @@ def test_a_bad_value_is_one_sentence(name, value, said):
 
 
 def test_only_the_methods_own_options_are_shown():
-    assert [name for name, on in forms.shown("mezo").items() if on] == ["eps", "noise", "diagnose_every"]
+    assert [name for name, on in forms.shown("mezo").items() if on] == ["eps", "noise", "measure_every"]
     assert forms.shown("mezo-gv")["pool"] and not forms.shown("grzo")["pool"]
     assert not forms.shown("adamw")["eps"]
 

@@ -12,7 +12,7 @@ from tests.support import tiny
 from tests.support.toys import NAMES, language_model
 from zocore.data.tasks import Example, Task
 from zocore.models.load import LoadedModel
-from zocore.models.objectives.choice import Objective, objective_for
+from zocore.models.objectives.base import Objective, objective_for
 from zocore.models.prefix import Prefix, frozen_prefix
 from zocore.subspaces.blocks import blocks_of, top
 from zocore.subspaces.by_name import all_weights, matching
@@ -41,7 +41,7 @@ def both(maker: Objective, leaves: Sequence[Leaf]) -> tuple[Prefix, Tensor, Tens
     assert prefix is not None
     with torch.no_grad():
         plain = maker.losses(batch)
-        output = prefix.output(lambda: maker.scores(batch))
+        output = prefix.output(lambda: maker.log_probs(batch))
         with prefix.standing_in(output):
             found = maker.losses(batch)
         assert torch.equal(maker.losses(batch), plain)  # and afterwards the model is what it was
@@ -101,7 +101,7 @@ def test_frozen_blocks_do_not_run(family: str) -> None:
     prefix = frozen_prefix(maker.model, top(maker.model, 1), lambda: maker.losses(maker.batch(EXAMPLES[:1])))
     assert prefix is not None
     batch = maker.batch(EXAMPLES)
-    output = prefix.output(lambda: maker.scores(batch))
+    output = prefix.output(lambda: maker.log_probs(batch))
 
     def refuse(*_: Any) -> None:
         raise AssertionError("a frozen block ran")
@@ -146,7 +146,7 @@ def test_gradients_of_what_moves_are_the_same() -> None:
     assert prefix is not None
     parameters = [dict(maker.model.named_parameters())[leaf.name].requires_grad_(True) for leaf in leaves]
     plain = torch.autograd.grad(maker.losses(batch).mean(), parameters)
-    with prefix.standing_in(prefix.output(lambda: maker.scores(batch))):
+    with prefix.standing_in(prefix.output(lambda: maker.log_probs(batch))):
         found = torch.autograd.grad(maker.losses(batch).mean(), parameters)
     assert all(torch.equal(a, b) for a, b in zip(plain, found, strict=True))
 
@@ -179,7 +179,7 @@ def test_a_model_that_writes_into_its_hidden_state_is_told() -> None:
     with (
         torch.no_grad(),
         pytest.raises(RuntimeError, match="writes into its input"),
-        prefix.standing_in(prefix.output(lambda: maker.scores(batch))),
+        prefix.standing_in(prefix.output(lambda: maker.log_probs(batch))),
     ):
         maker.losses(batch)
 
@@ -190,7 +190,7 @@ def test_blocks_are_themselves_again_after_an_error() -> None:
     batch = maker.batch(EXAMPLES)
     prefix = frozen_prefix(maker.model, top(maker.model, 1), lambda: maker.losses(batch))
     assert prefix is not None
-    output = prefix.output(lambda: maker.scores(batch))
+    output = prefix.output(lambda: maker.log_probs(batch))
     own = prefix.blocks[0].forward
     prefix.blocks[0].forward = own  # as accelerate leaves it on quantised models
     with pytest.raises(KeyError), prefix.standing_in(output):

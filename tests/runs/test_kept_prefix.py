@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.support.short_runs import settings
 from zocore.config import RunConfig
 from zocore.methods import METHODS
-from zocore.models.objectives.choice import evaluate
+from zocore.models.objectives.evaluation import evaluate
 from zocore.runs import session as sessions
 from zocore.runs.events import Event, RunEnded, RunStarted, StepDone
 from zocore.runs.kept_prefix import joined, taken_apart
@@ -215,10 +215,10 @@ def test_an_evaluation_gives_the_same_bits_and_runs_frozen_blocks_once(name: str
     assert session.kept.fits  # looked at once, before blocks are counted
     entered = blocks_run(session)
     for _ in range(2):
-        assert evaluate(session.objective, session.task.test, 4, scores=session.scores) == plain
+        assert evaluate(session.objective, session.task.test, 4, log_probs=session.log_probs) == plain
     assert entered.count(1) == 2 * entered.count(0) > 0
     none = of(top(**MODELS[name], prefix_gib=0.0))
-    assert evaluate(none.objective, none.task.test, 4, scores=none.scores) == plain
+    assert evaluate(none.objective, none.task.test, 4, log_probs=none.log_probs) == plain
     assert none.kept_bytes() == 0
 
 
@@ -236,7 +236,7 @@ def test_what_is_kept_stays_within_its_memory(name: str) -> None:
         tight = of(top(**MODELS[name], steps=40, prefix_gib=room / 2**30))
         assert tight.kept is not None
         assert tight.kept.fits == fits
-        evaluate(tight.objective, tight.task.test, 4, scores=tight.scores)
+        evaluate(tight.objective, tight.task.test, 4, log_probs=tight.log_probs)
         for step in range(1, 11):
             tight.losses(step)()
         assert tight.kept_bytes() <= room

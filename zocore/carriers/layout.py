@@ -16,6 +16,7 @@ class Layout:
 
     examples: Tensor  # (rows,) int64: the example of each row, counted over the whole batch
     mask: Tensor | None = None  # (rows, tokens) bool: True where a token is real; None when rows have no tokens
+    read: Tensor | None = None  # (rows, k) int64: the positions the head reads; None when it may read any
 
     @property
     def rows(self) -> int:
@@ -26,6 +27,28 @@ class Layout:
     def positions(self) -> int:
         """Number of tokens in the forward, padding included; rows where there are no tokens."""
         return self.rows if self.mask is None else self.mask.numel()
+
+    @property
+    def numbers(self) -> Tensor:
+        """The number of each row over the whole batch (rows,): the rows of an example stand next to each other."""
+        each = self.rows // len(self.examples.unique())
+        return self.examples * each + torch.arange(self.rows, device=self.examples.device) % each
+
+    def counted(self, read_alone: bool = False) -> Tensor:
+        """Return 1.0 where a position counts and 0.0 on padding, (rows, tokens).
+
+        With `read_alone`, only the positions that the head reads count, where they are known.
+        """
+        if self.mask is None:
+            return torch.ones(self.rows, 1, device=self.examples.device)
+        if not read_alone or self.read is None:
+            return self.mask.float()
+        return torch.zeros_like(self.mask, dtype=torch.float32).scatter_(1, self.read, 1.0)
+
+    def part(self, rows: slice) -> "Layout":
+        """Return the layout of some of the rows; the examples keep their numbers."""
+        mask, read = (None if t is None else t[rows] for t in (self.mask, self.read))
+        return Layout(self.examples[rows], mask, read)
 
     def of(self, activation: Tensor) -> Tensor:
         """Return the example number of each leading index of `activation` (rows, ...) or (rows * tokens, d)."""

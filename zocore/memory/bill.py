@@ -14,6 +14,7 @@ from math import ceil
 
 from zocore.memory.shapes import ModelShape
 from zocore.methods import METHODS, Memory
+from zocore.tables import aligned
 
 GB = 10**9
 GIB = 2**30
@@ -194,6 +195,25 @@ def _scales(run: _Run) -> Bill:
     return Bill(run.method, weights, _dequantised(run) + _tile(scales), run.forward, 0, scales * FP32)
 
 
+PUSHED_BLOCKS = 2  # of the subspace `writers:2`, the home of the methods that push outputs
+
+
+def _outputs(run: _Run) -> Bill:
+    # Signs and the pushed output of one layer beside the forward; of what the layers read only means are kept. The
+    # update of a matrix is added in place by one thin product.
+    pushed = run.positions * run.shape.hidden * (FP32 + run.width)
+    return Bill(run.method, run.weights, pushed, run.forward)
+
+
+def _outputs_and_moments(run: _Run) -> Bill:
+    # Adam builds the estimate of one matrix at a time, and keeps two moments of the writers that move.
+    writers = run.shape.hidden * (run.shape.heads * run.shape.head_dim + run.shape.intermediate)
+    one = run.shape.hidden * run.shape.intermediate * FP32
+    plain = _outputs(run)
+    moments = 2 * PUSHED_BLOCKS * writers * FP32
+    return Bill(run.method, run.weights, max(plain.scratch, 3 * one), run.forward, 0, moments)
+
+
 # --- References that run a backward pass ---
 
 
@@ -238,6 +258,8 @@ COUNTS: Mapping[Memory, Callable[[_Run], Bill]] = {
     "combination": _combination,
     "per example": _per_example,
     "scales": _scales,
+    "outputs": _outputs,
+    "outputs and moments": _outputs_and_moments,
     "gradient": _gradient,
     "gradient and moments": _moments,
 }
@@ -317,19 +339,13 @@ def fits(bill: Bill) -> list[str]:
 def render(bills: Sequence[Bill]) -> str:
     """The bills as an aligned text table in GB (MB when all are small), with the smallest card for each."""
     unit, scale = ("GB", GB) if any(one.total >= GB for one in bills) else ("MB", 10**6)
-    header = ["method", "weights", "scratch", "activations", "gradients", "optimiser", f"total {unit}"]
     keeps = any(one.kept for one in bills)
-    rows = [[*header, *(["kept in RAM"] if keeps else []), "fits from"]]
+    head = ["method", "weights", "scratch", "activations", "gradients", "optimiser", f"total {unit}"]
+    head += [*(["kept in RAM"] if keeps else []), "fits from"]
+    rows = []
     for one in bills:
         kept = [one.kept] if keeps else []
         parts = (one.weights, one.scratch, one.activations, one.gradients, one.optimiser_state, one.total, *kept)
         card = next(iter(fits(one)), "no single card")
         rows.append([one.method, *(f"{part / scale:.2f}" for part in parts), card])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(_line(row, widths) for row in rows)
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    first, *numbers, last = row
-    cells = [number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True)]
-    return "  ".join([first.ljust(widths[0]), *cells, last])
+    return aligned(head, rows)

@@ -30,8 +30,8 @@ import torch
 from torch import Tensor
 
 from zocore.data.tasks import Example
+from zocore.models.objectives.base import Objective
 from zocore.models.objectives.batch import Batch
-from zocore.models.objectives.choice import Objective
 from zocore.models.prefix import Once, Prefix
 
 
@@ -49,9 +49,7 @@ class KeptPrefix:
     cap: int  # bytes
     again: bool  # whether the run draws any example twice
     _held: dict[int, Tensor] = field(default_factory=dict)  # example -> (tokens, width), on the CPU
-    _evaluated: dict[tuple[Any, ...], Tensor] = field(
-        default_factory=dict
-    )  # inputs -> (rows, tokens, width), there too
+    _evaluated: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)  # inputs -> (rows, tokens, width), likewise
     _train_bytes: int = 0
     _evaluated_bytes: int = 0
 
@@ -62,8 +60,8 @@ class KeptPrefix:
         find = (lambda: self._outputs(step, parts)) if keeps else (lambda: [self.run(part) for part in parts])
         return Once(self.prefix, find, self.prefix.share * new / self.batch_size)
 
-    def scores(self, batch: Batch) -> Tensor:
-        """Return the objective's scores of an evaluation's batch, whose prefix is kept where there is room."""
+    def log_probs(self, batch: Batch) -> Tensor:
+        """Return the objective's answer to an evaluation's batch, whose prefix is kept where there is room."""
         key = tuple((name, tuple(t.shape), t.cpu().numpy().tobytes()) for name, t in batch.inputs.items())
         output = self._evaluated.get(key)
         if output is None:
@@ -72,11 +70,11 @@ class KeptPrefix:
                 self._evaluated[key] = output.cpu()
                 self._evaluated_bytes += output.nbytes
         with self.prefix.standing_in(output.to(batch.labels.device) if isinstance(output, Tensor) else output):
-            return self.objective.scores(batch)
+            return self.objective.log_probs(batch)
 
     def run(self, part: Batch) -> Any:
         """Return the prefix's output of a micro-batch."""
-        return self.prefix.output(lambda: self.objective.scores(part))
+        return self.prefix.output(lambda: self.objective.log_probs(part))
 
     @property
     def bytes(self) -> int:

@@ -1,7 +1,7 @@
 """A run's parts, put together from its settings: data, model, objective, leaves, carriers and method."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
@@ -12,22 +12,24 @@ from torch import Tensor, nn
 from zocore import methods
 from zocore.carriers.flipout import Flipout, matmul_weights
 from zocore.carriers.in_place import InPlace
+from zocore.carriers.outputs import Outputs, output_sites
 from zocore.carriers.scratch import Scratch, unreached
 from zocore.config import RunConfig, flag
 from zocore.data.tasks import Example, Task, load_task, read_task
 from zocore.defaults import before_loading, filled
+from zocore.directions.laws import law
 from zocore.directions.per_example import PerExample
 from zocore.errors import InputError
 from zocore.models.load import LoadedModel, load
+from zocore.models.objectives.base import Objective, objective_for
 from zocore.models.objectives.batch import Batch
-from zocore.models.objectives.choice import Objective, objective_for
 from zocore.models.prefix import Once, Prefix, frozen_prefix
 from zocore.noise.addressed import Key, permutation
 from zocore.runs.kept_prefix import KeptPrefix
 from zocore.step.losses import Carrier, Losses, Part
 from zocore.step.step import Method, Stepper
 from zocore.step.update import Adam, Momentum, Sgd, State
-from zocore.subspaces.blocks import last_blocks, of_blocks
+from zocore.subspaces.blocks import last_blocks, of_blocks, residual_writers
 from zocore.subspaces.by_name import all_weights, matching, without
 from zocore.weights.leaf import Leaf
 
@@ -49,6 +51,7 @@ class Session:
     method: Stepper
     carrier: Carrier
     flipout: Flipout | None
+    outputs: Outputs | None = None
     prefix: Prefix | None = None  # the blocks that no leaf reaches
     state: State = field(default_factory=dict)
 
@@ -85,21 +88,26 @@ class Session:
         batch, prefix = self.objective.batch(examples), self.prefix
         if prefix is None:
             return self._oracle([batch], None)
-        find = lambda: [prefix.output(lambda: self.objective.scores(batch))]  # noqa: E731
+        find = lambda: [prefix.output(lambda: self.objective.log_probs(batch))]  # noqa: E731
         return self._oracle([batch], Once(prefix, find, prefix.share))
 
     def _oracle(self, parts: Sequence[Batch], once: Once | None) -> Losses:
         """Losses of micro-batches, whose calls begin after the frozen prefix if there is one."""
 
-        def evaluate(number: int) -> Tensor:
+        def ask(what: Callable[[Batch], Tensor], number: int) -> Tensor:
             with once.within(number) if once else nullcontext():
-                return self.objective.losses(parts[number])
+                return what(parts[number])
 
+        losses, scores = partial(ask, self.objective.losses), partial(ask, self.objective.log_probs)
         return Losses(
-            [Part(part.layout, partial(evaluate, number)) for number, part in enumerate(parts)],
+            [
+                Part(part.layout, partial(losses, number), partial(scores, number), part.labels)
+                for number, part in enumerate(parts)
+            ],
             self.leaves,
             self.carrier,
             self.flipout,
+            self.outputs,
             spared=once.prefix.share if once else 0.0,
             begin=once.begin if once else None,
         )
@@ -114,9 +122,9 @@ class Session:
         sizes = (config.batch_size, self._micro, cap)
         return KeptPrefix(self.prefix, self.objective, train, self.numbers, self.parts, *sizes, again)
 
-    def scores(self, batch: Batch) -> Tensor:
-        """The objective's scores of an evaluation's batch: the same bits, sooner where a prefix is frozen."""
-        return self.kept.scores(batch) if self.kept else self.objective.scores(batch)
+    def log_probs(self, batch: Batch) -> Tensor:
+        """The objective's for a batch of an evaluation: the same bits, sooner where a prefix is frozen."""
+        return self.kept.log_probs(batch) if self.kept else self.objective.log_probs(batch)
 
     @property
     def _micro(self) -> int:
@@ -205,15 +213,16 @@ def read(config: RunConfig) -> Task:
     )
 
 
-def open_session(config: RunConfig, frozen: Sequence[str] | None = None) -> Session:
+def open_session(config: RunConfig, frozen: Sequence[str] | None = None, task: Task | None = None) -> Session:
     """Return a run ready for its first step; data is checked before the model is loaded.
 
-    `frozen` names the leaves to leave out, as a recording has them; without it one forward finds them. Raises
+    `frozen` names the leaves to leave out, as a recording has them; without it one forward finds them. `task`
+    takes the place of the one that the settings name. Raises
     ValueError (InputError for the user's files) with one sentence when the parts do not go together.
     """
     config = before_loading(config)
     method = _method(config)  # cheap, so bad combinations are refused first
-    task = read(config)
+    task = task or read(config)
     loaded = load(
         config.model,
         dtype=config.dtype or "fp32",
@@ -235,9 +244,11 @@ def open_session(config: RunConfig, frozen: Sequence[str] | None = None) -> Sess
         frozen = _unread(leaves, objective, task)
     leaves = without(leaves, frozen)
     flipout = Flipout(leaves, matmul_weights(loaded.model)) if method.per_example else None
+    outputs = Outputs(output_sites(leaves, _after_mixing(loaded.model)), method.pushes) if method.pushes else None
     prefix = frozen_prefix(loaded.model, leaves, lambda: objective.losses(objective.batch(task.train[:1])))
     carrier: Carrier = InPlace(leaves) if config.carrier == "in-place" else Scratch(leaves)
-    return Session(config, task, loaded, objective, leaves, frozen, method.prepared(leaves), carrier, flipout, prefix)
+    stepper = method.prepared(leaves)
+    return Session(config, task, loaded, objective, leaves, frozen, stepper, carrier, flipout, outputs, prefix)
 
 
 def subspace(model: nn.Module, config: RunConfig) -> list[Leaf]:
@@ -271,18 +282,26 @@ def _method(config: RunConfig) -> Stepper:
     if config.noise == "rademacher" and config.rank:
         raise ValueError("--noise rademacher and --rank do not go together: thin factors are normals")
     if of_law:
-        options["law"] = methods.law(config.noise or "gaussian", rank=config.rank, keep=config.keep)
+        options["law"] = law(config.noise or "gaussian", rank=config.rank, keep=config.keep)
     rule = row.update if config.update == "auto" else UPDATES[config.update]()
     method = methods.build(config.method, **options, update=replace(rule, decay=config.decay))
     if not isinstance(method, Method):
         if config.subspace == "scales":
             raise ValueError(f"{config.method} and the scales subspace do not go together: they have no gradient")
-    elif method.per_example and config.batch_size < method.shaping.least:
+    elif method.sampler.count is None and config.batch_size < method.shaping.least:
         raise ValueError(
             f"{config.method} with this --scale and --batch-size {config.batch_size} do not go together: "
             f"it needs at least {method.shaping.least} examples"
         )
     return method
+
+
+def _after_mixing(model: nn.Module) -> list[nn.Module]:
+    """The layers after which no token reads another's: what writes into the hidden state in the last block."""
+    try:
+        return residual_writers(model, 1)
+    except ValueError:  # no blocks, so none is known to be the last
+        return []
 
 
 def _unread(leaves: Sequence[Leaf], objective: Objective, task: Task) -> list[str]:

@@ -47,12 +47,12 @@ class CausalChoice(Objective):
             texts = [np.concatenate((ids, option[:-1])) for ids in texts for option in self.options]
         ids, mask = (tensor.to(self.device) for tensor in padded(texts, self.tokens.pad_id, left=True))
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": count_positions(mask)}
-        positions = torch.arange(ids.shape[1] - self.longest, ids.shape[1], device=self.device)
+        read = torch.arange(ids.shape[1] - self.longest, ids.shape[1], device=self.device).expand(len(ids), -1)
         return Batch(
             inputs,
             labels,
-            layout_of(mask, 1 if single else len(self.options)),
-            positions.expand(len(ids), self.longest),
+            layout_of(mask, 1 if single else len(self.options), read),
+            read,
             None if single else self._targets.to(self.device).repeat(len(rows), 1),
         )
 
@@ -61,7 +61,7 @@ class CausalChoice(Objective):
         length = self.length(example)
         return length if self.longest == 1 else sum(length + len(option) - 1 for option in self.options)
 
-    def scores(self, batch: Batch) -> Tensor:
+    def log_probs(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L): the softmax over the options' mean log-probs."""
         assert batch.positions is not None
         with only_rows(self.model, batch.positions):

@@ -1,4 +1,4 @@
-"""Which objective fits a model, and how well it does on examples it was not trained on."""
+"""How well a model does on examples it was not trained on."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,38 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zocore.data.tasks import Example, Task
-from zocore.models.load import LoadedModel
+from zocore.data.tasks import Example
 from zocore.models.objectives.base import Objective
 from zocore.models.objectives.batch import Batch
-from zocore.models.objectives.causal import CausalChoice
-from zocore.models.objectives.encoder import Classification, LabelSimilarity
-from zocore.models.objectives.masked import MaskedChoice
-from zocore.models.objectives.tokens import MAX_TOKENS
-
-__all__ = [
-    "Batch",
-    "CausalChoice",
-    "Classification",
-    "Evaluation",
-    "LabelSimilarity",
-    "MaskedChoice",
-    "Objective",
-    "evaluate",
-    "objective_for",
-]
-
-OBJECTIVES: dict[str, type[Objective]] = {
-    "causal": CausalChoice,
-    "masked": MaskedChoice,
-    "classifier": Classification,
-    "encoder": LabelSimilarity,
-}
-
-
-def objective_for(loaded: LoadedModel, task: Task, max_tokens: int = MAX_TOKENS) -> Objective:
-    """Return the objective for a model's kind. Raises InputError when the task does not fit the model."""
-    return OBJECTIVES[loaded.kind](loaded.model, loaded.tokenizer, task, max_tokens)
 
 
 @dataclass(frozen=True)
@@ -60,11 +31,11 @@ def evaluate(
     examples: Sequence[Example],
     batch_size: int = 32,
     stop: Callable[[], bool] | None = None,
-    scores: Callable[[Batch], Tensor] | None = None,
+    log_probs: Callable[[Batch], Tensor] | None = None,
 ) -> Evaluation:
     """Return loss and accuracy, without gradients; `stop` is asked before each forward.
 
-    `scores` may stand in for the objective's own, to give the same in less time.
+    `log_probs` may stand in for the objective's own, to give the same in less time.
 
     Rows of like length go together, which saves padding. Raises ValueError when there are no examples.
     """
@@ -80,7 +51,7 @@ def evaluate(
         numbers = order[first : first + batch_size]
         batch = objective.batch([examples[number] for number in numbers])
         with torch.no_grad():
-            found = (scores or objective.scores)(batch)
+            found = (log_probs or objective.log_probs)(batch)
         forwards += 1
         losses[numbers] = -found.gather(1, batch.labels.unsqueeze(1)).squeeze(1).double().cpu()
         predictions[numbers] = found.argmax(dim=1).cpu()
