@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and exit with status 2."""
-        self.exit(2, f"zocore: {message} (`{self.prog} --help` tells the options)\n")
+        self.exit(2, f"zocore: {message} (`{self.prog} --help` lists the options)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,12 +67,12 @@ def resume(options: argparse.Namespace) -> int:
 
 
 def replay(options: argparse.Namespace) -> int:
-    """Rebuild a run's weights at any step, and prove them where asked."""
+    """Rebuild a run's weights at any step, and prove on request that they are the run's."""
     from zocore.runs import replay
 
-    said = replay.replay_run(options.run, options.step, options.verify)
-    print("\n".join(said.lines))
-    return 0 if said.proved else 1
+    verdict = replay.replay_run(options.run, options.step, options.verify)
+    print("\n".join(verdict.lines))
+    return 0 if verdict.proved else 1
 
 
 def export(options: argparse.Namespace) -> int:
@@ -87,7 +87,7 @@ def export(options: argparse.Namespace) -> int:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Ask a tuned model."""
+    """Label sentences with a tuned model."""
     from zocore.runs import delta, predict, replay
 
     if file := _delta(options):
@@ -103,10 +103,10 @@ def compare(options: argparse.Namespace) -> int:
     from zocore.compare import lanes, run_race
 
     config = _config(options)
-    entered = lanes(config, options.methods.split(","), options.seeds, *_budget(options), lrs=_rates(options.lrs))
+    runs = lanes(config, options.methods.split(","), options.seeds, *_budget(options), lrs=_rates(options.lrs))
     out = options.out or _numbered("race")
     with _stop_on_interrupt() as stop:
-        for line in run_race(entered, out, stop):
+        for line in run_race(runs, out, stop):
             print(line, flush=True)
     return 0
 
@@ -117,11 +117,9 @@ def memory(options: argparse.Namespace) -> int:
     from zocore.memory.shapes import shape_of
 
     sizes = (options.batch_size, options.max_tokens, options.dtype)
-    bills = bill.bills(shape_of(options.model), *sizes, kept_examples=options.kept_examples)
-    chosen = [b for b in bills if options.method in (None, b.method)]
-    if not chosen:
-        raise ValueError(f"no memory table for {options.method!r}: choose one of {', '.join(b.method for b in bills)}")
-    print(bill.render(chosen))
+    shape, names = shape_of(options.model), [options.method] if options.method else bill.TABLE
+    bills = [bill.bill(shape, name, *sizes, kept_examples=options.kept_examples) for name in names]
+    print(bill.render(bills))
     return 0
 
 
@@ -190,7 +188,7 @@ def _follow(events: Iterator[Any], folder: Path) -> int:
             progress.show(event)
             failed = failed or (isinstance(event, RunEnded) and event.status == "failed")
     except Exception:
-        if not failed:  # not a failure of the run itself, which has already been told
+        if not failed:  # not a failure of the run itself, which has already been reported
             raise
     finally:
         _drop_empty(folder)
@@ -286,7 +284,10 @@ def _measures(commands: Any) -> None:
     racing.add_argument("--out", type=Path, help="folder for the runs and the table")
     bill = _command(commands, "memory", memory)
     bill.add_argument("--model", default="llama-3-8b", help="a built-in name or a folder with config.json")
-    bill.add_argument("--method", help="one method (default: all, and the backprop references)")
+    bill.add_argument(
+        "--method",
+        help="one method, or lora-adamw, qlora-adamw, adamw-pure or inference (default: all methods and lora-adamw)",
+    )
     bill.add_argument("--batch-size", type=int, default=16, help="examples per step (default: 16)")
     bill.add_argument("--max-tokens", type=int, default=128, help="tokens per example (default: 128)")
     bill.add_argument("--dtype", default="bf16", help="fp32, bf16 or fp16 (default: bf16)")

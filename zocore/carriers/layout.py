@@ -1,6 +1,6 @@
 """Which example each row of an activation belongs to: what per-example directions need to know.
 
-The objective fills a `Layout` before each forward; the hooks of `flipout.py` ask it. Nothing is guessed from
+The objective fills a `Layout` before each forward; the hooks of `flipout.py` read it. Nothing is guessed from
 divisibility: a shape that is neither (rows, ...), (1, ...) nor exactly (rows * tokens, features) is refused.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass
 class Layout:
-    """The rows of the forward now running. Raises ValueError when asked about a shape it cannot place."""
+    """The rows of the forward now running. Raises ValueError for an activation of a shape it cannot place."""
 
     examples: Tensor  # (rows,) int64: the example of each row, counted over the whole batch
     mask: Tensor | None = None  # (rows, tokens) bool: True where a token is real; None when rows have no tokens
@@ -69,6 +69,6 @@ class Layout:
         """
         mask = torch.ones_like(ids, dtype=torch.bool) if self.mask is None else self.mask.to(ids.device)
         return [
-            torch.unique(ids[chosen][mask[chosen]])
-            for chosen in (self.examples == example for example in self.examples.unique().tolist())
+            torch.unique(ids[own][mask[own]])
+            for own in (self.examples == example for example in self.examples.unique().tolist())
         ]

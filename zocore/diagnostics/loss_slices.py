@@ -45,8 +45,8 @@ def slice_along(session: Session, along: Direction, offsets: Sequence[float]) ->
     """Return the loss of the first batch at each offset along a direction; the weights stay."""
     losses = session.losses(1)
     with losses.along(along) as at:
-        found = [float(at(offset).double().mean()) for offset in offsets]
-    return Slice(list(offsets), found, slope_along(session, along))
+        means = [float(at(offset).double().mean()) for offset in offsets]
+    return Slice(list(offsets), means, slope_along(session, along))
 
 
 def slope_along(session: Session, along: Direction) -> float | None:
@@ -60,9 +60,9 @@ def slope_along(session: Session, along: Direction) -> float | None:
 
 def secants(session: Session, along: Direction, eps: Sequence[float]) -> list[Secant]:
     """Return the secant at each eps on the first batch."""
-    losses, found = session.losses(1), []
+    losses, lines = session.losses(1), []
     with losses.along(along) as at:
         for distance in eps:
             plus, minus = (float(at(sign * distance).double().mean()) for sign in (1, -1))
-            found.append(Secant(distance, plus, minus))
-    return found
+            lines.append(Secant(distance, plus, minus))
+    return lines

@@ -1,4 +1,4 @@
-"""One zeroth-order step, traced: the parts of `Method.step` in their order, each with what it found."""
+"""One zeroth-order step, traced: the parts of `Method.step` in their order, each with its result."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ SHOWN = 3  # directions shown one by one; the rest share one line
 
 @dataclass(frozen=True)
 class Phase:
-    """One part of a step: what it does, what it found, and the lines that ran."""
+    """One part of a step: a title, its result in words, and the lines of code that ran."""
 
     title: str
     text: str
@@ -35,7 +35,7 @@ def trace(session: Session, number: int) -> Iterator[Phase]:
     yield Phase("Choose", _chosen(directions, losses), _lines(type(method.sampler).__call__))
     yield from _probes(session, losses, directions, eps)
     touched = losses.touched  # as the forwards left it: entering the carrier again starts a new list
-    measured = method.difference(losses, directions, eps)  # every point was asked above: no forward is run again
+    measured = method.difference(losses, directions, eps)  # every point was evaluated above: no forward runs again
     coefficients = tuple(method.shaping(measured).tolist()) if measured.finite else ()
     yield Phase("Difference", _differences(measured, eps), _lines(type(method.difference).__call__))
     drift = before.distance(session)
@@ -55,7 +55,7 @@ def trace(session: Session, number: int) -> Iterator[Phase]:
 
 
 def _probes(session: Session, losses: Losses, directions: tuple[AnyDirection, ...], eps: float) -> Iterator[Phase]:
-    """Ask the points of the difference, in its order; they are remembered by `losses`."""
+    """Evaluate the points of the difference, in its order; `losses` remembers them."""
     assert isinstance(session.method, Method)
     one_sided = session.method.difference.passes(1) == session.method.difference.passes(0) + 1
     far = eps * sqrt(session.trainable)

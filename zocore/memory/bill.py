@@ -164,7 +164,7 @@ def _combination(run: _Run) -> Bill:
 
 def _per_example(run: _Run) -> Bill:
     # The base U of one matrix, dense even for the embedding when it is tied, since the head uses every row;
-    # signs r and s for each example; the signed input and the product (s * x) U^T beside the forward.
+    # signs r and s for each example; the signed input and the product (s * x) U^T on top of the forward.
     shape = run.shape
     widest = max(shape.vocab, shape.intermediate)
     signs = run.batch * (widest + shape.hidden) * FP32
@@ -268,7 +268,7 @@ COUNTS: Mapping[Memory, Callable[[_Run], Bill]] = {
 
 @dataclass(frozen=True)
 class Reference:
-    """Something to hold the methods against that no run does."""
+    """Something to compare the methods with that is no method of this project."""
 
     title: str
     count: Callable[[_Run], Bill]

@@ -45,7 +45,7 @@ def run(config: RunConfig, stop: Stop = lambda: False, recording: Recording | No
 
 
 def run_session(session: Session, stop: Stop = lambda: False) -> Iterator[Event]:
-    """Yield the events of a run of a session that somebody else put together, from its first step."""
+    """Yield the events of a run of a session that is already open, from its first step."""
     course = _Course(session, stop)
     yield course.started(None)
     yield from course.events()
@@ -94,7 +94,7 @@ def check_data(session: Session, recording: Recording) -> None:
 
 @dataclass
 class _Course:
-    """The state of a running run."""
+    """A run under way: its session and its counts so far."""
 
     session: Session
     stop: Stop
@@ -110,7 +110,7 @@ class _Course:
         self.memory = PeakMemory(device, self.session.tensors, self.session.kept_bytes)
 
     def take_up(self, steps: list[StepDone]) -> None:
-        """Go on counting where the recorded steps ended; what loading and replaying took is not a step's memory."""
+        """Continue the counts of the recorded steps; the memory of loading and replaying is left out."""
         self.memory.reset()
         for event in steps:
             self.watch.add(event)
@@ -127,13 +127,13 @@ class _Course:
     def events(self) -> Iterator[Event]:
         try:
             if self.done == 0:
-                yield from self._look(0)
+                yield from self._test(0)
             reason = None
             while reason is None:
                 reason = self._over()
                 if reason is None:
                     yield from self._advance()
-            yield from self._look(self.done)
+            yield from self._test(self.done)
             yield self._ended(*reason)
         except Exception as error:
             yield self._ended("failed", _sentence(error))
@@ -170,17 +170,17 @@ class _Course:
         self.done, self.seconds = number, self.seconds + time.perf_counter() - started
         self.passes, self.cost = self.passes + losses.forward_passes, self.cost + losses.forward_cost
         self.peak = max(self.peak, self.memory.peak())
-        return self._told(step, lr, eps)
+        return self._event(step, lr, eps)
 
-    def _told(self, step: Step, lr: float, eps: float) -> StepDone:
-        told = step.measured
-        touched = {str(leaf): [rows.tolist() for rows in seen] for leaf, seen in (step.touched or {}).items()}
+    def _event(self, step: Step, lr: float, eps: float) -> StepDone:
+        measured = step.measured
+        touched = {str(leaf): [rows.tolist() for rows in examples] for leaf, examples in (step.touched or {}).items()}
         return StepDone(
             self.done,
             step.loss,
-            told.plus.tolist() if told else [],
-            told.minus.tolist() if told else [],
-            told.projected_grad.tolist() if told else [],
+            measured.plus.tolist() if measured else [],
+            measured.minus.tolist() if measured else [],
+            measured.projected_grad.tolist() if measured else [],
             list(step.coefficients),
             encode_directions(step.directions),
             lr,
@@ -214,7 +214,7 @@ class _Course:
                 number - 1, r.estimates, r.variance, r.norm, r.cosine, r.norm_ratio, r.forward_passes
             )
 
-    def _look(self, step: int) -> Iterator[Event]:
+    def _test(self, step: int) -> Iterator[Event]:
         """Accuracy and a few answers on held-out examples, before the first step and after the last."""
         yield self._evaluate(step, "test")
         yield self._sample(step)
@@ -232,8 +232,8 @@ class _Course:
         session, started, config = self.session, time.perf_counter(), self.session.config
         examples = getattr(session.task, split)[: config.eval_examples]
         with self.memory.apart():
-            found = evaluate(session.objective, examples, 4 * config.batch_size, log_probs=session.log_probs)
-        return EvalDone(step, split, found.loss, found.accuracy, len(examples), time.perf_counter() - started)
+            result = evaluate(session.objective, examples, 4 * config.batch_size, log_probs=session.log_probs)
+        return EvalDone(step, split, result.loss, result.accuracy, len(examples), time.perf_counter() - started)
 
     def started(self, recording: Recording | None) -> RunStarted:
         s = self.session

@@ -14,8 +14,8 @@ COUNTED = 3  # first steps in which each tensor is counted on a CPU; later only 
 class PeakMemory:
     """Peak memory of the steps so far in bytes, `held()` being every tensor that a run holds between steps.
 
-    `grown()` is what a run has put by in the machine's own memory so far, which counts on a CPU. There, what
-    operations use inside themselves is not seen, nor are Python and its libraries.
+    `grown()` is what a run has put by in the machine's own memory so far, which counts on a CPU. There, neither the
+    working memory inside operations nor Python and its libraries are counted.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class PeakMemory:
 
     @contextmanager
     def apart(self) -> Iterator[None]:
-        """Leave what happens inside out of the reading."""
+        """Leave what happens inside out of the peak."""
         try:
             yield
         finally:

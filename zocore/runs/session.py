@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zocore import methods
+from zocore.carriers.carrier import Carrier
 from zocore.carriers.flipout import Flipout, matmul_weights
 from zocore.carriers.in_place import InPlace
 from zocore.carriers.outputs import Outputs, output_sites
@@ -17,7 +18,7 @@ from zocore.carriers.scratch import Scratch, unreached
 from zocore.config import RunConfig, flag
 from zocore.data.tasks import Example, Task, load_task, read_task
 from zocore.defaults import before_loading, filled
-from zocore.directions.laws import law
+from zocore.directions.laws import SharedDirection, law
 from zocore.directions.per_example import PerExample
 from zocore.errors import InputError
 from zocore.models.load import LoadedModel, load
@@ -26,7 +27,7 @@ from zocore.models.objectives.batch import Batch
 from zocore.models.prefix import Once, Prefix, frozen_prefix
 from zocore.noise.addressed import Key, permutation
 from zocore.runs.kept_prefix import KeptPrefix
-from zocore.step.losses import Carrier, Losses, Part
+from zocore.step.losses import Losses, Part
 from zocore.step.step import Method, Stepper
 from zocore.step.update import Adam, Momentum, Sgd, State
 from zocore.subspaces.blocks import last_blocks, of_blocks, residual_writers
@@ -40,7 +41,7 @@ UPDATES: dict[str, type[Sgd] | type[Momentum] | type[Adam]] = {"sgd": Sgd, "mome
 
 @dataclass
 class Session:
-    """One run's model and everything that acts on it. The session owns its model: nobody else may use it."""
+    """One run's model and everything that acts on it. The session owns its model: nothing else may use it."""
 
     config: RunConfig  # every default filled in
     task: Task
@@ -49,7 +50,7 @@ class Session:
     leaves: Sequence[Leaf]
     frozen: Sequence[str]  # names left out because the forward never reads them
     method: Stepper
-    carrier: Carrier
+    carrier: Carrier[SharedDirection]
     flipout: Flipout | None
     outputs: Outputs | None = None
     prefix: Prefix | None = None  # the blocks that no leaf reaches
@@ -79,12 +80,12 @@ class Session:
         return self.objective.batch(self.examples(step)).split(self._micro)
 
     def losses(self, step: int) -> Losses:
-        """A fresh oracle for the batch of a step."""
+        """The losses of a step's batch, nothing evaluated yet."""
         parts = self.parts(step)
         return self._oracle(parts, self.kept.once(step, parts) if self.kept else None)
 
     def losses_of(self, examples: Sequence[Example]) -> Losses:
-        """A fresh oracle for examples of one's own choice."""
+        """The losses of a batch of these examples, nothing evaluated yet."""
         batch, prefix = self.objective.batch(examples), self.prefix
         if prefix is None:
             return self._oracle([batch], None)
@@ -246,7 +247,7 @@ def open_session(config: RunConfig, frozen: Sequence[str] | None = None, task: T
     flipout = Flipout(leaves, matmul_weights(loaded.model)) if method.per_example else None
     outputs = Outputs(output_sites(leaves, _after_mixing(loaded.model)), method.pushes) if method.pushes else None
     prefix = frozen_prefix(loaded.model, leaves, lambda: objective.losses(objective.batch(task.train[:1])))
-    carrier: Carrier = InPlace(leaves) if config.carrier == "in-place" else Scratch(leaves)
+    carrier: Carrier[SharedDirection] = InPlace(leaves) if config.carrier == "in-place" else Scratch(leaves)
     stepper = method.prepared(leaves)
     return Session(config, task, loaded, objective, leaves, frozen, stepper, carrier, flipout, outputs, prefix)
 

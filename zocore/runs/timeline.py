@@ -1,4 +1,4 @@
-"""A run's weights at any step, back and forth: what a slider over a recording needs.
+"""A run's weights at any step, forwards and backwards: what a slider over a recording needs.
 
 Going forward replays the steps between; going back starts from the nearest remembered copy. Copies are taken
 on the way, every few steps, while they fit a budget.

@@ -22,7 +22,7 @@ from zocore.weights.leaf import Leaf
 class Step:
     """What one step did: enough to do it again, for methods on weights without a forward pass."""
 
-    loss: float  # mean of the losses asked, which for a central difference is close to L(theta)
+    loss: float  # mean of the losses evaluated, which for a central difference is close to L(theta)
     measured: Measured | None
     directions: tuple[AnyDirection, ...] = ()
     coefficients: tuple[float, ...] = ()  # empty when the step was skipped
@@ -69,10 +69,10 @@ class Stepper(Protocol):
         """The cost of one step in plain forwards, when a displaced forward costs `call`."""
 
     def prepared(self, leaves: Sequence[Leaf]) -> "Stepper":
-        """Return the method as it holds for these leaves at the start of a run."""
+        """Return the method made ready for these leaves at the start of a run."""
 
     def step(self, leaves: Sequence[Leaf], losses: Losses, key: Key, lr: float, eps: float, state: State) -> Step:
-        """Do one step."""
+        """Do step `key.step` with learning rate `lr` and probe distance `eps`; `state` holds the update's buffers."""
 
     def replay(
         self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State
@@ -119,7 +119,7 @@ class Method:
     def step(self, leaves: Sequence[Leaf], losses: Losses, key: Key, lr: float, eps: float, state: State) -> Step:
         """Do one step; a non-finite loss skips the update. Raises what a forward raises, weights unmoved."""
         directions = tuple(self.sampler(key, losses, eps))  # which way; may ask losses to choose
-        measured = self.difference(losses, directions, eps)  # forward passes -> what they told us
+        measured = self.difference(losses, directions, eps)  # forward passes -> measurements
         if not measured.finite:
             return Step(_mean_loss(measured), measured, directions, skipped=True)
         coefficients = tuple(self.shaping(measured).tolist())  # one per direction, or per example
