@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
@@ -118,7 +118,7 @@ def memory(options: argparse.Namespace) -> int:
 
     sizes = (options.batch_size, options.max_tokens, options.dtype)
     shape, names = shape_of(options.model), [options.method] if options.method else bill.TABLE
-    bills = [bill.bill(shape, name, *sizes) for name in names]
+    bills = [bill.bill(shape, name, *sizes, kept_examples=options.kept_examples) for name in names]
     print(bill.render(bills))
     return 0
 
@@ -133,6 +133,17 @@ def bench(options: argparse.Namespace) -> int:
     print(timing.render(timings))
     print("\nthe same model in NF4")
     print(timing.render(timing.bench_quantised(options.shape, **sizes)))
+    return 0
+
+
+def frozen(options: argparse.Namespace) -> int:
+    """Time steps that move only the last blocks, with and without running the others every time."""
+    from zocore.bench import frozen as timing
+
+    config = _config(options)
+    methods, subspaces = options.methods.split(","), options.subspaces.split(",")
+    chosen = [replace(config, method=method, subspace=subspace) for subspace in subspaces for method in methods]
+    print(timing.render([timing.saving(one, options.repeats) for one in chosen]))
     return 0
 
 
@@ -280,11 +291,22 @@ def _measures(commands: Any) -> None:
     bill.add_argument("--batch-size", type=int, default=16, help="examples per step (default: 16)")
     bill.add_argument("--max-tokens", type=int, default=128, help="tokens per example (default: 128)")
     bill.add_argument("--dtype", default="bf16", help="fp32, bf16 or fp16 (default: bf16)")
+    bill.add_argument(
+        "--kept-examples",
+        type=int,
+        default=0,
+        help="training examples, where the first blocks stay frozen and their outputs are kept (default: 0)",
+    )
     timing = _command(commands, "bench", bench)
     timing.add_argument("--shape", default="llama-15M", help="llama-15M or opt-30M (default: llama-15M)")
     timing.add_argument("--batch-size", type=int, default=16, help="examples (default: 16)")
     timing.add_argument("--tokens", type=int, default=64, help="tokens per example (default: 64)")
     timing.add_argument("--repeats", type=int, default=15, help="rounds, of which the medians are taken (default: 15)")
+    saving = _command(commands, "frozen", frozen)
+    _settings(saving, without=("method", "subspace"))
+    saving.add_argument("--methods", default="mezo,grzo", help="methods separated by commas (default: mezo,grzo)")
+    saving.add_argument("--subspaces", default="top:2,top:1", help="subspaces likewise (default: top:2,top:1)")
+    saving.add_argument("--repeats", type=int, default=15, help="steps, of which the medians are taken (default: 15)")
 
 
 def _command(commands: Any, name: str, function: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:

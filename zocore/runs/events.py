@@ -58,6 +58,8 @@ class RunStarted(Event):
     notes: list[str]  # what the user should know before reading on
     versions: dict[str, str]
     resumed_at: int = 0  # steps replayed before this start
+    frozen_blocks: int = 0  # first blocks below everything that moves: run once a batch, or once an example
+    blocks: int = 0  # of the whole model, told where some are frozen
 
 
 @dataclass(frozen=True)

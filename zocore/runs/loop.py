@@ -104,7 +104,8 @@ class _Course:
     watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
-        self.memory = PeakMemory(torch.device(self.session.config.device or "cpu"), self.session.tensors)
+        device = torch.device(self.session.config.device or "cpu")
+        self.memory = PeakMemory(device, self.session.tensors, self.session.kept_bytes)
 
     def take_up(self, steps: list[StepDone]) -> None:
         """Continue the counts of the recorded steps; the memory of loading and replaying is left out."""
@@ -227,10 +228,10 @@ class _Course:
         return SampleShown(step, texts, [names[example.label] for example in shown], log_probs.exp().tolist())
 
     def _evaluate(self, step: int, split: str) -> EvalDone:
-        started, config = time.perf_counter(), self.session.config
-        examples = getattr(self.session.task, split)[: config.eval_examples]
+        session, started, config = self.session, time.perf_counter(), self.session.config
+        examples = getattr(session.task, split)[: config.eval_examples]
         with self.memory.apart():
-            result = evaluate(self.session.objective, examples, batch_size=4 * config.batch_size)
+            result = evaluate(session.objective, examples, 4 * config.batch_size, log_probs=session.log_probs)
         return EvalDone(step, split, result.loss, result.accuracy, len(examples), time.perf_counter() - started)
 
     def started(self, recording: Recording | None) -> RunStarted:
@@ -257,6 +258,8 @@ class _Course:
             {"noise": str(addressed.VERSION), "python": platform.python_version()}
             | {name: version(name) for name in NAMED},
             recording.steps[-1].step if recording and recording.steps else 0,
+            len(s.prefix.blocks) if s.prefix else 0,
+            s.prefix.of if s.prefix else 0,
         )
 
     def _ended(self, status: str, reason: str) -> RunEnded:

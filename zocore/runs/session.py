@@ -24,9 +24,9 @@ from zocore.errors import InputError
 from zocore.models.load import LoadedModel, load
 from zocore.models.objectives.base import Objective, objective_for
 from zocore.models.objectives.batch import Batch
-from zocore.models.prefix import Prefix, frozen_prefix
+from zocore.models.prefix import Once, Prefix, frozen_prefix
 from zocore.noise.addressed import Key, permutation
-from zocore.runs.kept_prefix import KeptPrefix, Once
+from zocore.runs.kept_prefix import KeptPrefix
 from zocore.step.losses import Losses, Part
 from zocore.step.step import Method, Stepper
 from zocore.step.update import Adam, Momentum, Sgd, State
@@ -82,8 +82,7 @@ class Session:
     def losses(self, step: int) -> Losses:
         """The losses of a step's batch, nothing evaluated yet."""
         parts = self.parts(step)
-        again = self.config.steps * self.config.batch_size > len(self.task.train)
-        return self._oracle(parts, self.kept.once(step, parts, again) if self.kept else None)
+        return self._oracle(parts, self.kept.once(step, parts) if self.kept else None)
 
     def losses_of(self, examples: Sequence[Example]) -> Losses:
         """The losses of a batch of these examples, nothing evaluated yet."""
@@ -119,15 +118,25 @@ class Session:
         """What the frozen prefix gave for each training example; None where nothing is frozen."""
         if self.prefix is None:
             return None
-        sizes, cap = (self.config.batch_size, self._micro), int(self.config.prefix_gib * 2**30)
-        return KeptPrefix(self.prefix, self.objective, self.task.train, self.numbers, self.parts, *sizes, cap)
+        config, train = self.config, self.task.train
+        cap, again = int(config.prefix_gib * 2**30), config.steps * config.batch_size > len(train)
+        sizes = (config.batch_size, self._micro, cap)
+        return KeptPrefix(self.prefix, self.objective, train, self.numbers, self.parts, *sizes, again)
+
+    def log_probs(self, batch: Batch) -> Tensor:
+        """The objective's for a batch of an evaluation: the same bits, sooner where a prefix is frozen."""
+        return self.kept.log_probs(batch) if self.kept else self.objective.log_probs(batch)
 
     @property
     def _micro(self) -> int:
         return self.config.micro_batch or self.config.batch_size
 
+    def kept_bytes(self) -> int:
+        """What is kept of the frozen prefix's outputs, in bytes of the machine's own memory."""
+        return self.kept.bytes if self.kept else 0
+
     def tensors(self) -> Iterator[Tensor]:
-        """Every tensor the run holds between steps; some share a storage."""
+        """Every tensor the run holds between steps, kept outputs of a frozen prefix apart; some share a storage."""
         model = self.loaded.model
         yield from (*model.parameters(), *model.buffers(), *self.state.values(), *(leaf.tensor for leaf in self.leaves))
         if self.config.quantise:
