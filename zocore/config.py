@@ -59,7 +59,7 @@ class RunConfig:
     carrier: str = setting("scratch", "how probes reach the model", choices=("scratch", "in-place"))
     dtype: str | None = setting(None, "dtype of the weights; fp32 on a CPU", choices=("fp32", "bf16", "fp16"))
     master: bool = setting(False, "keep a float32 copy of 16-bit weights, so that small steps add up")
-    device: str | None = setting(None, "cpu or cuda; the GPU when there is one")
+    device: str | None = setting(None, "cpu, cuda, or auto to spread over all GPUs; the GPU when there is one")
     max_tokens: int = setting(128, "longest prompt, in tokens")
     eval_every: int = setting(0, "steps between evaluations on the dev split; 0 for none")
     eval_examples: int = setting(400, "most examples in an evaluation")

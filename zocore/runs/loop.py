@@ -97,7 +97,7 @@ class _Course:
     watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
-        self.meter = Meter(torch.device(self.session.config.device or "cpu"), self.session.tensors)
+        self.meter = Meter(self.session.objective.device, self.session.tensors)
 
     def take_up(self, steps: list[StepDone]) -> None:
         """Go on counting where the recorded steps ended; what loading and replaying took is not a step's memory."""

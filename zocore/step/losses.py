@@ -58,7 +58,7 @@ class Losses:
     @property
     def count(self) -> int:
         """B, the examples of the whole batch."""
-        return sum(len(part.layout.examples.unique()) for part in self.parts)
+        return sum(len(part.layout.numbers) for part in self.parts)
 
     @property
     def positions(self) -> int:
@@ -140,7 +140,7 @@ BACKPROP_COST = 3.0  # a backward pass does two matrix products for the forward'
 
 
 def _checked(losses: Tensor, layout: Layout) -> Tensor:
-    expected = len(layout.examples.unique())
+    expected = len(layout.numbers)
     if losses.shape != (expected,) or losses.dtype not in (torch.float32, torch.float64):
         raise TypeError(
             f"a forward must return one float32 loss per example, shape ({expected},), "

@@ -86,8 +86,9 @@ class Method:
         if not measured.finite:
             return Step(_mean_loss(measured), measured, directions, skipped=True)
         coefficients = tuple(self.shaping(measured).tolist())  # one per direction, or per example
-        self.apply(leaves, directions, coefficients, losses.touched, key, lr, state)
-        return Step(_mean_loss(measured), measured, directions, coefficients, losses.touched)
+        touched = losses.touched
+        self.apply(leaves, directions, coefficients, touched, key, lr, state)
+        return Step(_mean_loss(measured), measured, directions, coefficients, touched)
 
     def apply(
         self,

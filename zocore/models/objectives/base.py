@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zocore.data.tasks import Example, Task
 from zocore.data.template import Template
 from zocore.errors import InputError
-from zocore.models.objectives.batch import Batch
+from zocore.models.objectives.batch import Batch, sent
 from zocore.models.objectives.tokens import MAX_TOKENS, Ids, Tokens, row_limit
 
 
@@ -50,7 +50,7 @@ class Objective(ABC):
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         """Return the examples as one batch on the model's device."""
-        labels = torch.tensor([example.label for example in examples], device=self.device)
+        labels = sent(torch.tensor([example.label for example in examples]), self.device)
         return self.collate([self._once(example.fields) for example in examples], labels)
 
     def losses(self, batch: Batch) -> Tensor:
@@ -74,6 +74,14 @@ class Objective(ABC):
     def device(self) -> torch.device:
         """Where the model reads its input."""
         return next(self.model.parameters()).device
+
+    def _there(self, name: str, device: torch.device) -> Tensor:
+        """An index tensor of the objective on the device of what it indexes, moved there once."""
+        found: Tensor = getattr(self, name)
+        if found.device != device:
+            found = sent(found, device)
+            setattr(self, name, found)
+        return found
 
     def _once(self, fields: Mapping[str, str]) -> Encoded:
         key = tuple(fields.values())
