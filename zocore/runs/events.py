@@ -58,6 +58,7 @@ class RunStarted(Event):
     notes: list[str]  # what the user should know before reading on
     versions: dict[str, str]
     resumed_at: int = 0  # steps replayed before this start
+    processes: int = 1  # that share each batch
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class StepDone(Event):
     memory_bytes: int
     skipped: bool = False
     touched: dict[str, list[list[int]]] | None = None  # leaf id -> table rows each example looked up
+    wire_bytes: int = 0  # received by the first process from the others so far
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from zocore.carriers.scratch import Scratch
 from zocore.config import RunConfig
 from zocore.models.objectives.choice import evaluate
 from zocore.noise import addressed
+from zocore.parallel.ranks import Ranks
 from zocore.runs.estimator import measure
 from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
 from zocore.runs.memory_meter import Meter
@@ -25,14 +26,19 @@ SAMPLES = 5  # sentences shown before and after
 NAMED = ("torch", "transformers", "bitsandbytes", "numba")
 
 
-def run(config: RunConfig, stop: Stop = lambda: False, recording: Recording | None = None) -> Iterator[Event]:
+def run(
+    config: RunConfig, stop: Stop = lambda: False, recording: Recording | None = None, ranks: Ranks | None = None
+) -> Iterator[Event]:
     """Yield the events of a run, or of the rest of a recorded one; `stop` is asked before each step.
 
+    With `ranks`, several processes share each batch, and each of them has to go through the events.
     Raises ValueError before the first event when the settings cannot work. A failure inside a step leaves the
     weights where the step began, yields RunEnded with the reason, and is raised again.
     """
-    session = open_session(config, recording.header.frozen if recording else None)
-    course = _Course(session, stop)
+    ranks = ranks or Ranks()
+    ranks.stop = stop
+    session = open_session(config, recording.header.frozen if recording else None, ranks)
+    course = _Course(session, lambda: ranks.stopping)
     if recording:
         check_base(session, recording)
         check_data(session, recording)
@@ -107,6 +113,7 @@ class _Course:
             self.peak = max(self.peak, event.memory_bytes)
         if steps:
             last = steps[-1]
+            self.session.ranks.wire_bytes = last.wire_bytes
             self.done, self.passes, self.cost, self.seconds = (
                 last.step,
                 last.forward_passes,
@@ -182,6 +189,7 @@ class _Course:
             self.meter.peak(),
             step.skipped,
             touched or None,
+            self.session.ranks.wire_bytes,
         )
 
     def _diagnose(self, number: int) -> Iterator[Event]:
@@ -193,7 +201,8 @@ class _Course:
         with self.meter.apart():
             # never in place: a measurement must not leave even a rounding behind
             losses = replace(session.losses(number), shared=Scratch(session.leaves))
-            reading = measure(session.method, session.leaves, losses, session.key(number), eps, backprop=plain)
+            alone = session.ranks.count == 1
+            reading = measure(session.method, session.leaves, losses, session.key(number), eps, 8, plain and alone)
         if reading is None:
             yield Warned(number, "the estimator could not be measured: a loss was not a finite number")
         else:
@@ -247,6 +256,7 @@ class _Course:
             {"noise": str(addressed.VERSION), "python": platform.python_version()}
             | {name: version(name) for name in NAMED},
             recording.steps[-1].step if recording and recording.steps else 0,
+            s.ranks.count,
         )
 
     def _ended(self, status: str, reason: str) -> RunEnded:

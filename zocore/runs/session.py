@@ -21,12 +21,14 @@ from zocore.errors import InputError
 from zocore.models.load import LoadedModel, load
 from zocore.models.objectives.choice import Objective, objective_for
 from zocore.noise.addressed import Key, permutation
+from zocore.parallel.ranks import Ranks, checksum
 from zocore.step.losses import Carrier, Losses, Part
 from zocore.step.step import Method, Stepper
 from zocore.step.update import Adam, Momentum, Sgd, State
 from zocore.subspaces.by_name import all_weights, matching, without
 from zocore.weights.leaf import Leaf
 
+CHECKED_EVERY = 100  # steps between comparisons of the weights where several processes share a run
 KNOBS = ("directions", "pool", "share", "clip", "scale")
 LAW = {"noise": None, "rank": 0, "keep": 1.0}  # settings of the law, and what leaves it to the method
 OF_DATA = ("text_columns", "label_column", "template", "label_words")
@@ -47,6 +49,7 @@ class Session:
     carrier: Carrier
     flipout: Flipout | None
     state: State = field(default_factory=dict)
+    ranks: Ranks = field(default_factory=Ranks)  # the processes that share the run's batches
 
     def key(self, step: int) -> Key:
         """The address of the step's noise."""
@@ -67,11 +70,15 @@ class Session:
         """A fresh oracle for the batch of a step."""
         batch = self.objective.batch(self.examples(step))
         micro = self.config.micro_batch or self.config.batch_size
+        shares = self.ranks.shares(batch.split(micro))
         parts = [
             Part(part.layout, lambda part=part: self.objective.losses(part))  # type: ignore[misc]
-            for part in batch.split(micro)
+            for part in shares[self.ranks.rank]
         ]
-        return Losses(parts, self.leaves, self.carrier, self.flipout)
+        counts = [sum(map(len, share)) for share in shares]
+        if self.ranks.count > 1 and (step - 1) % CHECKED_EVERY == 0:
+            self.ranks.agree(checksum([leaf.tensor for leaf in self.leaves]), step)
+        return Losses(parts, self.leaves, self.carrier, self.flipout, self.ranks, counts)
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor the run holds between steps; some share a storage."""
@@ -137,14 +144,15 @@ def read(config: RunConfig) -> Task:
     )
 
 
-def open_session(config: RunConfig, frozen: Sequence[str] | None = None) -> Session:
+def open_session(config: RunConfig, frozen: Sequence[str] | None = None, ranks: Ranks | None = None) -> Session:
     """Return a run ready for its first step; data is checked before the model is loaded.
 
     `frozen` names the leaves to leave out, as a recording has them; without it one forward finds them. Raises
     ValueError (InputError for the user's files) with one sentence when the parts do not go together.
     """
-    config = before_loading(config)
-    method = _method(config)  # cheap, so bad combinations are refused first
+    ranks = ranks or Ranks()
+    config = before_loading(_shared(config, ranks))
+    method = _method(config, ranks)  # cheap, so bad combinations are refused first
     task = read(config)
     loaded = load(
         config.model,
@@ -168,7 +176,19 @@ def open_session(config: RunConfig, frozen: Sequence[str] | None = None) -> Sess
     leaves = without(leaves, frozen)
     flipout = Flipout(leaves, matmul_weights(loaded.model)) if method.per_example else None
     carrier: Carrier = InPlace(leaves) if config.carrier == "in-place" else Scratch(leaves)
-    return Session(config, task, loaded, objective, leaves, frozen, method.prepared(leaves), carrier, flipout)
+    return Session(
+        config, task, loaded, objective, leaves, frozen, method.prepared(leaves), carrier, flipout, ranks=ranks
+    )
+
+
+def _shared(config: RunConfig, ranks: Ranks) -> RunConfig:
+    """The settings for several processes: micro-batches as large as their shares, unless smaller ones are set.
+
+    A run is the same, bit for bit, on any number of processes that its micro-batches can be dealt to.
+    """
+    if ranks.count == 1:
+        return config
+    return replace(config, micro_batch=config.micro_batch or -(-config.batch_size // ranks.count))
 
 
 def subspace(model: nn.Module, config: RunConfig) -> list[Leaf]:
@@ -186,7 +206,7 @@ def subspace(model: nn.Module, config: RunConfig) -> list[Leaf]:
     return matching(model, config.subspace, config.master)
 
 
-def _method(config: RunConfig) -> Stepper:
+def _method(config: RunConfig, ranks: Ranks) -> Stepper:
     row = methods.METHODS[config.method]
     if row.home == "scales" and config.subspace != "scales":
         raise ValueError(
@@ -203,6 +223,8 @@ def _method(config: RunConfig) -> Stepper:
     rule = row.update if config.update == "auto" else UPDATES[config.update]()
     method = methods.build(config.method, **knobs, update=replace(rule, decay=config.decay))
     if not isinstance(method, Method):
+        if ranks.count > 1:
+            raise ValueError(f"{config.method} and several processes do not go together: gradients are not exchanged")
         if config.subspace == "scales":
             raise ValueError(f"{config.method} and the scales subspace do not go together: they have no gradient")
     elif method.per_example and config.batch_size < method.shaping.least:

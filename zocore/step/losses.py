@@ -15,6 +15,7 @@ from torch import Tensor
 from zocore.carriers.layout import Layout
 from zocore.directions.laws import Combination, Direction
 from zocore.directions.per_example import PerExample, Touched
+from zocore.parallel.ranks import Ranks
 from zocore.weights.leaf import Leaf, ParameterSite
 
 AnyDirection = Direction | Combination | PerExample
@@ -44,6 +45,7 @@ class Part:
 class Losses:
     """Per-example losses (B,) of one batch, float32 or float64, in the order of the whole batch's examples.
 
+    Where several processes share the batch, `parts` are this one's, `counts` the examples of each.
     Raises TypeError when a forward returns anything but one loss per example.
     """
 
@@ -51,6 +53,8 @@ class Losses:
     leaves: Sequence[Leaf]
     shared: Carrier  # for directions the whole batch shares
     per_example: Carrier | None = None
+    ranks: Ranks = field(default_factory=Ranks)
+    counts: Sequence[int] = ()
     forward_passes: int = 0
     forward_cost: float = 0.0
     _seen: dict[tuple[AnyDirection, float], Tensor] = field(default_factory=dict)
@@ -58,7 +62,7 @@ class Losses:
     @property
     def count(self) -> int:
         """B, the examples of the whole batch."""
-        return sum(len(part.layout.numbers) for part in self.parts)
+        return sum(self.counts) or sum(len(part.layout.numbers) for part in self.parts)
 
     @property
     def positions(self) -> int:
@@ -90,14 +94,20 @@ class Losses:
     @property
     def touched(self) -> Touched:
         """Table rows each example looked up in the last per-example forwards, by leaf id."""
+        if self.per_example is None:
+            return {}
         recorded = getattr(self.per_example, "touched", {})
-        return {leaf: [rows[example] for example in sorted(rows)] for leaf, rows in recorded.items()}
+        own = {str(leaf): [rows[example].tolist() for example in sorted(rows)] for leaf, rows in recorded.items()}
+        told = self.ranks.told(own)
+        return {leaf: [_rows(rows) for each in told for rows in each[str(leaf)]] for leaf in recorded}
 
     def gradient(self) -> tuple[Tensor, dict[int, Tensor]]:
         """Return the losses (B,) and the true gradient of their mean by backprop, for each leaf id.
 
         Raises ValueError when a leaf is not an ordinary floating-point parameter.
         """
+        if self.ranks.count > 1:
+            raise ValueError("backprop and several processes do not go together here: gradients are not exchanged")
         parameters = [_parameter(leaf) for leaf in self.leaves]
         was = [parameter.requires_grad for parameter in parameters]
         try:
@@ -133,7 +143,11 @@ class Losses:
                 results.append(_checked(part.evaluate(), part.layout))
         self.forward_passes += 1
         self.forward_cost += cost
-        return torch.cat(results)
+        return self.ranks.losses(torch.cat(results), self.counts)
+
+
+def _rows(numbers: list[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64)
 
 
 BACKPROP_COST = 3.0  # a backward pass does two matrix products for the forward's one
