@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
@@ -56,7 +57,7 @@ class Ranks:
                 "processes: take a smaller --micro-batch, a larger --batch-size or fewer processes"
             )
         cuts = [rank * len(parts) // self.count for rank in range(self.count + 1)]
-        return [parts[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+        return [parts[a:b] for a, b in pairwise(cuts)]
 
     def losses(self, own: Tensor, counts: Sequence[int]) -> Tensor:
         """Return all processes' losses (B,), float64, in the order of the examples; `counts` are those of each.
