@@ -2,6 +2,7 @@
 
 import secrets
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import gradio as gr
 import torch
 
 from app import api, scripts, words
-from app.form import controls, data_form, forms, pricing, share
+from app.form import controls, data_form, pricing, share
 from app.jobs.lab import Lab
 from app.jobs.store import JobStore
 from app.quiet import QUIET
-from app.tabs import break_it, learn, memory, microscope, play, race, replay, take_away
+from app.tabs import break_it, learn, memory, microscope, play, race
 from app.tabs.live import Drawn
+from app.tabs.tab import Copy, Site, Tab
 
 COPY = """async (code) => {
   if (!code) return;
@@ -25,10 +27,13 @@ COPY = """async (code) => {
   catch (error) { prompt('The link:', link); }
   setTimeout(() => { button.textContent = name; }, 2500);
 }"""
-STYLE, OUTER = Path(__file__).parent / "style.css", Path(__file__).parent / "outer.css"
+HERE = Path(__file__).parent
+STYLES = [HERE / "page.css", HERE / "form" / "form.css", HERE / "charts" / "charts.css", HERE / "tabs" / "tabs.css"]
+OUTER = HERE / "outer.css"  # rules that Gradio must not confine to its own container
+TABS: tuple[Tab, ...] = (play.TAB, race.TAB, microscope.TAB, memory.TAB, break_it.TAB, learn.TAB)
 START = """() => {
-  const told = document.querySelector('#zo-told');
-  if (told) { told.setAttribute('role', 'status'); told.setAttribute('aria-live', 'polite'); }
+  const spoken = document.querySelector('#zo-spoken');
+  if (spoken) { spoken.setAttribute('role', 'status'); spoken.setAttribute('aria-live', 'polite'); }
   const marks = document.body.classList, lesson = new URLSearchParams(location.search).has('lesson');
   marks.toggle('zo-lesson-mode', lesson);
   document.querySelector('#zo-show-all').addEventListener('click', () => marks.remove('zo-lesson-mode'));
@@ -67,33 +72,21 @@ def theme() -> gr.themes.Base:
 def build(store: JobStore) -> Shown:
     """Return the page over a job store."""
     scripts.serve()
-    lab = Lab()
     with gr.Blocks(title=words.NAME, fill_width=True, analytics_enabled=False, delete_cache=(3600, 86_400)) as blocks:
         visitor = gr.BrowserState("", storage_key="zocore-visitor", secret=_secret(store.root))
         api.add(store)  # first, so that no private event takes one of its names
-        head_row = _header()
+        header = _header()
         with gr.Tabs(elem_id="zo-tabs") as tabs:
-            with gr.Tab("Play", id="play"):
-                playing = play.layout(forms.with_presets(forms.PRESETS["toy"]), store)
-                with playing.stage:
-                    playing.slider = replay.build(playing, store, lab, visitor)
-                    take_away.build(playing, store, lab)
-            with gr.Tab("Race", id="race"):
-                racing = race.layout()
-            with gr.Tab("Microscope", id="microscope"):
-                microscope.layout(playing, store, lab, visitor)
-            with gr.Tab("Memory", id="memory"):
-                memory.layout()
-            with gr.Tab("Break it", id="break"):
-                break_it.layout(playing, tabs, store, play.Handlers(store), visitor)
-            with gr.Tab("Learn", id="learn"):
-                lesson_link = learn.layout(playing, racing, tabs)
-        play.connect(playing, store, visitor)
-        race.connect(racing, playing, store, visitor)
-        _share(head_row, lesson_link, tabs, playing, store)
-        _on_load(blocks, head_row, tabs, playing, racing, store, visitor)
+            site = Site(store, Lab(), visitor, tabs)
+            for tab in TABS:
+                with gr.Tab(tab.label, id=tab.id):
+                    tab.lay_out(site)
+        for tab in TABS:
+            tab.connect(site)
+        _share(header, site)
+        _on_load(blocks, header, site)
     head = scripts.head(store.limits.upload_bytes) + f"<style>{OUTER.read_text()}</style>"
-    return Shown(blocks, {"theme": theme(), "css_paths": [STYLE], "head": head, "js": START})
+    return Shown(blocks, {"theme": theme(), "css_paths": STYLES, "head": head, "js": START})
 
 
 @dataclass
@@ -116,48 +109,43 @@ def _header() -> Header:
     return Header(link, code, gr.State("play"), gr.HTML("", elem_id="zo-note"))
 
 
-def _share(header: Header, lesson: gr.Button, tabs: gr.Tabs, playing: play.Play, store: JobStore) -> None:
+def _share(header: Header, site: Site) -> None:
     """The buttons that copy a link to the page as it is set: with its controls, or for a class without them."""
+    form = site.play.form
 
     def coded(tab: str, *values: Any) -> tuple[str, str]:
         try:
-            return share.encode(controls.collect(values, store.limits), tab), ""
+            return share.encode(controls.collect(form.named(values), site.store.limits), tab), ""
         except ValueError as error:
-            return "", f'<p class="zo-error">No link: {error}</p>'
+            return "", f'<p class="zo-error">No link: {escape(str(error))}</p>'
 
     def chosen(event: gr.SelectData) -> str:
-        return str(event.value).lower().split()[0]
+        return next(tab.id for tab in TABS if tab.label == event.value)
 
-    tabs.select(chosen, None, header.tab, **QUIET)
-    for button, more in ((header.link, ""), (lesson, "&lesson")):
-        tab = gr.State("play") if more else header.tab
-        done = button.click(coded, [tab, *playing.form.inputs], [header.code, header.note], **QUIET)
-        done.then(None, header.code, None, js=COPY % {"more": more, "button": button.elem_id})
+    site.tabs.select(chosen, None, header.tab, **QUIET)
+    for copy in (Copy(header.link, "", ""), *site.copies):
+        tab = gr.State(copy.tab) if copy.tab else header.tab
+        done = copy.button.click(coded, [tab, *form.inputs], [header.code, header.note], **QUIET)
+        done.then(None, header.code, None, js=COPY % {"more": copy.more, "button": copy.button.elem_id})
 
 
-def _on_load(
-    blocks: gr.Blocks,
-    header: Header,
-    tabs: gr.Tabs,
-    playing: play.Play,
-    racing: race.RacePage,
-    store: JobStore,
-    visitor: gr.BrowserState,
-) -> None:
+def _on_load(blocks: gr.Blocks, header: Header, site: Site) -> None:
     """Give a new visitor a secret, attach a known one to the newest runs, and fill the form from the link."""
-    handlers = play.Handlers(store)
+    playing, racing, store = site.play, site.race, site.store
+    handlers = play.Handlers(store, playing.form)
 
-    def opened(known: str, request: gr.Request) -> tuple[Any, ...]:
-        known = known or secrets.token_urlsafe(16)
+    def opened(visitor: str, request: gr.Request) -> tuple[Any, ...]:
+        visitor = visitor or secrets.token_urlsafe(16)
         newest = {
-            kind: next((job.id for job in store.of(known) if (job.kind == "race") == (kind == "race")), "")
+            kind: next((job.id for job in store.of(visitor) if (job.kind == "race") == (kind == "race")), "")
             for kind in ("run", "race")
         }
-        form, tab, note = _from_link(request, store)
-        return known, newest["run"], Drawn(), newest["race"], race.Drawn(), tab, note, *form
+        changes, tab, note = _from_link(request, store)
+        form = playing.form.updates(changes)
+        return visitor, newest["run"], Drawn(), newest["race"], race.Drawn(), tab, note, *form
 
     def priced(*values: Any) -> tuple[str, Any, Any]:
-        return pricing.shown(store, values)
+        return pricing.shown(store, playing.form.named(values))
 
     def attached(job: str, drawn: Drawn, *look: Any) -> list[Any]:
         return handlers.tick(job, drawn, *look) if job else play.NOTHING
@@ -165,26 +153,24 @@ def _on_load(
     def raced(job: str, drawn: race.Drawn, axis: str, guess: str | None) -> list[Any]:
         return race.race_tick(store, job, drawn, axis, guess)
 
-    form = [*playing.form.parts.values(), playing.form.about, playing.form.origin]
-    fresh = [visitor, playing.job, playing.drawn, racing.job, racing.drawn, tabs, header.note, *form]
-    load = blocks.load(opened, visitor, fresh, **QUIET)
+    fresh = [site.visitor, playing.job, playing.drawn, racing.job, racing.drawn, site.tabs, header.note]
+    load = blocks.load(opened, site.visitor, [*fresh, *playing.form.outputs], **QUIET)
     load.then(priced, playing.form.inputs, [playing.card, playing.start, playing.timed], **QUIET)
     load.then(attached, [playing.job, playing.drawn, *playing.panel.look], play.tick_outputs(playing), **QUIET)
     load.then(raced, [racing.job, racing.drawn, racing.axis, racing.guess], racing.shown, **QUIET)
 
 
-def _from_link(request: gr.Request, store: JobStore) -> tuple[list[Any], Any, str]:
-    """Updates of the form, the tab and a note, from the page's address; nothing without a link."""
+def _from_link(request: gr.Request, store: JobStore) -> tuple[dict[str, Any], Any, str]:
+    """Changes of the form, the tab and a note, from the page's address; nothing without a link."""
     code = request.query_params.get("cfg", "")
-    nothing = [gr.skip()] * (len(forms.NAMES) + 2)
     if not code:
-        return nothing, gr.skip(), ""
+        return {}, gr.skip(), ""
     try:
         config, tab = share.decode(code)
         controls.guard(config, store.limits)
         return controls.filled(config), gr.update(selected=tab), ""
     except ValueError as error:
-        return nothing, gr.skip(), data_form.error(str(error))
+        return {}, gr.skip(), data_form.error(str(error))
 
 
 def _secret(root: Path) -> str:

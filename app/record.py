@@ -9,7 +9,7 @@ from app.charts import close_up
 from app.form import forms
 from app.tabs import microscope, race
 from zocore.config import RunConfig
-from zocore.diagnostics import loss_slices
+from zocore.diagnostics import alignment
 from zocore.runs.events import Event, StepDone
 from zocore.runs.loop import run
 from zocore.runs.recording import CONFIG, SUMMARY, record
@@ -41,8 +41,8 @@ def _drawn(event: Event) -> Event:
     """The event without what only a replay needs."""
     if not isinstance(event, StepDone):
         return event
-    told = event.projected_grads
-    mean = [sum(told) / len(told)] if told else []
+    slopes = event.projected_grads
+    mean = [sum(slopes) / len(slopes)] if slopes else []
     return replace(
         event, loss_plus=[], loss_minus=[], projected_grads=mean, coefficients=[], directions=[], touched=None
     )
@@ -54,8 +54,8 @@ def readings(config: RunConfig) -> dict[str, object]:
     per_example = microscope.opened(microscope.config_of(config, "fp32", "grzo"))
     return {
         "look": asdict(close_up.look_along(session, 0)),
-        "alignment": asdict(loss_slices.alignment(session, microscope.COUNTS)),
-        "law": asdict(loss_slices.batch_law(per_example, microscope.SIZES, 24)),
+        "alignment": asdict(alignment.alignment(session, microscope.COUNTS)),
+        "law": asdict(alignment.batch_law(per_example, microscope.SIZES, 24)),
     }
 
 

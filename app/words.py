@@ -20,7 +20,7 @@ PRESET_NOTES: Mapping[str, str] = {
 }
 BREAKS: Mapping[str, str] = {
     "lr": "Too high: the loss jumps and then sticks. Too low: nothing happens.",
-    "eps": "Too large: curvature bends the difference. Too small: rounding drowns it.",
+    "eps": "Too large: the third derivative biases the difference. Too small: rounding drowns it.",
     "steps": "Zeroth-order steps are cheap and noisy: hundreds, where backprop takes tens.",
     "seed": "Decides the noise and the order of the data. The same seed gives the same run.",
 }
@@ -41,8 +41,8 @@ ABOUT_LOSS = (
 ABOUT_GRADIENT = "One number per step: how steep the loss is along the random direction z. It is all a step learns."
 ABOUT_ACCURACY = "Examples the run never trains on. Circles: dev while training. Dots: test, before and after."
 ABOUT_ESTIMATOR = (
-    "Variance of the whole estimate over fresh directions at fixed weights, and its cosine to the true gradient "
-    "where backprop fits in memory. Measured apart, its forwards are not counted."
+    "Variance of the estimate over fresh directions at fixed weights, and its cosine to the true gradient where "
+    "backprop fits in memory. Its forward passes are not counted as the run's."
 )
 ABOUT_MEMORY = (
     "Predicted peak of one step from the model's sizes, for this method and the usual ones. Measured: the allocator's "
@@ -130,13 +130,13 @@ NO_STANDINGS = "The table comes when the race is over."
 NO_GUESS = "I would rather not say"
 
 ABOUT_BREAK = (
-    "The usual ways to lose a run, one press each. The run starts on the Play tab with the model and task chosen "
-    "there, and ends when a detector says what is wrong and what to do."
+    "The usual ways to ruin a run, one button each. The run starts on the Play tab with the model and task chosen "
+    "there, and ends soon after a detector has said what is wrong and what to do."
 )
 BREAK_WATCH: Mapping[str, str] = {
     "lr": "Watch the smoothed loss: does it come back down?",
     "tiny-eps": "Watch the projected gradient: how many different values does it take?",
-    "huge-eps": "Watch the projected gradient, then compare with the Microscope's slope at this eps.",
+    "huge-eps": "Watch the projected gradient, then compare it with the slope the Microscope finds at this eps.",
     "lost-seed": "Watch the loss: the probes are honest, so why does nothing improve?",
     "no-restore": "Watch the loss: it may even fall for a while, so what is wrong with where the weights end up?",
 }

@@ -1,15 +1,24 @@
 """The settings of a run: each field's help is also the command line's and the app's."""
 
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args, get_type_hints
 
-from zocore.methods import METHODS
+from zocore.directions.laws import LAWS
+from zocore.methods import METHODS, OPTIONS
+from zocore.models.kinds import KINDS
+
+RENAMED = {"diagnose_every": "measure_every"}  # what older recordings call a setting
 
 
 def setting(default: Any, help: str, *, choices: tuple[str, ...] = (), breaks: str = "") -> Any:
     """A field with one sentence of help and, where a wrong value has a typical effect, what breaks."""
     return field(default=default, metadata={"help": help, "choices": choices, "breaks": breaks})
+
+
+def _taking(option: str) -> str:
+    """The methods that take an option."""
+    return ", ".join(name for name, row in METHODS.items() if option in row.options)
 
 
 @dataclass(frozen=True)
@@ -21,7 +30,7 @@ class RunConfig:
     kind: str | None = setting(
         None,
         "how the model is read; found from its configuration when not given",
-        choices=("causal", "masked", "classifier", "encoder"),
+        choices=tuple(KINDS),
     )
     task: str = setting("sentiment", "a bundled task")
     data: str | None = setting(None, "your own CSV, TSV or JSON Lines file, or a folder with train, dev and test files")
@@ -29,7 +38,11 @@ class RunConfig:
     label_column: str | None = setting(None, "column of the label; found when not given")
     template: str | None = setting(None, 'prompt around the text, such as "{text} It was"')
     label_words: str | None = setting(None, "word for each label: great,terrible in label order, or 1=great,0=terrible")
-    subspace: str = setting("auto", "what moves: all, lora, scales, or a regular expression on parameter names")
+    subspace: str = setting(
+        "auto",
+        "what moves: all, lora, scales, top:2 (the last 2 blocks and the head), writers or writers:2 (what writes into "
+        "the hidden state, in all blocks or the last 2), or a regular expression on parameter names",
+    )
     quantise: str | None = setting(None, "load linear layers in few bits", choices=("nf4", "fp4", "int8"))
     steps: int = setting(400, "optimisation steps")
     batch_size: int = setting(16, "examples per step", breaks="small batches make every loss noisier")
@@ -44,26 +57,35 @@ class RunConfig:
     )
     schedule: str | None = setting(None, "learning rate over the run", choices=("constant", "linear"))
     seed: int = setting(0, "decides noise and data order")
-    noise: str | None = setting(None, "law of the directions", choices=("gaussian", "rademacher"))
+    noise: str | None = setting(None, "law of the directions", choices=tuple(LAWS))
     rank: int = setting(0, "directions of this rank on matrices (LOZO); 0 for full rank")
     keep: float = setting(1.0, "share of each tensor's smallest weights that moves (Sparse-MeZO); 1 for all")
-    directions: int | None = setting(None, "directions per step (n-spsa, fzoo, qzo, openai-es)")
-    pool: int | None = setting(
-        None, "candidates per step (mezo-gv, mezo-greedy)", breaks="2 is MeZO at twice the price"
+    directions: int | None = setting(None, f"directions per step ({_taking('directions')})")
+    pool: int | None = setting(None, f"candidates per step ({_taking('pool')})", breaks="2 is MeZO at twice the price")
+    share: float | None = setting(None, f"elite share of the pool ({_taking('share')})")
+    clip: float | None = setting(None, f"largest directional derivative ({_taking('clip')})")
+    scale: str | None = setting(None, f"normaliser ({_taking('scale')})", choices=("rms", "std", "raw"))
+    sides: int | None = setting(None, f"points a push asks, 2 or 1 beside the clean one ({_taking('sides')})")
+    tie: str | None = setting(None, f"what shares one push ({_taking('tie')})", choices=("tokens", "none"))
+    mu: float | None = setting(None, f"how fast the feedback learns, below 2 ({_taking('mu')})")
+    alpha: float | None = setting(
+        None,
+        f"share of what it did not foresee that corrects the feedback ({_taking('alpha')})",
+        breaks="0 trusts the feedback; 1 is unbiased and noisy",
     )
-    share: float | None = setting(None, "elite share of the pool (mezo-gv)")
-    clip: float | None = setting(None, "largest directional derivative (qzo)")
-    scale: str | None = setting(None, "normaliser (grzo)", choices=("rms", "std", "raw"))
     update: str = setting("auto", "rule that applies the estimate", choices=("auto", "sgd", "momentum", "adam"))
     decay: float = setting(0.0, "weight decay")
     carrier: str = setting("scratch", "how probes reach the model", choices=("scratch", "in-place"))
     dtype: str | None = setting(None, "dtype of the weights; fp32 on a CPU", choices=("fp32", "bf16", "fp16"))
     master: bool = setting(False, "keep a float32 copy of 16-bit weights, so that small steps add up")
     device: str | None = setting(None, "cpu, cuda, or auto to spread over all GPUs; the GPU when there is one")
+    prefix_gib: float = setting(
+        1.0, "memory for what frozen first blocks give for each training example, in GiB; 0 to run them in every step"
+    )
     max_tokens: int = setting(128, "longest prompt, in tokens")
     eval_every: int = setting(0, "steps between evaluations on the dev split; 0 for none")
     eval_examples: int = setting(400, "most examples in an evaluation")
-    diagnose_every: int = setting(0, "steps between measurements of the estimator; 0 for none")
+    measure_every: int = setting(0, "steps between measurements of the estimator; 0 for none")
     allow_pickle: bool = setting(False, "load weights that are not safetensors; only from people you trust")
 
     def __post_init__(self) -> None:
@@ -77,7 +99,11 @@ class RunConfig:
                 value is None or (math.isfinite(value) and value > 0), f"--{name} must be a number above 0, not {value}"
             )
         _require(math.isfinite(self.decay) and self.decay >= 0, f"--decay must be 0 or more, not {self.decay}")
-        for name in ("eval_every", "diagnose_every", "rank"):
+        _require(
+            math.isfinite(self.prefix_gib) and self.prefix_gib >= 0,
+            f"--prefix-gib must be 0 or more, not {self.prefix_gib}",
+        )
+        for name in ("eval_every", "measure_every", "rank"):
             _require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more, not {getattr(self, name)}")
         _require(self.micro_batch is None or self.micro_batch >= 1, "--micro-batch must be at least 1")
         _require(0 <= self.seed < 2**63, f"--seed must be from 0 to 2^63 - 1, not {self.seed}")
@@ -86,6 +112,16 @@ class RunConfig:
             wrong = choices and value is not None and value not in choices
             _require(not wrong, f"{flag(setting_.name)} must be one of {', '.join(choices)}, not {value!r}")
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's own options, where the user set any."""
+        return {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}
+
+    def without_options(self) -> "RunConfig":
+        """Return the settings without what belongs to one method: its options, lr, eps and schedule."""
+        nothing: dict[str, Any] = dict.fromkeys(OPTIONS)
+        return replace(self, lr=None, eps=None, schedule=None, **nothing)
+
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain values."""
         return asdict(self)
@@ -93,10 +129,11 @@ class RunConfig:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "RunConfig":
         """Return the settings of `to_json`. Raises ValueError for unknown names or values of the wrong type."""
-        known = get_type_hints(cls)
+        types = get_type_hints(cls)
+        values = {RENAMED.get(name, name): value for name, value in values.items()}
         for name, value in values.items():
-            _require(name in known, f"unknown setting {name!r}")
-            kinds = get_args(known[name]) or (known[name],)
+            _require(name in types, f"unknown setting {name!r}")
+            kinds = get_args(types[name]) or (types[name],)
             number = float in kinds and type(value) is int
             _require(number or isinstance(value, kinds), f"{flag(name)} has the wrong type: {value!r}")
         return cls(**values)

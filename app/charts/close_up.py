@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.charts import plots
-from zocore.diagnostics import loss_slices
+from zocore.diagnostics import alignment, loss_slices
 from zocore.runs.session import Session
 
 EPS = [10 ** (k / 6) for k in range(-36, 1)]  # six a decade, from 1e-6 to 1
@@ -17,7 +17,7 @@ class Look:
 
     base: float
     slope: float | None
-    found: tuple[loss_slices.Difference, ...]
+    found: tuple[loss_slices.Secant, ...]
     name: str
 
 
@@ -25,10 +25,10 @@ def look_along(session: Session, number: int) -> Look:
     """Ask both sides at every eps along one direction."""
     along = loss_slices.direction(session, max(0, number))
     base = loss_slices.slice_along(session, along, [0.0])
-    return Look(base.losses[0], base.slope, tuple(loss_slices.differences(session, along, EPS)), session.config.method)
+    return Look(base.losses[0], base.slope, tuple(loss_slices.secants(session, along, EPS)), session.config.method)
 
 
-def slice_figure(look: Look, chosen: loss_slices.Difference) -> plots.Figure:
+def slice_figure(look: Look, chosen: loss_slices.Secant) -> plots.Figure:
     """The loss along z near the probes, the secant through them and the tangent."""
     near = [one for one in look.found if one.eps <= 1.8 * chosen.eps]
     x = [-one.eps for one in reversed(near)] + [0.0] + [one.eps for one in near]
@@ -70,7 +70,7 @@ def slice_figure(look: Look, chosen: loss_slices.Difference) -> plots.Figure:
     return {"data": data, "layout": shown | {"uirevision": f"{chosen.eps}"}}
 
 
-def bias_figure(look: Look, chosen: loss_slices.Difference) -> plots.Figure:
+def bias_figure(look: Look, chosen: loss_slices.Secant) -> plots.Figure:
     """The slope found at every eps, with the true one."""
     x, y = [one.eps for one in look.found], [one.slope for one in look.found]
     hue = plots.colour(look.name)
@@ -103,7 +103,7 @@ def bias_figure(look: Look, chosen: loss_slices.Difference) -> plots.Figure:
     return {"data": data, "layout": shown}
 
 
-def alignment_figure(found: loss_slices.Alignment) -> plots.Figure:
+def alignment_figure(found: alignment.Alignment) -> plots.Figure:
     """Cosine and variance against the number of directions, with theory."""
     first = found.variance[0]
     data = [
@@ -145,7 +145,7 @@ def alignment_figure(found: loss_slices.Alignment) -> plots.Figure:
     return {"data": data, "layout": shown}
 
 
-def law_figure(found: loss_slices.BatchLaw) -> plots.Figure:
+def law_figure(found: alignment.BatchLaw) -> plots.Figure:
     """GRZO's cosine against the batch size, with the law and what one shared direction would have."""
     one = 1 / math.sqrt(found.dimension)
     data = [

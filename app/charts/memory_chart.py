@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.charts import plots
-from zocore.memory.bill import GB, Bill
+from zocore.memory.bill import GB, Bill, title
 
 PARTS = (
     ("weights", "#0072B2", ""),
@@ -21,7 +21,7 @@ def bars(
     """Stacked bars of predicted memory, one a method, with a measured bar and the line of a card."""
     top = max([bill.total for bill in bills] + [measured[1] if measured else 0], default=0)
     unit, scale = ("GB", GB) if top >= GB else ("MB", 10**6)
-    names = [name_of(bill.method) for bill in bills]
+    names = [title(bill.method) for bill in bills]
     data: list[plots.Trace] = []
     for part, hue, pattern in PARTS:
         sizes = [round(getattr(bill, part) / scale, 3) for bill in bills]
@@ -67,18 +67,6 @@ def bars(
     if card and card[1] < 8 * top:
         shown |= _card_line(card[0], card[1] / scale)
     return {"data": data, "layout": shown}
-
-
-def name_of(method: str) -> str:
-    """Return the name of a row of the memory table."""
-    more = {
-        "lora-adamw": "LoRA + AdamW",
-        "qlora-adamw": "QLoRA + AdamW",
-        "adamw": "AdamW, all weights",
-        "sgd": "SGD, all weights",
-    }
-    more |= {"inference": "inference only", "lozo": "LOZO", "sparse-mezo": "Sparse-MeZO", "adamw-pure": "AdamW, 16 bit"}
-    return more.get(method) or plots.title(method)
 
 
 def _card_line(name: str, at: float) -> dict[str, Any]:

@@ -5,7 +5,7 @@ its own. Figures carry no ink or background colour: the page or `themed` gives t
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from app.jobs.view import MOST_POINTS, SMOOTHING, Point, View, smooth, thinned
@@ -16,18 +16,6 @@ Figure = dict[str, Any]
 Trace = dict[str, Any]
 
 INK = "ink"  # stands for the text colour of the theme
-LOOK: Mapping[str, tuple[str, str]] = {
-    "mezo": ("#0072B2", "solid"),
-    "n-spsa": ("#56B4E9", "dash"),
-    "grzo": ("#D55E00", "12px,3px"),
-    "mezo-gv": ("#009E73", "dashdot"),
-    "mezo-greedy": ("#CC79A7", "dot"),
-    "qzo": ("#E69F00", "longdash"),
-    "fzoo": ("#9A8B00", "longdashdot"),  # Okabe and Ito's yellow, darkened until it shows on white
-    "openai-es": ("#7F7F7F", "3px,6px"),
-    "sgd": (INK, "dot"),
-    "adamw": (INK, "solid"),
-}
 AXIS_TITLES = {
     "forwards": "forward passes",
     "steps": "steps",
@@ -46,13 +34,13 @@ def title(method: str) -> str:
 
 def colour(method: str) -> str:
     """Return the method's colour."""
-    return LOOK.get(method, (INK, "solid"))[0]
+    return METHODS[method].colour if method in METHODS else INK
 
 
 def line(method: str, width: float = 2.5) -> dict[str, Any]:
     """Return the method's line: its colour and dash."""
-    hue, dash = LOOK.get(method, (INK, "solid"))
-    return {"color": hue, "dash": dash, "width": width}
+    dash = METHODS[method].dash if method in METHODS else "solid"
+    return {"color": colour(method), "dash": dash, "width": width}
 
 
 def layout(x: str = "", y: str = "", **more: Any) -> dict[str, Any]:

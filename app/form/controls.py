@@ -1,7 +1,7 @@
 """The left-hand side of the Play tab: everything that decides a run, and only what the chosen method uses."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -20,26 +20,35 @@ TITLES: Mapping[str, str] = {"keep": "share that moves", "lr": "Learning rate", 
 
 @dataclass
 class Controls:
-    """The components of the form."""
+    """The components of the form, each under the name of what it sets."""
 
     preset: gr.Radio
-    parts: dict[str, gr.components.Component]  # in the order of forms.NAMES
-    about: gr.HTML  # the method in one sentence
-    origin: gr.HTML
+    parts: dict[str, gr.components.Component]  # the fields of the method and the model, then those of the data
+    notes: dict[str, gr.HTML]  # "about" the method, and the "origin" of the marked numbers
     data: DataForm
-    extra: dict[str, gr.components.Component] = field(default_factory=dict)
 
     @property
     def inputs(self) -> list[gr.components.Component]:
-        """All that `collect` reads, in its order."""
-        return [*self.parts.values(), *self.data.inputs]
+        """What a handler takes to read the form; `named` tells which value is which."""
+        return list(self.parts.values())
+
+    def named(self, values: Sequence[Any]) -> dict[str, Any]:
+        """Return the values of `inputs` by name."""
+        return dict(zip(self.parts, values, strict=True))
+
+    @property
+    def outputs(self) -> list[gr.components.Component]:
+        """What a handler fills with `updates`."""
+        return [*self.parts.values(), *self.notes.values()]
+
+    def updates(self, changes: Mapping[str, Any]) -> list[Any]:
+        """Return one value for each of `outputs`: the change of that name, or nothing new."""
+        return [changes.get(name, gr.skip()) for name in (*self.parts, *self.notes)]
 
 
-def collect(values: tuple[Any, ...] | list[Any], limits: Limits) -> RunConfig:
-    """Return the settings of the form. Raises InputError with one sentence."""
-    count = len(forms.NAMES)
-    data = data_settings(*values[count:])
-    config = forms.to_config(dict(zip(forms.NAMES, values[:count], strict=True)), data)
+def collect(values: Mapping[str, Any], limits: Limits) -> RunConfig:
+    """Return the settings of a form read by name. Raises InputError with one sentence."""
+    config = forms.to_config(values, data_settings(values))
     guard(config, limits)
     return config
 
@@ -60,7 +69,7 @@ def build(config: RunConfig, preset: gr.Radio, most: int) -> Controls:
         label="Model",
         allow_custom_value=True,
         elem_id="zo-model",
-        info="On offer with what a MeZO step on 16 short texts takes; or write any hub id or folder.",
+        info="Listed with the memory of a MeZO step on 16 short texts. You can also type a hub id or a folder.",
     )
     data = DataForm.build(bundled_tasks(), values["task"], most)
     parts["method"] = gr.Dropdown(forms.METHOD_CHOICES, value=values["method"], label="Method", elem_id="zo-method")
@@ -88,14 +97,13 @@ def build(config: RunConfig, preset: gr.Radio, most: int) -> Controls:
             values["seed"], label="Seed", precision=0, minimum=0, elem_id="zo-seed", min_width=120
         )
     _advanced(parts, values, forms.shown(config.method))
-    ordered = {name: parts[name] for name in forms.NAMES[:3]} | {"task": data.task}
-    ordered |= {name: parts[name] for name in forms.NAMES[4:]}
-    return Controls(preset, ordered, about, origin, data)
+    parts["task"] = data.task
+    return Controls(preset, parts | data.parts, {"about": about, "origin": origin}, data)
 
 
 def _advanced(parts: dict[str, gr.components.Component], values: Mapping[str, Any], shown: Mapping[str, bool]) -> None:
     with gr.Accordion("Advanced", open=False):
-        for names in (("batch_size", "max_tokens"), ("eval_every", "diagnose_every")):
+        for names in (("batch_size", "max_tokens"), ("eval_every", "measure_every")):
             with gr.Row(elem_classes="zo-pair"):
                 for name in names:
                     parts[name] = gr.Number(
@@ -142,32 +150,30 @@ def origin_note(config: RunConfig) -> str:
     return f"● preset: {forms.origin(config)}"
 
 
-def filled(config: RunConfig) -> list[Any]:
-    """Return updates that show a configuration: for `parts` in order, then the two notes."""
+def filled(config: RunConfig) -> dict[str, Any]:
+    """Return the changes by which the form shows a configuration."""
     values, shown = forms.to_form(config), forms.shown(config.method)
-    updates: list[Any] = []
+    changes: dict[str, Any] = {}
     for name in forms.NAMES:
         more: dict[str, Any] = {"visible": shown[name]} if name in shown else {}
         if name in ("lr", "eps"):
             more["choices"] = forms.choices(name, config)
-        updates.append(gr.update(value=values[name], **more))
-    return [*updates, method_note(config.method), origin_note(config)]
+        changes[name] = gr.update(value=values[name], **more)
+    return changes | _notes(config)
 
 
-def rechosen(*values: Any) -> list[Any]:
-    """Return updates after the model, method or subspace changed: new lists of lr and eps at their presets."""
-    form = dict(zip(forms.NAMES, values, strict=True))
-    config = forms.bare(form)
-    fresh = forms.to_form(config)
-    shown = forms.shown(config.method)
-    updates: list[Any] = []
-    for name in forms.NAMES:
-        if name in ("lr", "eps"):
-            updates.append(
-                gr.update(value=fresh[name], choices=forms.choices(name, config), visible=shown.get(name, True))
-            )
-        elif name == "directions":
-            updates.append(gr.update(value=forms.DIRECTIONS.get(config.method, 1), visible=shown[name]))
-        else:
-            updates.append(gr.update(visible=shown[name]) if name in shown else gr.skip())
-    return [*updates, method_note(config.method), origin_note(config)]
+def rechosen(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes after another model, method or subspace: new lists of lr and eps at their presets."""
+    config = forms.bare(values)
+    fresh, shown = forms.to_form(config), forms.shown(config.method)
+    changes: dict[str, Any] = {name: gr.update(visible=on) for name, on in shown.items()}
+    for name in ("lr", "eps"):
+        choices = forms.choices(name, config)
+        changes[name] = gr.update(value=fresh[name], choices=choices, visible=shown.get(name, True))
+    directions = forms.option(config.method, "directions")
+    changes["directions"] = gr.update(value=directions, visible=shown["directions"])
+    return changes | _notes(config)
+
+
+def _notes(config: RunConfig) -> dict[str, str]:
+    return {"about": method_note(config.method), "origin": origin_note(config)}

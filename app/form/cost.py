@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 
-from app.form import catalogue, forms
+from app.form import catalogue
 from app.jobs.speeds import Speeds
 from app.words import clock, size
 from zocore import methods
 from zocore.config import RunConfig
 from zocore.data.template import Template
 from zocore.defaults import before_loading
-from zocore.memory.bill import METHODS as BILLED
 from zocore.memory.bill import Bill, bill
 from zocore.runs.session import OF_DATA, read
 
@@ -49,8 +48,7 @@ class Cost:
 
 def passes(config: RunConfig) -> int:
     """Return the forward passes of one step. Raises ValueError for settings that do not go together."""
-    knobs = {n: getattr(config, n) for n in forms.KNOBS if getattr(config, n) is not None}
-    return methods.build(config.method, **knobs).forward_passes()
+    return methods.build(config.method, **config.options).forward_passes()
 
 
 def cost(config: RunConfig, speeds: Speeds) -> Cost:
@@ -79,12 +77,11 @@ def predicted(config: RunConfig, method: str = "") -> Bill | None:
     """Return the memory bill of the settings, or of another method on the same model; None when sizes are unknown."""
     c = before_loading(config)
     shape = catalogue.shape(c.model)
-    method = method or ("mezo" if c.method == "openai-es" else c.method)
-    if shape is None or method not in BILLED:
+    if shape is None:
         return None
     dtype = c.dtype if c.dtype in ("fp32", "bf16", "fp16") else "fp32"
     bits = 8 if c.quantise == "int8" else 4
-    return bill(shape, method, c.batch_size, min(tokens(config), shape.positions), dtype, bits=bits)
+    return bill(shape, method or c.method, c.batch_size, min(tokens(config), shape.positions), dtype, bits=bits)
 
 
 def tokens(config: RunConfig) -> int:

@@ -1,7 +1,7 @@
 """The task: one that comes with the project, or the visitor's own file with a preview and one sentence per error."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -38,9 +38,25 @@ class DataForm:
     prompt: gr.HTML
 
     @property
+    def parts(self) -> dict[str, gr.components.Component]:
+        """What `data_settings` reads, by name."""
+        return {
+            "source": self.source,
+            "data": self.path,
+            "text_columns": self.texts,
+            "label_column": self.label,
+            "template": self.template,
+            "label_words": self.words,
+        }
+
+    @property
     def inputs(self) -> list[gr.components.Component]:
-        """What `data_settings` reads, in its order."""
-        return [self.source, self.path, self.texts, self.label, self.template, self.words]
+        """What a handler takes to read the data's settings; `named` tells which value is which."""
+        return list(self.parts.values())
+
+    def named(self, values: Sequence[Any]) -> dict[str, Any]:
+        """Return the values of `inputs` by name."""
+        return dict(zip(self.parts, values, strict=True))
 
     @classmethod
     def build(cls, tasks: Sequence[str], chosen: str, most: int) -> "DataForm":
@@ -71,18 +87,18 @@ class DataForm:
         return cls(source, task, own, file, gr.State(""), texts, label, template, words, rows, prompt)
 
 
-def data_settings(source: str, path: str, texts: Any, label: Any, template: Any, words: Any) -> dict[str, Any]:
+def data_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of one's own data, none for a bundled task. Raises InputError without a file."""
-    if source != OWN:
+    if values["source"] != OWN:
         return {}
-    if not path:
+    if not values["data"]:
         raise InputError("upload a file with your own data, or choose a bundled task")
     return {
-        "data": path,
-        "text_columns": ",".join(texts) or None if texts else None,
-        "label_column": label or None,
-        "template": (template or "").strip() or None,
-        "label_words": (words or "").strip() or None,
+        "data": values["data"],
+        "text_columns": ",".join(values["text_columns"] or ()) or None,
+        "label_column": values["label_column"] or None,
+        "template": (values["template"] or "").strip() or None,
+        "label_words": (values["label_words"] or "").strip() or None,
     }
 
 

@@ -8,13 +8,14 @@ from typing import Any, get_args, get_type_hints
 
 from app.form import catalogue
 from zocore.config import RunConfig
-from zocore.defaults import Preset, before_loading, preset
+from zocore.defaults import before_loading, preset
 from zocore.errors import InputError
-from zocore.methods import METHODS
+from zocore.methods import METHODS, OPTIONS, build
 from zocore.models.files import HUB_ID
+from zocore.presets import Preset
 
 PRESETS: Mapping[str, RunConfig] = {
-    "toy": RunConfig(task="topic", steps=300, eval_every=50, eval_examples=200, diagnose_every=80),
+    "toy": RunConfig(task="topic", steps=300, eval_every=50, eval_examples=200, measure_every=80),
     "cpu": RunConfig(model="sentence-transformers/all-MiniLM-L6-v2", steps=1000, eval_every=100, eval_examples=200),
     "gpu": RunConfig(model="Qwen/Qwen2.5-0.5B", steps=4000, eval_every=400, device="cuda", dtype="bf16"),
 }
@@ -40,12 +41,8 @@ NAMES = (
     "dtype",
     "max_tokens",
     "eval_every",
-    "diagnose_every",
+    "measure_every",
 )
-KNOBS = ("directions", "pool", "share", "clip", "scale")
-BACKPROP = ("sgd", "adamw")
-KNOB_DEFAULTS: Mapping[str, Any] = {"pool": 4, "share": 0.5, "clip": 100.0, "scale": "rms"}
-DIRECTIONS: Mapping[str, int] = {"n-spsa": 4, "fzoo": 8, "openai-es": 8, "qzo": 1}
 SPREAD = (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0, 31.6, 100.0)  # of the lists of lr and eps, about the preset
 METHOD_CHOICES = [(row.title, name) for name, row in METHODS.items()]
 
@@ -72,11 +69,17 @@ def with_presets(config: RunConfig) -> RunConfig:
     return replace(config, lr=config.lr or float(f"{found.lr:.2g}"), eps=config.eps or float(f"{found.eps:.2g}"))
 
 
+def option(method: str, name: str) -> Any:
+    """Return the default of a method's own option; of another method's, to fill a hidden control, if it has none."""
+    taking = [row for row in (METHODS[method], *METHODS.values()) if name in row.options]
+    return taking[0].options[name]
+
+
 def shown(method: str) -> dict[str, bool]:
     """Return which of the method-dependent controls are of any use to a method."""
-    zeroth = method not in BACKPROP
-    knobs = {name: name in METHODS[method].knobs for name in KNOBS}
-    return knobs | {"eps": zeroth, "noise": zeroth, "diagnose_every": zeroth}
+    zeroth = METHODS[method].zeroth_order
+    options = {name: name in METHODS[method].options for name in OPTIONS if name in NAMES}
+    return options | {"eps": zeroth, "noise": "law" in METHODS[method].options, "measure_every": zeroth}
 
 
 def to_form(config: RunConfig) -> dict[str, Any]:
@@ -89,10 +92,7 @@ def to_form(config: RunConfig) -> dict[str, Any]:
         values["subspace"] = "sparse"
     if config.rank:
         values["subspace"] = "low-rank"
-    for name, default in KNOB_DEFAULTS.items():
-        values[name] = default if values[name] is None else values[name]
-    values["directions"] = config.directions or DIRECTIONS.get(config.method, 1)
-    return values
+    return values | {name: option(config.method, name) for name in OPTIONS if name in NAMES and values[name] is None}
 
 
 def to_config(values: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> RunConfig:
@@ -104,9 +104,11 @@ def to_config(values: Mapping[str, Any], data: Mapping[str, Any] | None = None) 
     kept["model"] = str(values["model"] or "").strip()
     if not kept["model"]:
         raise InputError("choose a model, or write a hub id or the path of a folder")
-    if method == "grzo" and kept["batch_size"] < 2:
-        raise InputError("GRZO compares the examples of a batch with each other: take a batch of at least 2")
-    return RunConfig(**kept, **(data or {}), eval_examples=200)
+    config = RunConfig(**kept, **(data or {}), eval_examples=200)
+    if config.batch_size < 2 and build(method, **config.options).per_example:
+        title = METHODS[method].title
+        raise InputError(f"{title} compares the examples of a batch with each other: take a batch of at least 2")
+    return config
 
 
 def bare(values: Mapping[str, Any]) -> RunConfig:

@@ -1,5 +1,6 @@
 """The cost card: always true to the form, and measured on request."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -19,16 +20,16 @@ def parts(price: str, measured: bool) -> tuple[gr.HTML, gr.Button]:
     return card, gr.Button("Time a few steps", size="sm", visible=not measured, elem_id="zo-time")
 
 
-def shown(store: JobStore, values: tuple[Any, ...] | list[Any]) -> tuple[str, Any, Any]:
+def shown(store: JobStore, values: Mapping[str, Any]) -> tuple[str, Any, Any]:
     """Return the card, the Start button and the timing button for what the form says."""
     try:
-        found = cost.cost(controls.collect(values, store.limits), store.speeds)
+        price = cost.cost(controls.collect(values, store.limits), store.speeds)
     except ValueError as error:
         blocked = gr.update(value="See the card: cannot start", interactive=False)
         return cost.problem(str(error)), blocked, gr.update(visible=False)
-    start = gr.update(value=found.blocker or "Start", interactive=not found.blocker)
-    here = found.download == 0 and not found.blocker
-    return cost.card(found), start, gr.update(visible=here and not found.measured)
+    start = gr.update(value=price.blocker or "Start", interactive=not price.blocker)
+    here = price.download == 0 and not price.blocker
+    return cost.card(price), start, gr.update(visible=here and not price.measured)
 
 
 def connect(form: Controls, store: JobStore, outputs: list[Any], note: gr.HTML, phase: gr.HTML) -> None:
@@ -39,11 +40,11 @@ def connect(form: Controls, store: JobStore, outputs: list[Any], note: gr.HTML, 
     timed = outputs[2]
 
     def priced(*values: Any) -> tuple[str, Any, Any]:
-        return shown(store, values)
+        return shown(store, form.named(values))
 
     def time_it(*values: Any) -> str:
         try:
-            config = controls.collect(values, store.limits)
+            config = controls.collect(form.named(values), store.limits)
             store.speeds.learn(config, warm_up(config))
         except (ValueError, RuntimeError) as error:
             return data_form.error(f"The steps could not be timed: {error}")

@@ -23,11 +23,12 @@ def connect(data: DataForm, store: JobStore) -> None:
         return taken(store, file)
 
     def previewed(*values: Any) -> str:
+        chosen = data.named(values)
         try:
-            settings = data_form.data_settings(*values)
+            settings = data_form.data_settings(chosen)
             return data_form.prompt_of(settings, most) if settings else ""
         except InputError as error:
-            return data_form.error(str(error)) if values[1] else ""
+            return data_form.error(str(error)) if chosen["data"] else ""
 
     data.source.input(chosen, data.source, [data.task, data.own], **QUIET)
     sent = data.file.change(uploaded, data.file, [data.rows, data.path, data.texts, data.label], **QUIET)

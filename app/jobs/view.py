@@ -75,7 +75,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class View:
-    """A run as far as its events have told."""
+    """A run as far as its events go."""
 
     header: RunStarted | None = None
     rows: Rows | None = None
@@ -116,8 +116,8 @@ class View:
 
     def _stepped(self, event: StepDone) -> "View":
         place = Place(event.step, event.forward_passes, event.seconds, event.forward_cost)
-        told = event.projected_grads
-        point = Point(place, event.loss, sum(told) / len(told) if told else math.nan, event.memory_bytes)
+        slopes = event.projected_grads
+        point = Point(place, event.loss, sum(slopes) / len(slopes) if slopes else math.nan, event.memory_bytes)
         rows = (self.rows or Rows([])).add(point)
         peak = max(self.peak, event.memory_bytes)
         return replace(self, rows=rows, end=None, speed=event.steps_per_second, peak=peak)

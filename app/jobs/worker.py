@@ -4,13 +4,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from pathlib import Path
 from typing import Any
 
 from app.jobs.job import Job, Lane
 from app.jobs.speeds import Timing
 from zocore.config import RunConfig
-from zocore.diagnostics.broken_runs import EXHIBITS, run_broken
+from zocore.diagnostics.broken_runs import FAULTS, run_broken
 from zocore.errors import InputError
 from zocore.runs.events import Event
 from zocore.runs.recording import read_recording, record
@@ -40,7 +39,7 @@ def _run(job: Job, seconds: float, engine: Engine, learn: Learn) -> None:
             job.stop.set()
         return job.stop.is_set()
 
-    if job.kind in EXHIBITS:
+    if job.kind in FAULTS:
         engine = _broken(job.kind)
     lanes = {number: _events(lane, stop, job.resumed, engine) for number, lane in enumerate(job.lanes)}
     timings = [Timing(lane.config.steps) for lane in job.lanes]
@@ -80,7 +79,7 @@ def _next(events: Iterator[Event], job: Job, number: int) -> Event | None:
 
 
 def _broken(name: str) -> Engine:
-    """The engine of an exhibit of the museum, which starts anew when it is resumed."""
+    """The engine of an fault of the museum, which starts anew when it is resumed."""
     return lambda config, stop, recording: run_broken(name, config, stop)
 
 
@@ -124,8 +123,3 @@ class Worker(threading.Thread):
         while (job := self.take()) is not None:
             work(job, self.seconds, self.engine, self.learn)
             self.done(job)
-
-
-def folder_bytes(folder: Path) -> int:
-    """Return the size of what a folder holds."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -7,45 +7,49 @@ from typing import Any
 import gradio as gr
 
 from app import words
-from app.form import controls, data_form, forms
+from app.form import controls, data_form
 from app.jobs.store import JobStore
 from app.quiet import QUIET
 from app.tabs.live import Drawn
-from app.tabs.play import Handlers, Play, tick_outputs
-from zocore.diagnostics.broken_runs import EXHIBITS
+from app.tabs.play import Handlers, tick_outputs
+from app.tabs.tab import Site, Tab
+from zocore.diagnostics.broken_runs import FAULTS
 
-STEPS = 200  # at most; the detector ends the run before
+STEPS = 200  # at most: the detector usually ends the run sooner
 
 
-def layout(play: Play, tabs: gr.Tabs, store: JobStore, handlers: Handlers, visitor: gr.BrowserState) -> None:
+def lay_out(site: Site) -> None:
     """Lay the tab out and connect it."""
+    play, store, visitor, handlers = site.play, site.store, site.visitor, Handlers(site.store, site.play.form)
     gr.HTML(f"<p class='zo-lead'>{words.ABOUT_BREAK}</p>")
     problem = gr.HTML("", elem_id="zo-break-problem")
     with gr.Row(elem_classes="zo-cards", equal_height=True):
-        for name, exhibit in EXHIBITS.items():
+        for name, fault in FAULTS.items():
             with gr.Column(elem_classes="zo-panel", min_width=230):
-                about = f"<p>{exhibit.about}</p><p class='zo-quiet'>{words.BREAK_WATCH[name]}</p>"
-                gr.HTML(f"<h2>{exhibit.title}</h2>{about}")
-                press = gr.Button("Break it so", elem_id=f"zo-break-{name}", size="sm")
-            outputs = [problem, play.job, visitor, play.drawn, tabs]
+                about = f"<p>{fault.about}</p><p class='zo-quiet'>{words.BREAK_WATCH[name]}</p>"
+                gr.HTML(f"<h2>{fault.title}</h2>{about}")
+                press = gr.Button("Break it this way", elem_id=f"zo-break-{name}", size="sm")
+            outputs = [problem, play.job, visitor, play.drawn, site.tabs]
             begun = press.click(
-                _starter(name, store), [visitor, *play.form.inputs], outputs, **QUIET, trigger_mode="once"
+                _starter(name, play.form, store), [visitor, *play.form.inputs], outputs, **QUIET, trigger_mode="once"
             )
             begun.then(handlers.tick, [play.job, play.drawn, *play.panel.look], tick_outputs(play), **QUIET)
 
 
-def _starter(name: str, store: JobStore) -> Any:
+def _starter(name: str, form: controls.Controls, store: JobStore) -> Any:
     def start(visitor: str, *values: Any) -> tuple[Any, ...]:
         visitor = visitor or secrets.token_urlsafe(16)
         try:
-            config = controls.collect(values, store.limits)
+            config = controls.collect(form.named(values), store.limits)
             if config.method != "mezo":
-                nothing: dict[str, Any] = dict.fromkeys(forms.KNOBS)
-                config = replace(config, method="mezo", subspace="auto", lr=None, eps=None, schedule=None, **nothing)
-            config = replace(config, steps=STEPS, diagnose_every=0, eval_every=0, update="auto")
+                config = replace(config.without_options(), method="mezo", subspace="auto")
+            config = replace(config, steps=STEPS, measure_every=0, eval_every=0, update="auto")
             job = store.start(visitor, [config], name)
         except ValueError as error:
             return data_form.error(str(error)), gr.skip(), visitor, gr.skip(), gr.skip()
         return "", job.id, visitor, Drawn(), gr.update(selected="play")
 
     return start
+
+
+TAB = Tab("break", "Break it", lay_out)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from zocore.config import RunConfig
-from zocore.runs.events import EvalDone
 from zocore.runs.recording import CONFIG, EVENTS, SUMMARY
 from zocore.runs.replay import export_run
 
@@ -107,9 +106,3 @@ def weights(folder: Path, to: Path, delta: bool) -> Path:
     made = Path(shutil.make_archive(str(to / "model"), "zip", stage))
     shutil.rmtree(stage)
     return made
-
-
-def shown_numbers(events: list[Any]) -> list[str]:
-    """Return the test lines as the script prints them."""
-    tests = [event for event in events if isinstance(event, EvalDone) and event.split == "test"]
-    return [f"test after step {e.step}: accuracy {e.accuracy:.4f}, loss {e.loss:.6f}" for e in tests]

@@ -8,8 +8,7 @@ import gradio as gr
 
 from app.form import controls, forms
 from app.quiet import QUIET
-from app.tabs.play import Play
-from app.tabs.race import RacePage
+from app.tabs.tab import Copy, Site, Tab
 from zocore.config import RunConfig
 
 
@@ -48,8 +47,9 @@ LESSONS = (
     ),
     Lesson(
         "Why eps has a valley",
-        "Too large an eps and the secant misses the tangent: curvature. Too small and the two losses agree to the "
-        "last digit the computer keeps: rounding. Look along z, then drag eps; then choose bf16 and see the left "
+        "With a large eps the secant misses the tangent: the curvature cancels between the two sides, but the third "
+        "derivative does not, and its error grows with eps squared. With a small eps the two losses agree to the "
+        "last digit the computer keeps: rounding. Look along z, then drag eps; then choose bf16 and watch the left "
         "wall move in.",
         "Go to the Microscope",
         "microscope",
@@ -95,29 +95,33 @@ LESSONS = (
 
 
 CLASS = (
-    "Set the Play tab as the class shall have it. The link opens it so, with the controls hidden: what is left is "
-    "the cost, the Start button and the charts. Anybody can show the controls again."
+    "Choose the settings for your class on the Play tab. The link opens the page with them and hides the controls: "
+    "what is left is the cost, the Start button and the charts. Anybody can show the controls again."
 )
 
 
-def layout(play: Play, racing: RacePage, tabs: gr.Tabs) -> gr.Button:
-    """Lay the steps out and connect their buttons; return the one that copies a link for a class."""
-    form = [*play.form.parts.values(), play.form.about, play.form.origin]
+def lay_out(site: Site) -> None:
+    """Lay the steps out and connect their buttons."""
+    form = site.play.form
     with gr.Column(elem_classes="zo-lessons"):
         for number, lesson in enumerate(LESSONS, start=1):
             with gr.Row(elem_classes="zo-panel zo-lesson", equal_height=False):
                 gr.HTML(f"<span class='zo-step'>{number}</span><h2>{lesson.title}</h2><p>{lesson.text}</p>", scale=4)
                 press = gr.Button(lesson.button, size="sm", elem_id=f"zo-lesson-{number}", scale=0, min_width=220)
-            press.click(_setter(lesson), None, [tabs, racing.methods, *form], **QUIET)
+            press.click(_setter(lesson, form), None, [site.tabs, site.race.methods, *form.outputs], **QUIET)
         with gr.Row(elem_classes="zo-panel zo-lesson", equal_height=False):
             gr.HTML(f"<span class='zo-step' aria-hidden='true'>★</span><h2>For a class</h2><p>{CLASS}</p>", scale=4)
-            return gr.Button("Copy a lesson link", size="sm", elem_id="zo-lesson-link", scale=0, min_width=220)
+            link = gr.Button("Copy a lesson link", size="sm", elem_id="zo-lesson-link", scale=0, min_width=220)
+        site.copies.append(Copy(link, "play", "&lesson"))
 
 
-def _setter(lesson: Lesson) -> Any:
+def _setter(lesson: Lesson, form: controls.Controls) -> Any:
     def set_controls() -> Sequence[Any]:
-        filled = controls.filled(lesson.config) if lesson.config else [gr.skip()] * (len(forms.NAMES) + 2)
+        changes = controls.filled(lesson.config) if lesson.config else {}
         lanes = gr.update(value=list(lesson.lanes)) if lesson.lanes else gr.skip()
-        return [gr.update(selected=lesson.tab), lanes, *filled]
+        return [gr.update(selected=lesson.tab), lanes, *form.updates(changes)]
 
     return set_controls
+
+
+TAB = Tab("learn", "Learn", lay_out)

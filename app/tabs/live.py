@@ -49,7 +49,7 @@ class Tick:
     """New values for the page, `gr.skip()` where nothing changed."""
 
     status: Any
-    told: Any  # phase changes, for screen readers
+    spoken: Any  # phase changes, for screen readers
     loss: Any
     gradient: Any
     accuracy: Any
@@ -76,9 +76,9 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look) -
     before = ((), ()) if fresh else (drawn.accuracy, drawn.estimator)
     accuracy, estimator = plots.accuracy([view], look.axis), plots.estimator(view, look.axis)
     text = words.status(job, position)
-    said = Tick(
+    news = Tick(
         status=status(phase, text),
-        told=text if phase != drawn.phase and job else gr.skip(),
+        spoken=text if phase != drawn.phase and job else gr.skip(),
         loss=loss,
         gradient=gradient,
         accuracy=chart.grown(accuracy, before[0]) if changed[0] else gr.skip(),
@@ -89,7 +89,7 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look) -
         warnings=warnings(view, job) if changed[3] or ended else gr.skip(),
     )
     shown = chart.sizes(accuracy), chart.sizes(estimator)
-    return said, Drawn(name, job.version if job else 0, rows, points, marks, phase, look, *shown)
+    return news, Drawn(name, job.version if job else 0, rows, points, marks, phase, look, *shown)
 
 
 def _lines(view: View, drawn: Drawn, look: Look, whole: bool) -> tuple[Any, Any, int, int]:
@@ -116,7 +116,7 @@ def memory(view: View) -> Any:
         return gr.skip()
     config = RunConfig.from_json(view.header.config)
     names = [config.method, *(name for name in BESIDE if name != config.method)]
-    bills = [bill for name in names if (bill := cost.predicted(config, "mezo" if name == "openai-es" else name))]
+    bills = [bill for name in names if (bill := cost.predicted(config, name))]
     if not bills:
         return chart.whole({"data": [], "layout": plots.layout(annotations=[unknown(view.header.model)])})
     return chart.whole(memory_chart.bars(bills, measured=_measured(view)))
@@ -156,7 +156,7 @@ def answers(view: View) -> dict[str, Any]:
 
 def _probe(before: SampleShown, now: SampleShown, i: int, labels: Sequence[str]) -> str:
     truth = now.labels[i]
-    was, is_ = (_said(*_answer(shown.probabilities[i], labels, truth)) for shown in (before, now))
+    was, is_ = (_answer_html(*_answer(shown.probabilities[i], labels, truth)) for shown in (before, now))
     text = now.texts[i] if len(now.texts[i]) < 160 else now.texts[i][:159] + "…"
     return f"<tr><td>{escape(text)}</td><td>{escape(truth)}</td><td>{was}</td><td>{is_}</td></tr>"
 
@@ -168,7 +168,7 @@ def _answer(probabilities: Sequence[float], labels: Sequence[str], truth: str) -
     return labels[best], round(probabilities[best], 2), verdict
 
 
-def _said(label: str, probability: float, verdict: str) -> str:
+def _answer_html(label: str, probability: float, verdict: str) -> str:
     """An answer with its probability as a bar; probes.js draws the same."""
     mark = {"right": "✓", "wrong": "✗", "unknown": ""}[verdict]
     return (

@@ -7,6 +7,7 @@ import gradio as gr
 from app.charts import chart, memory_chart
 from app.form import catalogue, data_form
 from app.quiet import QUIET
+from app.tabs.tab import Site, Tab
 from app.words import size
 from zocore.errors import InputError
 from zocore.memory import bill
@@ -20,7 +21,7 @@ ABOUT = (
 NO_CARD = "no card"
 
 
-def layout() -> None:
+def lay_out(site: Site) -> None:
     """Lay the tab out and connect it."""
     with gr.Row(elem_classes="zo-main", equal_height=False):
         with gr.Column(scale=4, min_width=300, elem_classes="zo-side"):
@@ -41,14 +42,14 @@ def layout() -> None:
             card = gr.Dropdown([NO_CARD, *bill.CARDS], value="A100 80 GB", label="Card", elem_id="zo-card-name")
             problem = gr.HTML("", elem_id="zo-memory-problem")
         with gr.Column(scale=9, min_width=320, elem_classes="zo-stage"), gr.Column(elem_classes="zo-panel"):
-            said = gr.HTML("", elem_id="zo-memory-said")
+            headline = gr.HTML("", elem_id="zo-memory-said")
             bars = chart.chart("memory-bars", "Memory of every method", 460)
     inputs = [model, layers, hidden, wide, heads, kv_heads, vocab, tied, batch, tokens, dtype, card]
     first = draw(*(part.value for part in inputs))
-    said.value, bars.value = first[0], first[1]
+    headline.value, bars.value = first[0], first[1]
     model.input(lambda name: gr.update(visible=name == OWN), model, own, **QUIET)
     changes = [part.change for part in inputs]  # type: ignore[attr-defined]
-    gr.on(changes, draw, inputs, [said, bars, problem], **QUIET, trigger_mode="always_last")
+    gr.on(changes, draw, inputs, [headline, bars, problem], **QUIET, trigger_mode="always_last")
 
 
 def _number(value: int, text: str) -> gr.Number:
@@ -118,3 +119,6 @@ def _headline(shape: ModelShape, bills: list[bill.Bill]) -> str:
         f"<p>MeZO takes <b>{size(by['mezo'].total)}</b> and {room}; AdamW on all weights takes "
         f"<b>{size(by['adamw'].total)}</b>, {times:.1f} times as much. <span class='zo-quiet'>Estimated.</span></p>"
     )
+
+
+TAB = Tab("memory", "Memory", lay_out)

@@ -3,63 +3,27 @@
 import contextlib
 import secrets
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app import words
-from app.charts import plots
-from app.charts.chart import chart, when_ready
 from app.form import controls, cost, data_form, forms, pricing, uploads
 from app.jobs.job import Job
 from app.jobs.store import JobStore
-from app.jobs.view import View
 from app.quiet import QUIET
-from app.tabs import live
+from app.tabs import live, replay, take_away
 from app.tabs.live import Drawn, Look
+from app.tabs.stage import Panel, build, recorded
+from app.tabs.tab import Site, Tab
 from zocore.config import RunConfig
 from zocore.errors import InputError
-from zocore.runs.recording import read_recording
 
-RECORDED = Path(__file__).parents[1] / "recorded" / "toy"
 TICK = 0.8  # seconds
 SHOW = """(...values) => {
   if (innerWidth < 761) document.querySelector('#zo-status').scrollIntoView({ block: 'start' });
   return values;
 }"""
-
-
-@lru_cache(maxsize=1)
-def recorded() -> View:
-    """Return the run that the page opens with."""
-    return View.of(read_recording(RECORDED).events)
-
-
-@dataclass
-class Panel:
-    """The components on the right."""
-
-    axis: gr.Radio
-    weight: gr.Slider
-    log: gr.Checkbox
-    status: gr.HTML
-    told: gr.HTML
-    charts: list[gr.HTML]  # loss, gradient, accuracy, estimator, memory
-    probes: gr.HTML
-    answers: gr.HTML
-    warnings: gr.HTML
-
-    @property
-    def outputs(self) -> list[gr.components.Component]:
-        """What a tick fills, in the order of `live.Tick`."""
-        return [self.status, self.told, *self.charts, self.probes, self.answers, self.warnings]
-
-    @property
-    def look(self) -> list[gr.components.Component]:
-        """How the charts are to be drawn."""
-        return [self.axis, self.weight, self.log]
 
 
 @dataclass
@@ -79,6 +43,14 @@ class Play:
     drawn: gr.State
     timer: gr.Timer
     slider: gr.Slider | None = None  # of the replay, whose length follows the run
+
+
+def lay_out(site: Site) -> None:
+    """Lay the tab out, set for the toy run."""
+    site.play = play = layout(forms.with_presets(forms.PRESETS["toy"]), site.store)
+    with play.stage:
+        play.slider = replay.build(play, site.store, site.lab, site.visitor)
+        take_away.build(play, site.store, site.lab)
 
 
 def layout(config: RunConfig, store: JobStore) -> Play:
@@ -101,10 +73,10 @@ def layout(config: RunConfig, store: JobStore) -> Play:
             gr.HTML('<button type="button" id="zo-show-all">Show all controls</button>', elem_classes="zo-lesson-only")
             with gr.Column(elem_classes="zo-form"):
                 form = controls.build(config, preset, store.limits.upload_bytes)
-        with gr.Column(scale=9, min_width=320, elem_classes="zo-stage") as stage:
-            panel = _panel()
+        with gr.Column(scale=9, min_width=320, elem_classes="zo-stage") as column:
+            panel = build()
     return Play(
-        stage,
+        column,
         form,
         panel,
         start,
@@ -119,48 +91,6 @@ def layout(config: RunConfig, store: JobStore) -> Play:
     )
 
 
-def _panel() -> Panel:
-    view = recorded()
-    said, _ = live.tick(None, view, 0, Drawn(), Look())
-    status = gr.HTML(said.status, elem_id="zo-status", elem_classes="zo-status")
-    told = gr.HTML("", elem_id="zo-told", elem_classes="zo-unseen")
-    warnings = gr.HTML("", elem_id="zo-warnings")
-    with gr.Column(elem_classes="zo-panel", min_width=280):
-        gr.HTML(_title("Loss", words.ABOUT_LOSS))
-        with gr.Row(elem_classes="zo-bar-row"):
-            axis = gr.Radio(words.AXES, value="forwards", label="Over", elem_id="zo-axis", min_width=220)
-            weight = gr.Slider(
-                0, 0.99, value=0.9, step=0.01, label="Smoothing", elem_id="zo-smooth", min_width=150, buttons=[]
-            )
-            log = gr.Checkbox(False, label="log scale", elem_id="zo-log", min_width=90)
-        loss = chart("loss", "Training loss", 300, plots.loss([view]))
-    with gr.Row(equal_height=True):
-        with gr.Column(elem_classes="zo-panel", min_width=280):
-            gr.HTML(_title("Held-out accuracy", words.ABOUT_ACCURACY))
-            accuracy = chart("accuracy", "Held-out accuracy", 220, plots.accuracy([view]))
-        with gr.Column(elem_classes="zo-panel", min_width=280):
-            gr.HTML(_title("Projected gradient", words.ABOUT_GRADIENT))
-            gradient = chart("gradient", "Projected gradient", 220, plots.gradient(view))
-    with gr.Row(equal_height=True):
-        with gr.Column(elem_classes="zo-panel", min_width=280):
-            gr.HTML(_title("Estimate: variance and cosine", words.ABOUT_ESTIMATOR))
-            estimator = chart("estimator", "Variance and cosine of the estimate", 250, plots.estimator(view))
-        with gr.Column(elem_classes="zo-panel", min_width=280):
-            gr.HTML(_title("Memory", words.ABOUT_MEMORY))
-            memory = chart("memory", "Memory of a training step", 250, said.memory["figure"])
-    with gr.Column(elem_classes="zo-panel", min_width=280):
-        gr.HTML(_title("What the model says", words.ABOUT_PROBES))
-        probes = gr.HTML(said.probes, elem_id="zo-probes")
-        answers = gr.HTML(None, html_template="", js_on_load=when_ready("zoAnswers", "props, watch"))
-    return Panel(
-        axis, weight, log, status, told, [loss, gradient, accuracy, estimator, memory], probes, answers, warnings
-    )
-
-
-def _title(text: str, about: str) -> str:
-    return f"<h2>{text}</h2><p class='zo-quiet'>{about}</p>"
-
-
 NOTHING = [gr.skip()] * (len(live.Tick.__dataclass_fields__) + 6)  # for `tick_outputs`
 
 
@@ -169,13 +99,14 @@ def tick_outputs(play: Play) -> list[Any]:
     return [*play.panel.outputs, play.drawn, play.timer, play.start, play.stop, play.resume, play.slider]
 
 
-def connect(play: Play, store: JobStore, visitor: gr.BrowserState) -> None:
+def connect(site: Site) -> None:
     """Join the components to the store."""
+    play, store, visitor = site.play, site.store, site.visitor
     _connect_choices(play.form)
     priced = [play.card, play.start, play.timed]
-    pricing.connect(play.form, store, priced, play.problem, play.panel.told)
+    pricing.connect(play.form, store, priced, play.problem, play.panel.spoken)
     uploads.connect(play.form.data, store)
-    handlers = Handlers(store)
+    handlers = Handlers(store, play.form)
     shown = tick_outputs(play)
     started = play.start.click(
         handlers.start,
@@ -200,12 +131,13 @@ class Handlers:
     """What the buttons and the clock do; the store decides, these only translate."""
 
     store: JobStore
+    form: controls.Controls
 
     def start(self, visitor: str, *values: Any) -> tuple[Any, ...]:
         """Start a run of the form's settings, or say why not."""
         visitor = visitor or secrets.token_urlsafe(16)
         try:
-            job = self.store.start(visitor, [controls.collect(values, self.store.limits)])
+            job = self.store.start(visitor, [controls.collect(self.form.named(values), self.store.limits)])
         except ValueError as error:
             return data_form.error(str(error)), gr.skip(), visitor, gr.skip()
         return "", job.id, visitor, Drawn()
@@ -234,9 +166,9 @@ class Handlers:
         if job and job.version == drawn.version and look == drawn.look and job.phase != "queued":
             return NOTHING
         view = job.lane.view if job else recorded()
-        said, now = live.tick(job, view, position, drawn, look)
+        news, now = live.tick(job, view, position, drawn, look)
         turned = drawn.phase != now.phase or drawn.version < 0
-        return [*said.values(), now, *(_buttons(job) if turned else [gr.skip()] * 5)]
+        return [*news.values(), now, *(_buttons(job) if turned else [gr.skip()] * 5)]
 
     def _job(self, job_id: str) -> Job | None:
         with contextlib.suppress(InputError):
@@ -255,10 +187,18 @@ def _buttons(job: Job | None) -> list[Any]:
 
 def _connect_choices(form: controls.Controls) -> None:
     """A preset fills the form; another model, method or subspace brings its own rates."""
-    parts = list(form.parts.values())
-    shown = [*parts, form.about, form.origin]
-    form.preset.input(lambda name: controls.filled(forms.PRESETS[name]), form.preset, shown, **QUIET)
+
+    def preset(name: str) -> list[Any]:
+        return form.updates(controls.filled(forms.PRESETS[name]))
+
+    def rechosen(*values: Any) -> list[Any]:
+        return form.updates(controls.rechosen(form.named(values)))
+
+    form.preset.input(preset, form.preset, form.outputs, **QUIET)
     for name in ("model", "method", "subspace"):
         part = form.parts[name]
         assert isinstance(part, gr.Dropdown)
-        part.input(controls.rechosen, parts, shown, **QUIET)
+        part.input(rechosen, form.inputs, form.outputs, **QUIET)
+
+
+TAB = Tab("play", "Play", lay_out, connect)

@@ -20,7 +20,9 @@ from app.jobs.view import MOST_POINTS, View
 from app.quiet import QUIET
 from app.tabs import standings
 from app.tabs.live import status
-from app.tabs.play import TICK, Play
+from app.tabs.play import TICK
+from app.tabs.tab import Site, Tab
+from zocore import compare
 from zocore.config import RunConfig
 from zocore.errors import InputError
 from zocore.methods import METHODS
@@ -76,26 +78,20 @@ def lanes(config: RunConfig, methods: Sequence[str], seeds: int, budget: int) ->
         raise InputError(f"a race has two to five methods, not {len(methods)}")
     if not budget or not math.isfinite(budget) or budget < 2:
         raise InputError("the budget must be at least 2 forward passes")
-    found = []
+    found: list[compare.Lane] = []
     for method in methods:
         lane = forms.with_presets(_bare(config, method))
-        price = cost.passes(lane)
-        if budget < price:
-            raise InputError(
-                f"{budget:.0f} forward passes do not buy one step of {METHODS[method].title}, which takes {price}"
-            )
-        found += [replace(lane, steps=int(budget // price), seed=config.seed + k) for k in range(max(1, seeds))]
-    return found
+        each = range(config.seed, config.seed + max(1, seeds))
+        passes = cost.passes(lane)
+        found += compare.buy(lane, each, budget, int(budget / passes + 1e-9), passes, "forward_passes")
+    return [lane.config for lane in found]
 
 
 def _bare(config: RunConfig, method: str) -> RunConfig:
     """The settings without what belongs to another method."""
     home = METHODS[method].home
     subspace = "auto" if home == "scales" or config.subspace == "scales" else config.subspace
-    nothing: dict[str, Any] = dict.fromkeys(forms.KNOBS)
-    return replace(
-        config, method=method, subspace=subspace, lr=None, eps=None, schedule=None, diagnose_every=0, **nothing
-    )
+    return replace(config.without_options(), method=method, subspace=subspace, measure_every=0)
 
 
 @lru_cache(maxsize=1)
@@ -114,7 +110,7 @@ def layout() -> RacePage:
         with gr.Column(scale=4, min_width=300, elem_classes="zo-side"):
             gr.HTML(f"<p class='zo-quiet'>{words.ABOUT_RACE}</p>")
             methods = gr.CheckboxGroup(forms.METHOD_CHOICES, value=list(LANES), label="Lanes", elem_id="zo-lanes")
-            seeds = gr.Slider(1, 3, value=1, step=1, label="Seeds a method", elem_id="zo-seeds", buttons=[])
+            seeds = gr.Slider(1, 3, value=1, step=1, label="Seeds of each method", elem_id="zo-seeds", buttons=[])
             budget = gr.Number(200, label="Budget, forward passes a run", precision=0, minimum=2, elem_id="zo-budget")
             guess = gr.Radio(guesses(LANES), value=None, label=words.PREDICT, elem_id="zo-guess")
             with gr.Row(elem_classes="zo-buttons"):
@@ -124,7 +120,7 @@ def layout() -> RacePage:
                 stop = gr.Button("Stop", variant="stop", visible=False, elem_id="zo-race-stop", min_width=100)
             problem = gr.HTML("", elem_id="zo-race-problem")
         with gr.Column(scale=9, min_width=320, elem_classes="zo-stage"):
-            said = gr.HTML(status("recorded", words.RECORDED_RACE), elem_id="zo-race-status", elem_classes="zo-status")
+            line = gr.HTML(status("recorded", words.RECORDED_RACE), elem_id="zo-race-status", elem_classes="zo-status")
             with gr.Column(elem_classes="zo-panel"):
                 gr.HTML("<h2>Loss</h2>")
                 axis = gr.Radio(
@@ -137,16 +133,22 @@ def layout() -> RacePage:
             with gr.Column(elem_classes="zo-panel"):
                 gr.HTML("<h2>At equal cost</h2>")
                 table = gr.HTML(standings.table(recorded(), None), elem_id="zo-race-table")
-    return RacePage(methods, seeds, budget, guess, start, stop, axis, said, problem, loss, accuracy, table)
+    return RacePage(methods, seeds, budget, guess, start, stop, axis, line, problem, loss, accuracy, table)
 
 
-def connect(page: RacePage, play: Play, store: JobStore, visitor: gr.BrowserState) -> None:
+def lay_out(site: Site) -> None:
+    """Lay the tab out."""
+    site.race = layout()
+
+
+def connect(site: Site) -> None:
     """Join the tab to the store."""
+    page, play, store, visitor = site.race, site.play, site.store, site.visitor
 
     def start(visitor_: str, methods: list[str], seeds: float, budget: float, *values: Any) -> tuple[Any, ...]:
         visitor_ = visitor_ or secrets.token_urlsafe(16)
         try:
-            config = controls.collect(values, store.limits)
+            config = controls.collect(play.form.named(values), store.limits)
             job = store.start(visitor_, lanes(config, _in_order(methods), int(seeds), int(budget or 0)), "race")
         except (ValueError, OverflowError) as error:
             return data_form.error(str(error)), gr.skip(), visitor_, gr.skip()
@@ -211,7 +213,7 @@ def race_tick(store: JobStore, job_id: str, drawn: Drawn, axis: str, guess: str 
     loss = chart.whole(plots.race(views, axis, band=job.over)) if fresh else _more(views, drawn, axis)
     evaluated = fresh or turned or any(len(view.accuracy("test")) + len(view.accuracy("dev")) for view in views)
     return [
-        status(job.phase, _said(job, store.position(job))),
+        status(job.phase, _progress(job, store.position(job))),
         loss,
         chart.whole(plots.accuracy(views, axis)) if evaluated and (fresh or turned) else gr.skip(),
         _table(job, guess) if turned else gr.skip(),
@@ -232,7 +234,7 @@ def _more(views: Sequence[View], drawn: Drawn, axis: str) -> Any:
     return chart.rows(columns) if any(x for x, _ in columns) else gr.skip()
 
 
-def _said(job: Job, position: int) -> str:
+def _progress(job: Job, position: int) -> str:
     if job.phase != "running" or job.stop.is_set():
         return words.status(job, position)
     done = sum(lane.view.place.forwards for lane in job.lanes)
@@ -242,3 +244,6 @@ def _said(job: Job, position: int) -> str:
 
 def _table(job: Job, guess: str | None) -> str:
     return standings.table(job.lanes, guess) if job.over else f"<p class='zo-quiet'>{words.NO_STANDINGS}</p>"
+
+
+TAB = Tab("race", "Race", lay_out, connect)

@@ -1,9 +1,9 @@
-"""Below the run: a slider over its recording, one's own sentence, and one step walked open part by part."""
+"""Below the run: a slider over its recording, one's own sentence, and one step opened part by part."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -11,12 +11,15 @@ from app.form import controls, data_form
 from app.jobs.lab import Lab
 from app.jobs.store import JobStore
 from app.tabs import live
-from app.tabs.play import RECORDED, Play, recorded
-from zocore.diagnostics.step_trace import Phase, walk
+from app.tabs.stage import RECORDED, recorded
+from zocore.diagnostics.step_trace import Phase, trace
 from zocore.errors import InputError
 from zocore.runs.events import SampleShown
 from zocore.runs.session import Session, open_session
-from zocore.runs.timeline import Scrubber, open_scrubber
+from zocore.runs.timeline import Timeline, open_timeline
+
+if TYPE_CHECKING:
+    from app.tabs.play import Play
 
 ABOUT_REPLAY = (
     "A run is a list of seeds and scalars, so the weights of any step can be rebuilt without a forward pass. "
@@ -40,13 +43,13 @@ class Opened:
         phase = next(self.parts, None) if self.parts else None
         if phase is None:
             self.number, self.shown = self.number + 1, []
-            self.parts = walk(self.session, self.number)
+            self.parts = trace(self.session, self.number)
             phase = next(self.parts)
         self.shown.append(phase)
         return phases(self.number, self.shown)
 
 
-def build(play: Play, store: JobStore, lab: Lab, visitor: gr.BrowserState) -> gr.Slider:
+def build(play: "Play", store: JobStore, lab: Lab, visitor: gr.BrowserState) -> gr.Slider:
     """Lay out and connect the two panels; return the slider, whose length follows the run."""
     with gr.Row(equal_height=False):
         with gr.Column(elem_classes="zo-panel", min_width=280):
@@ -72,13 +75,13 @@ def build(play: Play, store: JobStore, lab: Lab, visitor: gr.BrowserState) -> gr
     quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "lab", "concurrency_limit": 1}
 
     def asked(job: str, step: float, text: str) -> str:
-        return _told(lambda: replayed(store, lab, job, int(step or 0), text))
+        return _or_problem(lambda: replayed(store, lab, job, int(step or 0), text))
 
     for event in (slider.release, ask.click, sentence.submit):
         event(asked, [play.job, slider, sentence], answers, **quiet, show_progress_on=answers)
 
     def moved(visitor_: str, *values: Any) -> str:
-        return _told(lambda: next_part(store, lab, visitor_, values))
+        return _or_problem(lambda: next_part(store, lab, visitor_, play.form.named(values)))
 
     def over(visitor_: str) -> str:
         lab.drop(f"step {visitor_}")
@@ -95,28 +98,28 @@ def replayed(store: JobStore, lab: Lab, job_id: str, step: int, text: str) -> st
     view = store.get(job_id).lane.view if job_id else recorded()
     if view.header is None or not view.samples:
         raise InputError("the run has not been evaluated yet: wait for its first step")
-    known, own = view.samples[0], text.strip()[:MOST_TEXT]
+    asked_in_run, own = view.samples[0], text.strip()[:MOST_TEXT]
 
-    def both(scrubber: Scrubber) -> tuple[list[list[float]], list[list[float]]]:
-        examples = [example.fields for example in scrubber.session.task.test[: len(known.texts)]]
+    def both(timeline: Timeline) -> tuple[list[list[float]], list[list[float]]]:
+        examples = [example.fields for example in timeline.session.task.test[: len(asked_in_run.texts)]]
         asked: list[str | Mapping[str, str]] = [*examples, *([own] if own else [])]
-        scrubber.go(0)
-        before = scrubber.answers(asked)
-        scrubber.go(min(step, scrubber.last))
-        return before, scrubber.answers(asked)
+        timeline.go(0)
+        before = timeline.answers(asked)
+        timeline.go(min(step, timeline.last))
+        return before, timeline.answers(asked)
 
-    # a run that goes on has more steps than its scrubber knows, so the key holds how many it was made with
+    # a run that goes on has more steps than its timeline knows, so the key holds how many it was made with
     key = f"replay {folder} {view.steps if step > 0 else 0}"
-    before, now = lab.use(key, lambda: open_scrubber(folder), both)
-    names = [*known.texts, *([own] if own else [])]
-    truths = [*known.labels, *([""] if own else [])]
+    before, now = lab.use(key, lambda: open_timeline(folder), both)
+    names = [*asked_in_run.texts, *([own] if own else [])]
+    truths = [*asked_in_run.labels, *([""] if own else [])]
     shown = [SampleShown(at, names, truths, found) for at, found in ((0, before), (step, now))]
     return live.probe_table(shown[0], shown[1], view.header.labels)
 
 
-def next_part(store: JobStore, lab: Lab, visitor: str, values: Sequence[Any]) -> str:
+def next_part(store: JobStore, lab: Lab, visitor: str, values: Mapping[str, Any]) -> str:
     """Do the next part of a step of the form's settings and return the step so far."""
-    config = controls.collect(list(values), store.limits)
+    config = controls.collect(values, store.limits)
     key = f"step {visitor} {config}"  # other settings are another walk
     return lab.use(key, lambda: Opened(open_session(config)), Opened.forward)
 
@@ -131,10 +134,10 @@ def _phase(part: Phase, newest: bool) -> str:
     loss = f'<b class="zo-figure">loss {part.loss:.5f}</b>' if part.loss is not None else ""
     state = " open" if newest else ""
     code = f"<details{state}><summary>The lines that ran</summary><pre>{escape(part.code)}</pre></details>"
-    return f"<li><h3>{escape(part.title)}{loss}</h3><p>{escape(part.told)}</p>{code}</li>"
+    return f"<li><h3>{escape(part.title)}{loss}</h3><p>{escape(part.text)}</p>{code}</li>"
 
 
-def _told(find: Callable[[], str]) -> str:
+def _or_problem(find: Callable[[], str]) -> str:
     try:
         return find()
     except ValueError as error:

@@ -1,7 +1,7 @@
 """The panel of things to take away from the run shown."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -9,9 +9,12 @@ from app.form import data_form
 from app.jobs.lab import Lab
 from app.jobs.store import JobStore
 from app.tabs import export
-from app.tabs.play import RECORDED, Play, recorded
+from app.tabs.stage import RECORDED, recorded
 from zocore.config import RunConfig
 from zocore.errors import InputError
+
+if TYPE_CHECKING:
+    from app.tabs.play import Play
 
 ABOUT = (
     "The command and the script do the run again, with the same numbers. "
@@ -26,7 +29,7 @@ KINDS = [
 ]
 
 
-def build(play: Play, store: JobStore, lab: Lab) -> None:
+def build(play: "Play", store: JobStore, lab: Lab) -> None:
     """Lay out and connect the panel."""
     with gr.Column(elem_classes="zo-panel"):
         gr.HTML(f"<h2>Take it away</h2><p class='zo-quiet'>{ABOUT}</p>")
@@ -60,7 +63,7 @@ def build(play: Play, store: JobStore, lab: Lab) -> None:
         concurrency_id="lab",
         show_progress_on=problem,
     )
-    play.panel.told.change(
+    play.panel.spoken.change(
         lambda job: export.command(config_of(store, job)),
         play.job,
         command,

@@ -16,10 +16,9 @@ from app.tabs import export
 from tests.support import tiny
 from tests.support.places import ROOT
 from zocore.config import RunConfig
-from zocore.defaults import ENCODER, PAPER
 from zocore.errors import InputError
-from zocore.methods import METHODS
-from zocore.runs.events import StepDone
+from zocore.methods import METHODS, OPTIONS
+from zocore.runs.events import EvalDone, Event, StepDone
 from zocore.runs.loop import run
 from zocore.runs.session import open_session
 
@@ -29,9 +28,15 @@ def small(folder: Path, **more: object) -> RunConfig:
     return RunConfig(**{"model": str(model), "steps": 4, "lr": 1e-3, "eval_examples": 8, "batch_size": 4} | more)  # type: ignore[arg-type]
 
 
+def shown_numbers(events: list[Event]) -> list[str]:
+    """Return the test lines as the script prints them."""
+    tests = [event for event in events if isinstance(event, EvalDone) and event.split == "test"]
+    return [f"test after step {e.step}: accuracy {e.accuracy:.4f}, loss {e.loss:.6f}" for e in tests]
+
+
 def test_the_script_prints_the_numbers_of_the_run(tmp_path):
     config = small(tmp_path, method="n-spsa", directions=2)
-    shown = export.shown_numbers(list(run(config)))
+    shown = shown_numbers(list(run(config)))
     (tmp_path / "run.py").write_text(export.script(config))
     done = subprocess.run(
         [sys.executable, "run.py"],
@@ -87,7 +92,7 @@ def test_form_and_settings_are_each_others_inverse(method):
     again = forms.to_config(forms.to_form(config))
     shown = forms.shown(method)
     for name in forms.NAMES:
-        if shown.get(name, True) and name not in forms.KNOBS:
+        if shown.get(name, True) and name not in OPTIONS:
             assert getattr(again, name) == getattr(config, name), name
     assert forms.to_config(forms.to_form(again)) == again
 
@@ -110,7 +115,7 @@ def test_a_bad_value_is_one_sentence(name, value, said):
 
 
 def test_only_the_methods_own_options_are_shown():
-    assert [name for name, on in forms.shown("mezo").items() if on] == ["eps", "noise", "diagnose_every"]
+    assert [name for name, on in forms.shown("mezo").items() if on] == ["eps", "noise", "measure_every"]
     assert forms.shown("mezo-gv")["pool"] and not forms.shown("grzo")["pool"]
     assert not forms.shown("adamw")["eps"]
 
@@ -120,10 +125,12 @@ def test_a_sentence_encoder_has_a_rate_of_its_own(tmp_path):
     folder = str(tiny.save(tmp_path / "encoder", "bert", "encoder"))
     listed = "sentence-transformers/all-MiniLM-L6-v2"
     for model in (folder, listed):
-        assert forms.with_presets(RunConfig(model=model, device="cpu")).lr == ENCODER["mezo", "all"].lr
-    assert open_session(RunConfig(model=folder, device="cpu")).config.lr == ENCODER["mezo", "all"].lr
+        assert (
+            forms.with_presets(RunConfig(model=model, device="cpu")).lr == METHODS["mezo"].preset("all", "encoder").lr
+        )
+    assert open_session(RunConfig(model=folder, device="cpu")).config.lr == METHODS["mezo"].preset("all", "encoder").lr
     for model in ("openai-community/gpt2", str(tiny.save(tmp_path / "causal", "llama")), "nobody/nothing"):
-        assert forms.with_presets(RunConfig(model=model, device="cpu")).lr == PAPER["mezo", "all"].lr
+        assert forms.with_presets(RunConfig(model=model, device="cpu")).lr == METHODS["mezo"].preset("all", "large").lr
 
 
 def test_lists_are_log_spaced_with_the_preset_marked():

@@ -166,14 +166,15 @@ def test_runs_to_its_last_assert(path: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(HTMLExporter().from_notebook_node(nb)[0], encoding="utf-8")
     if shutil.which("chromium"):
-        (picture,) = drawn(page)
+        with ThreadPoolExecutor(1) as apart:  # the page tests of the same process may hold a running event loop
+            (picture,) = apart.submit(drawn, page).result()
         assert len(picture["panels"]) == 2 and picture["shapes"] >= 2
 
 
 # What the folded solutions state, run after the notebook they belong to.
 SOLUTIONS = {
     "01": """
-signs = slices.alignment(open_session(replace(SETTINGS, noise="rademacher")), [1, 2])
+signs = alignment.alignment(open_session(replace(SETTINGS, noise="rademacher")), [1, 2])
 assert all(0.2 < a / b < 2 for a, b in zip(signs.cosine, found.cosine))
 middle, two = looks[0].base, looks[0].found[DISTANCES.index(1e-2)]
 assert abs(((two.plus + two.minus) / 2 - middle) * 2 / two.eps**2 / second_difference(0, two.eps) - 1) < 1e-3
@@ -226,7 +227,7 @@ assert abs(walk(1, 1.0) - walk(3, 1.0)) < 1e-9 and abs(walk(1, 1.0) - walk(1, 9.
 assert abs(erf(1.96 / sqrt(2)) - 0.95) < 1e-3
 """,
     "06": """
-lanes = [race.lanes(SETTINGS, ["mezo"], [0], 60, unit="forward_passes", lrs={"mezo": lr})[0] for lr in (1e-3, 3e-3)]
+lanes = [compare.lanes(SETTINGS, ["mezo"], [0], 60, unit="forward_passes", lrs={"mezo": lr})[0] for lr in (1e-3, 3e-3)]
 end = [[e.loss for e in run_session(open_session(lane.config)) if isinstance(e, EvalDone)][-1] for lane in lanes]
 assert end[1] > 2 * end[0], end  # three times the rate diverges
 """,

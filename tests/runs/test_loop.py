@@ -66,12 +66,20 @@ def test_events_come_in_order_and_their_numbers_add_up(name: str) -> None:
         assert e.memory_bytes > 2 * header.trainable
         assert e.steps_per_second == pytest.approx(e.step / e.seconds)
         if name not in BACKPROP:
-            span = e.eps if header.config["method"] == "fzoo" else 2 * e.eps
+            method, sides = header.config["method"], header.config["sides"]
+            span = e.eps if method == "fzoo" or (sides or 2 - (method == "feedback")) == 1 else 2 * e.eps
             measured = (np.array(e.loss_plus) - np.array(e.loss_minus)) / span
             np.testing.assert_allclose(e.projected_grads, measured, rtol=1e-9)
-            assert len(e.projected_grads) == (4 if header.config["method"] == "grzo" else len(e.directions))
-            assert len(e.coefficients) == len(e.projected_grads)
-            assert any(e.coefficients)
+            each = 4 if method in ("grzo", "activity", "feedback") else 1  # one for each example of the batch
+            assert len(e.projected_grads) == each * len(e.directions)
+            if method == "feedback":  # its coefficients are rebuilt from what the label scores answered
+                assert e.responses is not None
+                assert e.responses["shape"] == [len(e.directions), 4, 2]
+                assert e.unexplained is not None
+                assert 0 < e.unexplained < 20
+            else:
+                assert len(e.coefficients) == len(e.projected_grads)
+                assert any(e.coefficients)
     assert (end.status, end.steps, end.skipped) == ("finished", 4, 0)
     assert (end.forward_passes, end.forward_cost) == (steps[-1].forward_passes, steps[-1].forward_cost)
 
@@ -102,7 +110,7 @@ def test_a_seed_decides_everything(name: str) -> None:
 def test_measuring_and_evaluating_leave_the_run_as_it_is(name: str) -> None:
     """With evaluations and diagnoses in between, steps, counts and final weights are bitwise the same."""
     plain = untimed(run(settings(**ALL[name])))
-    watched = untimed(run(settings(**ALL[name], eval_every=1, diagnose_every=2)))
+    watched = untimed(run(settings(**ALL[name], eval_every=1, measure_every=2)))
     assert of(StepDone, watched) == of(StepDone, plain)
     assert watched[-1] == plain[-1]
     assert [(e.step, e.split) for e in of(EvalDone, watched)] == [
@@ -230,7 +238,7 @@ def test_the_global_generators_are_left_alone(name: str) -> None:
         return torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()
 
     before = states()
-    list(run(settings(**ALL[name], diagnose_every=2)))
+    list(run(settings(**ALL[name], measure_every=2)))
     assert states() == before
     torch.rand(3)
     losses = [e.loss for e in of(StepDone, list(run(settings(**ALL[name]))))]
@@ -241,7 +249,7 @@ def test_the_global_generators_are_left_alone(name: str) -> None:
 @pytest.mark.parametrize("name", ["mezo", "adamw"])
 def test_grad_mode_is_the_callers_own_in_every_thread(name: str) -> None:
     """Each event drawn in a thread of its own leaves grad mode on there and here, and the events are the same."""
-    config = settings(**ALL[name], diagnose_every=2)
+    config = settings(**ALL[name], measure_every=2)
     events, modes, source = [], [], run(config)
 
     def draw() -> None:
@@ -279,7 +287,7 @@ def test_settings_that_cannot_work_fail_before_the_first_event() -> None:
 
 def test_an_estimator_that_cannot_be_measured_is_told_and_the_run_goes_on() -> None:
     """A diagnosis with losses that are no numbers gives a warning in place of figures."""
-    session = open_session(settings(diagnose_every=100))
+    session = open_session(settings(measure_every=100))
     breaking(session, 1, lambda found: found * float("nan"), count=2)
     events = list(run_session(session))
     assert of(EstimatorMeasured, events) == []

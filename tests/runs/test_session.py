@@ -1,7 +1,10 @@
 """A session: batches in one shuffled order per pass, rates, fingerprints, and combinations that are refused."""
 
+import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -14,11 +17,13 @@ from tests.support.short_runs import (
     settings,
 )
 from zocore.config import RunConfig
-from zocore.defaults import filled
+from zocore.defaults import estimates, filled
 from zocore.errors import InputError
 from zocore.methods import METHODS
+from zocore.presets import Models, Subspace
+from zocore.runs.events import RunStarted
+from zocore.runs.loop import run
 from zocore.runs.session import data_fingerprint, open_session, read
-from zocore.step.step import Method
 
 
 def test_every_pass_over_the_data_draws_every_example_once_in_a_new_order() -> None:
@@ -71,6 +76,44 @@ def test_every_method_has_defaults_and_what_the_user_chose_stays(method: str) ->
     assert filled(RunConfig(method=method, eps=0.25)).eps == 0.25
 
 
+@pytest.mark.parametrize("models", get_args(Models))
+@pytest.mark.parametrize("subspace", get_args(Subspace))
+@pytest.mark.parametrize("method", METHODS)
+def test_a_rate_nobody_tuned_is_an_estimate_that_says_so(method: str, subspace: Subspace, models: Models) -> None:
+    """Each combination has a preset of its own, or one scaled from the nearest that says from which and how far."""
+    row = METHODS[method]
+    found = row.preset(subspace, models)
+    own = [known for known in row.presets if (known.subspace, known.models) == (subspace, models)]
+    assert found.estimated == (not own)
+    if own:
+        assert [found] == own
+    else:
+        assert "an estimate, not tuned" in found.origin
+        near = next(known for known in row.presets if known.origin in found.origin and f"{known.lr:g}" in found.origin)
+        factor = re.search(r"times (\S+) for", found.origin)
+        assert factor
+        assert found.lr == pytest.approx(near.lr * float(factor[1]), rel=0.06)
+
+
+def test_estimates_follow_the_presets_of_their_kind_of_step() -> None:
+    """From a large model to the bundled one MeZO's rate grows 300 times; a step of fixed length grows 100 times."""
+    mezo, es = METHODS["mezo"], METHODS["openai-es"]
+    assert mezo.preset("all", "bundled").lr / mezo.preset("all", "large").lr == pytest.approx(300)
+    assert es.preset("all", "bundled").lr / es.preset("all", "large").lr == pytest.approx(100)
+    assert mezo.preset("lora", "encoder").lr == pytest.approx(60 * mezo.preset("lora", "large").lr)
+
+
+def test_a_run_says_that_its_rate_is_an_estimate() -> None:
+    """The header notes an estimated rate, and neither a tuned nor a chosen one."""
+    cases = {"all": 0, "norm": 1, "scales": 1}
+    for subspace, count in cases.items():
+        config = filled(RunConfig(method="openai-es", subspace=subspace))
+        assert len(estimates(config)) == count
+        assert estimates(replace(config, lr=0.125)) == ()
+    header = next(event for event in run(settings(subspace="norm", lr=None)) if isinstance(event, RunStarted))
+    assert [note for note in header.notes if "estimate" in note]
+
+
 def test_the_fingerprint_feels_one_bit_of_any_tensor_that_moves() -> None:
     """Equal weights have equal fingerprints, and any changed element of any leaf changes it."""
     session, again = open_session(settings()), open_session(settings())
@@ -120,8 +163,10 @@ def test_what_a_step_costs_is_known_before_it_is_done(name: str) -> None:
         passes, cost = passes + losses.forward_passes, cost + losses.forward_cost
     assert passes == 2 * session.method.forward_passes()
     assert cost == pytest.approx(2 * session.cost_per_step)
-    plain = isinstance(session.method, Method) and not session.method.per_example
-    assert (cost == passes) == plain
+    if session.prefix is None:  # with one, a pass begins after the blocks that nothing moves
+        assert (cost == passes) == (session.method.forward_cost(1.0) == passes / 2 and session.flipout is None)
+    else:
+        assert cost < passes
 
 
 REFUSED = {

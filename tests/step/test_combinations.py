@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from tests.support.toys import Toy, flat, gradient, language_model, mixed
-from zocore.directions.laws import Gaussian, Law, LowRank, Masked, Rademacher
-from zocore.methods import build, law
+from zocore.directions.laws import Gaussian, Law, LowRank, Masked, Rademacher, law
+from zocore.methods import build
 from zocore.noise.addressed import Key
 from zocore.step.difference import Central, Forward
 from zocore.step.samplers import Fresh, Guided, OnePerExample
-from zocore.step.shaping import CentredRank, Clip, Mean, Normalise, Sign
+from zocore.step.shaping import CentredRank, Clip, Mean, Normalise
 from zocore.step.step import Method
 from zocore.step.update import Adam, Momentum, Sgd, estimate
 
@@ -133,7 +133,6 @@ def test_shapings_go_with_every_sampler() -> None:
         Normalise("rms"),
         Normalise("std"),
         CentredRank(),
-        Sign(),
     )
     for shaping, sampler in product(shapings, (Fresh(3), OnePerExample())):
         toy = mixed()

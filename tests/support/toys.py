@@ -27,11 +27,13 @@ from zocore.carriers.flipout import Flipout
 from zocore.carriers.in_place import InPlace
 from zocore.carriers.layout import Layout
 from zocore.carriers.scratch import Scratch, unreached
+from zocore.methods import METHODS, build
 from zocore.step.losses import AnyDirection, Losses, Part
 from zocore.subspaces.by_name import all_weights, without
 from zocore.weights.leaf import Leaf
 
 Rows = Tensor  # numbers of examples
+ON_WEIGHTS = [name for name in METHODS if build(name).pushes is None]  # methods that move whatever a model has
 
 
 @dataclass

@@ -20,6 +20,7 @@ class Layout:
 
     examples: Tensor  # (rows,) int64: the example of each row, counted over the whole batch; best on the CPU
     mask: Tensor | None = None  # (rows, tokens) bool: True where a token is real; None when rows have no tokens
+    read: Tensor | None = None  # (rows, k) int64: the positions the head reads; None when it may read any
 
     @property
     def rows(self) -> int:
@@ -32,7 +33,7 @@ class Layout:
         return self.rows if self.mask is None else self.mask.numel()
 
     @cached_property
-    def numbers(self) -> list[int]:
+    def members(self) -> list[int]:
         """The numbers of its examples, ascending."""
         return self.examples.unique().tolist()
 
@@ -45,6 +46,28 @@ class Layout:
     @cached_property
     def _copies(self) -> dict[torch.device, Tensor]:
         return {}
+
+    @property
+    def numbers(self) -> Tensor:
+        """The number of each row over the whole batch (rows,): the rows of an example stand next to each other."""
+        each = self.rows // len(self.members)
+        return self.examples * each + torch.arange(self.rows, device=self.examples.device) % each
+
+    def counted(self, read_alone: bool = False) -> Tensor:
+        """Return 1.0 where a position counts and 0.0 on padding, (rows, tokens).
+
+        With `read_alone`, only the positions that the head reads count, where they are known.
+        """
+        if self.mask is None:
+            return torch.ones(self.rows, 1, device=self.examples.device)
+        if not read_alone or self.read is None:
+            return self.mask.float()
+        return torch.zeros_like(self.mask, dtype=torch.float32).scatter_(1, self.read, 1.0)
+
+    def part(self, rows: slice) -> "Layout":
+        """Return the layout of some of the rows; the examples keep their numbers."""
+        mask, read = (None if t is None else t[rows] for t in (self.mask, self.read))
+        return Layout(self.examples[rows], mask, read)
 
     def of(self, activation: Tensor) -> Tensor:
         """Return the example number of each leading index of `activation` (rows, ...) or (rows * tokens, d)."""
@@ -65,4 +88,4 @@ class Layout:
         """
         mask = torch.ones_like(ids, dtype=torch.bool) if self.mask is None else self.mask.to(ids.device)
         examples = self.examples.to(ids.device)
-        return [torch.unique(ids[chosen][mask[chosen]]) for chosen in (examples == example for example in self.numbers)]
+        return [torch.unique(ids[chosen][mask[chosen]]) for chosen in (examples == example for example in self.members)]

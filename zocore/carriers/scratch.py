@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from zocore.carriers.layout import Layout
 from zocore.directions.laws import Combination, Direction
 from zocore.weights.displaced import displace, wide
-from zocore.weights.leaf import Leaf, Site
+from zocore.weights.leaf import Leaf, Site, by_module
 
 Shared = Direction | Combination
 MoveTo = Callable[[float], None]
@@ -37,7 +37,7 @@ class Scratch:
     def along(self, direction: Shared) -> Iterator[MoveTo]:
         """Yield `move_to(offset)`: until the block ends, forwards see theta + offset * z."""
         probe = _Probe(direction, self._buffer)
-        handles = [handle for module, sites in _by_module(self.leaves) for handle in probe.attach(module, sites)]
+        handles = [handle for module, sites in _sites(self.leaves) for handle in probe.attach(module, sites)]
         try:
             yield probe.move_to
         finally:
@@ -160,7 +160,7 @@ def unreached(leaves: Sequence[Leaf], forward: Callable[[], Any]) -> list[str]:
     seen: set[int] = set()
     handles = [
         module.register_forward_pre_hook(lambda *_, sites=sites: seen.update(leaf.id for leaf, _ in sites))
-        for module, sites in _by_module(leaves)
+        for module, sites in _sites(leaves)
     ]
     try:
         forward()
@@ -170,9 +170,5 @@ def unreached(leaves: Sequence[Leaf], forward: Callable[[], Any]) -> list[str]:
     return [leaf.name for leaf in leaves if leaf.id not in seen]
 
 
-def _by_module(leaves: Sequence[Leaf]) -> list[tuple[nn.Module, list[tuple[Leaf, Site]]]]:
-    groups: dict[int, tuple[nn.Module, list[tuple[Leaf, Site]]]] = {}
-    for leaf in leaves:
-        for site in leaf.sites:
-            groups.setdefault(id(site.module), (site.module, []))[1].append((leaf, site))
-    return list(groups.values())
+def _sites(leaves: Sequence[Leaf]) -> list[tuple[nn.Module, list[tuple[Leaf, Site]]]]:
+    return by_module((site.module, (leaf, site)) for leaf in leaves for site in leaf.sites)

@@ -39,7 +39,6 @@ class Law(Protocol):
 class Gaussian:
     """z ~ N(0, 1) in every element: MeZO's direction."""
 
-    name = "gaussian"
     reads_weights = False
 
     def displace(self, out: Tensor, base: Tensor, leaf: Leaf, key: Key, c: float, rows: Rows) -> None:
@@ -59,7 +58,6 @@ class Gaussian:
 class Rademacher:
     """z = +1 or -1 with equal chance: E[z z^T] = I as for the Gaussian, a thirtieth of the arithmetic."""
 
-    name = "rademacher"
     reads_weights = False
 
     def displace(self, out: Tensor, base: Tensor, leaf: Leaf, key: Key, c: float, rows: Rows) -> None:
@@ -85,7 +83,6 @@ class LowRank:
 
     rank: int = 8
     refresh: int = 50
-    name = "low-rank"
     reads_weights = False
 
     def __post_init__(self) -> None:
@@ -127,7 +124,6 @@ class Masked:
     inner: Law
     keep: float = 0.25  # share of each leaf that may move
     thresholds: Mapping[int, float] | None = field(default=None, compare=False, hash=False)
-    name = "sparse"
     reads_weights = True
 
     def __post_init__(self) -> None:
@@ -157,6 +153,21 @@ class Masked:
         rank = max(1, round(self.keep * leaf.tensor.numel()))
         weights = leaf.tensor.to(torch.promote_types(leaf.tensor.dtype, torch.float32))
         return float(weights.abs().flatten().kthvalue(rank).values)
+
+
+LAWS: Mapping[str, Law] = {"gaussian": Gaussian(), "rademacher": Rademacher()}
+"""The laws of a single number, by the name that --noise takes."""
+
+
+def law(noise: str = "gaussian", *, rank: int = 0, keep: float = 1.0) -> Law:
+    """Return the law of the directions: numbers of a law by name, thin factors when rank > 0, sparse when keep < 1.
+
+    Raises ValueError for an unknown noise or a share outside (0, 1].
+    """
+    if noise not in LAWS:
+        raise ValueError(f"unknown noise {noise!r}: choose one of {', '.join(LAWS)}")
+    inner = LowRank(rank) if rank else LAWS[noise]
+    return inner if keep == 1 else Masked(inner, keep)
 
 
 @dataclass(frozen=True)
@@ -234,6 +245,13 @@ def draw_signs(key: Key, leaf: Leaf, purpose: Purpose, rows: int, width: int, de
     """Return independent Rademacher signs (rows, width), float32, of one leaf and purpose."""
     z = torch.zeros(rows, width, device=device)
     displace(z, z, Shift(address(key, leaf.id, purpose), signs=True), 1.0)
+    return z
+
+
+def draw_rows(key: Key, leaf_id: int, purpose: Purpose, rows: Tensor, width: int) -> Tensor:
+    """Return the rows so numbered (n,) of a matrix of independent Rademacher signs: (n, width), float32."""
+    z = torch.zeros(len(rows), width, device=rows.device)
+    displace(z, z, Shift(address(key, leaf_id, purpose), signs=True), 1.0, rows)
     return z
 
 

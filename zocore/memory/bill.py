@@ -8,11 +8,13 @@ Every method gets the same lean forward: no dropout, no KV cache, fused attentio
 scores) and logits only where there is a label. A trainer that keeps all logits needs more than shown here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
 from zocore.memory.shapes import ModelShape
+from zocore.methods import METHODS, Memory
+from zocore.tables import aligned
 
 GB = 10**9
 GIB = 2**30
@@ -153,13 +155,13 @@ def _probe(run: _Run) -> Bill:
     return Bill(run.method, run.weights, largest * run.width + _tile(largest), run.forward)
 
 
-def _guided(run: _Run) -> Bill:
-    # The guided direction is a sum over seeds, combined per tensor: the sum and one term, both fp32.
+def _combination(run: _Run) -> Bill:
+    # MeZO-GV's direction is a sum over seeds, combined per tensor: the sum and one term, both fp32.
     plain = _probe(run)
     return Bill(run.method, run.weights, plain.scratch + 2 * run.shape.largest_tensor * FP32, run.forward)
 
 
-def _grzo(run: _Run) -> Bill:
+def _per_example(run: _Run) -> Bill:
     # The base U of one matrix, dense even for the embedding when it is tied, since the head uses every row;
     # signs r and s for each example; the signed input and the product (s * x) U^T beside the forward.
     shape = run.shape
@@ -186,20 +188,39 @@ def _dequantised(run: _Run) -> int:
     return max(linear.weights for linear in run.shape.block_linears) * run.width
 
 
-def _qzo(run: _Run) -> Bill:
+def _scales(run: _Run) -> Bill:
     # The scales that the forward reads are rewritten from an fp32 master, which is kept as state.
     weights, scales = _quantised(run)
     return Bill(run.method, weights, _dequantised(run) + _tile(scales), run.forward, 0, scales * FP32)
 
 
+PUSHED_BLOCKS = 2  # of the subspace `writers:2`, the home of the methods that push outputs
+
+
+def _outputs(run: _Run) -> Bill:
+    # Signs and the pushed output of one layer beside the forward; of what the layers read only means are kept. The
+    # update of a matrix is added in place by one thin product.
+    pushed = run.positions * run.shape.hidden * (FP32 + run.width)
+    return Bill(run.method, run.weights, pushed, run.forward)
+
+
+def _outputs_and_moments(run: _Run) -> Bill:
+    # Adam builds the estimate of one matrix at a time, and keeps two moments of the writers that move.
+    writers = run.shape.hidden * (run.shape.heads * run.shape.head_dim + run.shape.intermediate)
+    one = run.shape.hidden * run.shape.intermediate * FP32
+    plain = _outputs(run)
+    moments = 2 * PUSHED_BLOCKS * writers * FP32
+    return Bill(run.method, run.weights, max(plain.scratch, 3 * one), run.forward, 0, moments)
+
+
 # --- References that run a backward pass ---
 
 
-def _sgd(run: _Run) -> Bill:
+def _gradient(run: _Run) -> Bill:
     return Bill(run.method, run.weights, 0, _backward_activations(run), run.weights)
 
 
-def _adamw(run: _Run) -> Bill:
+def _moments(run: _Run) -> Bill:
     # Mixed precision, 16 bytes per parameter: 16-bit weights and gradients, fp32 master and both moments.
     master = FP32 if run.width < FP32 else 0
     state = run.shape.parameters * (master + 2 * FP32)
@@ -231,27 +252,42 @@ def _qlora(run: _Run) -> Bill:
     return _with_adapters(run, _quantised(run)[0], _dequantised(run))
 
 
-_COUNT: dict[str, Callable[[_Run], Bill]] = {
-    "mezo": _probe,
-    "n-spsa": _probe,
-    "grzo": _grzo,
-    "mezo-gv": _guided,
-    "mezo-greedy": _probe,
-    "qzo": _qzo,
-    "fzoo": _probe,
-    "sgd": _sgd,
-    "adamw": _adamw,
-    "lora-adamw": _lora,
-    "inference": _inference,
-    "lozo": _probe,
-    "sparse-mezo": _probe,
-    "adamw-pure": _adamw_pure,
-    "qlora-adamw": _qlora,
+COUNTS: Mapping[Memory, Callable[[_Run], Bill]] = {
+    "probe": _probe,
+    "combination": _combination,
+    "per example": _per_example,
+    "scales": _scales,
+    "outputs": _outputs,
+    "outputs and moments": _outputs_and_moments,
+    "gradient": _gradient,
+    "gradient and moments": _moments,
 }
-METHODS = ("mezo", "n-spsa", "grzo", "mezo-gv", "mezo-greedy", "qzo", "fzoo", "sgd", "adamw", "lora-adamw")
-"""The methods of the memory table, in its order."""
-MORE_METHODS = tuple(method for method in _COUNT if method not in METHODS)
-"""Further names that `bill` knows."""
+"""How a step's memory is counted; each method's row in `methods.py` names one."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Something to hold the methods against that no run does."""
+
+    title: str
+    count: Callable[[_Run], Bill]
+
+
+REFERENCES: Mapping[str, Reference] = {
+    "lora-adamw": Reference("LoRA + AdamW", _lora),
+    "qlora-adamw": Reference("QLoRA + AdamW", _qlora),
+    "adamw-pure": Reference("AdamW, 16 bit", _adamw_pure),
+    "inference": Reference("inference only", _inference),
+}
+NAMES = (*METHODS, *REFERENCES)
+"""What there is a bill for."""
+TABLE = (*METHODS, "lora-adamw")
+"""The rows of the memory table."""
+
+
+def title(name: str) -> str:
+    """Return a method's or reference's name as people read it."""
+    return METHODS[name].title if name in METHODS else REFERENCES[name].title
 
 
 def bill(
@@ -269,8 +305,8 @@ def bill(
 
     `bits` (4 or 8) counts for qzo and qlora-adamw, `lora_rank` for the two LoRA methods.
     """
-    if method not in _COUNT:
-        raise ValueError(f"unknown method '{method}': choose one of {', '.join(_COUNT)}.")
+    if method not in NAMES:
+        raise ValueError(f"unknown method '{method}': choose one of {', '.join(NAMES)}.")
     if dtype not in _WIDTHS:
         raise ValueError(f"unknown dtype '{dtype}': choose one of {', '.join(_WIDTHS)}.")
     for name, value in {"batch": batch, "tokens": tokens, "options": options, "lora_rank": lora_rank}.items():
@@ -280,12 +316,13 @@ def bill(
         raise ValueError(f"{shape.name} reads at most {shape.positions} tokens, not {tokens}.")
     if bits not in (4, 8):
         raise ValueError(f"bits must be 4 or 8, not {bits!r}.")
-    return _COUNT[method](_Run(method, shape, batch, tokens, _WIDTHS[dtype], options, bits, lora_rank))
+    count = COUNTS[METHODS[method].memory] if method in METHODS else REFERENCES[method].count
+    return count(_Run(method, shape, batch, tokens, _WIDTHS[dtype], options, bits, lora_rank))
 
 
 def bills(shape: ModelShape, batch: int = 16, tokens: int = 128, dtype: str = "bf16", **settings: int) -> list[Bill]:
-    """The bills of all `METHODS`, in that order; the settings are those of `bill`."""
-    return [bill(shape, method, batch, tokens, dtype, **settings) for method in METHODS]
+    """The bills of all methods and of LoRA with AdamW, in that order; the settings are those of `bill`."""
+    return [bill(shape, method, batch, tokens, dtype, **settings) for method in TABLE]
 
 
 def fits(bill: Bill) -> list[str]:
@@ -296,17 +333,10 @@ def fits(bill: Bill) -> list[str]:
 def render(bills: Sequence[Bill]) -> str:
     """The bills as an aligned text table in GB (MB when all are small), with the smallest card for each."""
     unit, scale = ("GB", GB) if any(one.total >= GB for one in bills) else ("MB", 10**6)
-    header = ["method", "weights", "scratch", "activations", "gradients", "optimiser", f"total {unit}"]
-    rows = [[*header, "fits from"]]
+    head = ["method", "weights", "scratch", "activations", "gradients", "optimiser", f"total {unit}", "fits from"]
+    rows = []
     for one in bills:
         parts = (one.weights, one.scratch, one.activations, one.gradients, one.optimiser_state, one.total)
         card = next(iter(fits(one)), "no single card")
         rows.append([one.method, *(f"{part / scale:.2f}" for part in parts), card])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(_line(row, widths) for row in rows)
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    first, *numbers, last = row
-    cells = [number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True)]
-    return "  ".join([first.ljust(widths[0]), *cells, last])
+    return aligned(head, rows)

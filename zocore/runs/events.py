@@ -81,6 +81,8 @@ class StepDone(Event):
     memory_bytes: int
     skipped: bool = False
     touched: dict[str, list[list[int]]] | None = None  # leaf id -> table rows each example looked up
+    responses: dict[str, Any] | None = None  # how the label scores answered each push: see recording.py
+    unexplained: float | None = None  # share of the responses that learned feedback did not foresee
     wire_bytes: int = 0  # received by the first process from the others so far
 
 

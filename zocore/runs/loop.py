@@ -10,13 +10,15 @@ import torch
 
 from zocore.carriers.scratch import Scratch
 from zocore.config import RunConfig
-from zocore.models.objectives.choice import evaluate
+from zocore.defaults import estimates
+from zocore.directions.laws import Gaussian
+from zocore.models.objectives.evaluation import evaluate
 from zocore.noise import addressed
 from zocore.parallel.ranks import Ranks
 from zocore.runs.estimator import measure
 from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
-from zocore.runs.memory_meter import Meter
-from zocore.runs.recording import Recording, decode_directions, decode_touched, encode_directions
+from zocore.runs.peak_memory import PeakMemory
+from zocore.runs.recording import Recording, decode_step, encode_directions, encode_tensor
 from zocore.runs.session import Session, data_fingerprint, open_session
 from zocore.runs.warnings import MAX_SKIPPED, Watch
 from zocore.step.step import Method, Step
@@ -37,7 +39,7 @@ def run(
     """
     ranks = ranks or Ranks()
     ranks.stop = stop
-    session = open_session(config, recording.header.frozen if recording else None, ranks)
+    session = open_session(config, recording.header.frozen if recording else None, ranks=ranks)
     course = _Course(session, lambda: ranks.stopping)
     if recording:
         check_base(session, recording)
@@ -61,19 +63,24 @@ def replay(session: Session, steps: list[StepDone], until: int | None = None) ->
     Bitwise equal to the live run on the same device, unless probes were carried in place. Raises ValueError
     when the method cannot be replayed.
     """
-    method = session.method
-    if not isinstance(method, Method):
-        raise ValueError(f"{method.name} and replay do not go together: its gradients are not in the recording")
     for event in steps:
-        if (until is None or event.step <= until) and event.coefficients:
-            key = session.key(event.step)
-            directions = decode_directions(event.directions, key, method.sampler.law)
-            touched = decode_touched(event)
-            method.apply(session.leaves, directions, event.coefficients, touched, key, event.lr, session.state)
+        if (until is None or event.step <= until) and not event.skipped:
+            replay_step(session, event)
+
+
+def replay_step(session: Session, event: StepDone) -> None:
+    """Do one recorded step again on the session's weights. Raises ValueError when its method cannot."""
+    key = session.key(event.step)
+    law = session.method.sampler.law if isinstance(session.method, Method) else Gaussian()
+    recorded = decode_step(event, key, law)
+    session.method.replay(session.leaves, recorded, lambda: session.losses(event.step), key, session.state)
 
 
 def check_base(session: Session, recording: Recording) -> None:
-    """Raise ValueError when the base model or the noise is not the one the recording was made with."""
+    """Raise ValueError when the base model or the noise is not the one the recording was made with.
+
+    Where a replay asks the batches of the run, the training data is checked too.
+    """
     header = recording.header
     if header.fingerprint != session.loaded.fingerprint:
         raise ValueError(
@@ -81,6 +88,8 @@ def check_base(session: Session, recording: Recording) -> None:
         )
     if header.versions.get("noise") != str(addressed.VERSION):
         raise ValueError("the recording was made with another version of the noise: its directions cannot be rebuilt")
+    if session.method.replays_with_data:
+        check_data(session, recording)
 
 
 def check_data(session: Session, recording: Recording) -> None:
@@ -103,11 +112,11 @@ class _Course:
     watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
-        self.meter = Meter(self.session.objective.device, self.session.tensors)
+        self.memory = PeakMemory(self.session.objective.device, self.session.tensors)
 
     def take_up(self, steps: list[StepDone]) -> None:
         """Go on counting where the recorded steps ended; what loading and replaying took is not a step's memory."""
-        self.meter.reset()
+        self.memory.reset()
         for event in steps:
             self.watch.add(event)
             self.peak = max(self.peak, event.memory_bytes)
@@ -149,8 +158,8 @@ class _Course:
 
     def _advance(self) -> Iterator[Event]:
         config, number = self.session.config, self.done + 1
-        if config.diagnose_every and (number - 1) % config.diagnose_every == 0:
-            yield from self._diagnose(number)
+        if config.measure_every and (number - 1) % config.measure_every == 0:
+            yield from self._measure(number)
         event = self._step(number)
         yield event
         yield from self.watch.add(event)
@@ -162,11 +171,11 @@ class _Course:
         session, started = self.session, time.perf_counter()
         losses, lr, eps = session.losses(number), session.lr(number), session.config.eps
         assert eps is not None
-        with self.meter.step(losses.positions):
+        with self.memory.step(losses.positions):
             step = session.method.step(session.leaves, losses, session.key(number), lr, eps, session.state)
         self.done, self.seconds = number, self.seconds + time.perf_counter() - started
         self.passes, self.cost = self.passes + losses.forward_passes, self.cost + losses.forward_cost
-        self.peak = max(self.peak, self.meter.peak())
+        self.peak = max(self.peak, self.memory.peak())
         return self._told(step, lr, eps)
 
     def _told(self, step: Step, lr: float, eps: float) -> StepDone:
@@ -186,19 +195,21 @@ class _Course:
             self.cost,
             self.seconds,
             self.done / max(self.seconds, 1e-9),
-            self.meter.peak(),
+            self.memory.peak(),
             step.skipped,
             touched or None,
+            None if step.responses is None else encode_tensor(step.responses),
+            step.unexplained,
             self.session.ranks.wire_bytes,
         )
 
-    def _diagnose(self, number: int) -> Iterator[Event]:
+    def _measure(self, number: int) -> Iterator[Event]:
         """Measure the estimator with forwards of its own, where the method draws directions at all."""
         session, eps = self.session, self.session.config.eps
         if not isinstance(session.method, Method) or eps is None:
             return
         plain = all(leaf.shown_dtype is None and leaf.floor is None for leaf in session.leaves)
-        with self.meter.apart():
+        with self.memory.apart():
             # never in place: a measurement must not leave even a rounding behind
             losses = replace(session.losses(number), shared=Scratch(session.leaves))
             alone = session.ranks.count == 1
@@ -219,16 +230,16 @@ class _Course:
     def _sample(self, step: int) -> SampleShown:
         """The model's answers on the first few test examples."""
         shown = self.session.task.test[:SAMPLES]
-        with self.meter.apart(), torch.no_grad():
-            scores = self.session.objective.scores(self.session.objective.batch(list(shown)))
+        with self.memory.apart(), torch.no_grad():
+            log_probs = self.session.objective.log_probs(self.session.objective.batch(list(shown)))
         names = self.session.task.label_names
         texts = ["\n".join(example.fields.values()) for example in shown]
-        return SampleShown(step, texts, [names[example.label] for example in shown], scores.exp().tolist())
+        return SampleShown(step, texts, [names[example.label] for example in shown], log_probs.exp().tolist())
 
     def _evaluate(self, step: int, split: str) -> EvalDone:
         started, config = time.perf_counter(), self.session.config
         examples = getattr(self.session.task, split)[: config.eval_examples]
-        with self.meter.apart():
+        with self.memory.apart():
             found = evaluate(self.session.objective, examples, batch_size=4 * config.batch_size)
         return EvalDone(step, split, found.loss, found.accuracy, len(examples), time.perf_counter() - started)
 
@@ -241,7 +252,7 @@ class _Course:
             s.loaded.kind,
             s.loaded.fingerprint,
             data_fingerprint(task),
-            str(self.meter.device),
+            str(self.memory.device),
             s.config.dtype or "",
             sum(p.numel() for p in s.loaded.model.parameters()),
             s.trainable,
@@ -251,8 +262,8 @@ class _Course:
             {"train": len(task.train), "dev": len(task.dev), "test": len(task.test)},
             s.method.forward_passes(),
             s.cost_per_step,
-            self.meter.kind,
-            list(s.loaded.notes),
+            self.memory.kind,
+            [*s.loaded.notes, *estimates(s.config)],
             {"noise": str(addressed.VERSION), "python": platform.python_version()}
             | {name: version(name) for name in NAMED},
             recording.steps[-1].step if recording and recording.steps else 0,

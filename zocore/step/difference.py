@@ -36,10 +36,16 @@ class Difference(Protocol):
     def passes(self, directions: int) -> int:
         """Forward passes for so many directions."""
 
+    @property
+    def asks_base(self) -> bool:
+        """Whether one of them is at the weights as they stand."""
+
 
 @dataclass(frozen=True)
 class Central:
     """(L(theta + eps z) - L(theta - eps z)) / (2 eps): SPSA's two-sided difference; its bias is O(eps^2)."""
+
+    asks_base = False
 
     def __call__(self, losses: Losses, directions: Sequence[AnyDirection], eps: float) -> Measured:
         """Ask two points per direction; the difference is taken in float64."""
@@ -58,6 +64,8 @@ class Central:
 @dataclass(frozen=True)
 class Forward:
     """(L(theta + eps z) - L(theta)) / eps with one shared base loss; its bias is O(eps)."""
+
+    asks_base = True
 
     def __call__(self, losses: Losses, directions: Sequence[AnyDirection], eps: float) -> Measured:
         """Ask the base point once and one point per direction; the difference is taken in float64."""

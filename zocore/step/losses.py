@@ -1,7 +1,8 @@
 """The oracle a zeroth-order method asks: per-example losses of one batch, here or displaced along a direction.
 
 It counts two things. `forward_passes` are calls of the model on the batch, as the papers count them;
-`forward_cost` is the same in plain forwards' worth of arithmetic, where a per-example call costs about 2.
+`forward_cost` is the same in plain forwards' worth of arithmetic, where a per-example call costs about 2 and one
+that begins after a frozen prefix the later blocks' share (`models/prefix.py`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +14,15 @@ import torch
 from torch import Tensor
 
 from zocore.carriers.layout import Layout
+from zocore.carriers.outputs import Outputs, Seen, joined
 from zocore.directions.laws import Combination, Direction
 from zocore.directions.per_example import PerExample, Touched
+from zocore.directions.pushes import Pushes
 from zocore.parallel.ranks import Ranks
 from zocore.weights.leaf import Leaf, ParameterSite
 
-AnyDirection = Direction | Combination | PerExample
+AnyDirection = Direction | Combination | PerExample | Pushes
+Trace = Touched | Seen  # what forwards leave behind that an update needs
 
 
 class Carrier(Protocol):
@@ -35,10 +39,19 @@ class Carrier(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """One micro-batch: which rows belong to which example, and a forward that returns its losses (b,)."""
+    """One micro-batch: which rows belong to which example, and a forward that returns its losses (b,).
+
+    Where labels are scored, `scores` is the same forward and returns their log-probabilities (b, L), of which
+    `labels` (b,) are the right ones.
+    """
 
     layout: Layout
     evaluate: Callable[[], Tensor]
+    scores: Callable[[], Tensor] | None = None
+    labels: Tensor | None = None
+
+
+Ask = Callable[[Part], Tensor]  # what a forward is asked for
 
 
 @dataclass
@@ -53,16 +66,21 @@ class Losses:
     leaves: Sequence[Leaf]
     shared: Carrier  # for directions the whole batch shares
     per_example: Carrier | None = None
+    outputs: Outputs | None = None  # for pushes on activities
+    spared: float = 0.0  # share of a plain forward that no call does, since a frozen prefix stands in for it
+    begin: Callable[[], float] | None = None  # makes that prefix ready before the first call; returns its cost
     ranks: Ranks = field(default_factory=Ranks)
     counts: Sequence[int] = ()
     forward_passes: int = 0
     forward_cost: float = 0.0
-    _seen: dict[tuple[AnyDirection, float], Tensor] = field(default_factory=dict)
+    _known: dict[tuple[AnyDirection, float, Ask], Tensor] = field(default_factory=dict)
+    _clean: tuple[Ask, Tensor, Seen] | None = None
+    _begun: bool = False
 
     @property
     def count(self) -> int:
         """B, the examples of the whole batch."""
-        return sum(self.counts) or sum(len(part.layout.numbers) for part in self.parts)
+        return sum(self.counts) or sum(len(part.layout.members) for part in self.parts)
 
     @property
     def positions(self) -> int:
@@ -71,25 +89,50 @@ class Losses:
 
     def __call__(self) -> Tensor:
         """Return the losses (B,) at the weights as they stand."""
-        return self._forward(1.0, [])
+        return self._forward(1.0, []) if self.outputs is None else self.clean(losses_of)[0]
+
+    def clean(self, ask: Ask) -> tuple[Tensor, Seen]:
+        """Return what a forward at the weights as they stand answers, and what the pushed layers read in it.
+
+        Asked twice, it runs once. Raises ValueError when nothing is pushed in this run.
+        """
+        if self.outputs is None:
+            raise ValueError("a forward that keeps the inputs of layers needs pushes on activities")
+        if self._clean is None or self._clean[0] is not ask:
+            self._begin()  # before the layers are watched: the prefix is a forward of its own
+            seen: list[Seen] = []
+            with self.outputs.watching() as look:
+                answers = self._forward(1.0, [self.outputs], ask, lambda: seen.append(look()))
+            self._clean = (ask, answers, joined(seen))
+        return self._clean[1:]
+
+    @property
+    def labels(self) -> Tensor:
+        """The right label of each example (B,)."""
+        return torch.cat([part.labels for part in self.parts if part.labels is not None])
 
     @contextmanager
-    def along(self, direction: AnyDirection) -> Iterator[Callable[[float], Tensor]]:
-        """Yield `at(offset)`, the losses (B,) at theta + offset * z; a point asked twice is not run twice."""
+    def along(self, direction: AnyDirection, ask: Ask | None = None) -> Iterator[Callable[[float], Tensor]]:
+        """Yield `at(offset)`, the losses (B,) at theta + offset * z; a point asked twice is not run twice.
+
+        `ask` may ask the forward for something else, such as the scores of the labels (B, L).
+        """
+        ask = ask or losses_of
         carrier = self._carrier(direction)
         with carrier.along(direction) as move_to:
 
             def at(offset: float) -> Tensor:
-                if (direction, offset) not in self._seen:
+                if (direction, offset, ask) not in self._known:
                     move_to(offset)
-                    self._seen[direction, offset] = self._forward(carrier.cost(direction), [carrier])
-                return self._seen[direction, offset]
+                    self._known[direction, offset, ask] = self._forward(carrier.cost(direction), [carrier], ask)
+                return self._known[direction, offset, ask]
 
             yield at
 
     def forget(self) -> None:
         """Drop remembered points, so that each is a forward pass again."""
-        self._seen.clear()
+        self._known.clear()
+        self._clean = None
 
     @property
     def touched(self) -> Touched:
@@ -101,6 +144,10 @@ class Losses:
         told = self.ranks.told(own)
         return {leaf: [_rows(rows) for each in told for rows in each[str(leaf)]] for leaf in recorded}
 
+    def trace(self, directions: Sequence[AnyDirection]) -> Trace:
+        """Return what an update along the directions needs besides them: for pushes, a clean forward's inputs."""
+        return self.clean(losses_of)[1] if isinstance(directions[0], Pushes) else self.touched
+
     def gradient(self) -> tuple[Tensor, dict[int, Tensor]]:
         """Return the losses (B,) and the true gradient of their mean by backprop, for each leaf id.
 
@@ -109,6 +156,7 @@ class Losses:
         if self.ranks.count > 1:
             raise ValueError("backprop and several processes do not go together here: gradients are not exchanged")
         parameters = [_parameter(leaf) for leaf in self.leaves]
+        self._begin()
         was = [parameter.requires_grad for parameter in parameters]
         try:
             for parameter in parameters:
@@ -119,7 +167,8 @@ class Losses:
         finally:
             for parameter, flag in zip(parameters, was, strict=True):
                 parameter.requires_grad_(flag)
-        self.forward_passes, self.forward_cost = self.forward_passes + 1, self.forward_cost + BACKPROP_COST
+        self.forward_passes += 1
+        self.forward_cost += BACKPROP_COST * (1.0 - self.spared)
         gradients = {
             leaf.id: torch.zeros_like(leaf.tensor) if g is None else g.detach()
             for leaf, g in zip(self.leaves, found, strict=True)
@@ -127,22 +176,40 @@ class Losses:
         return losses.detach(), gradients
 
     def _carrier(self, direction: AnyDirection) -> Carrier:
+        if isinstance(direction, Pushes):
+            if self.outputs is None:
+                raise ValueError("pushes on activities and this run do not go together: it has no carrier for them")
+            return self.outputs
         if direction.shared:
             return self.shared
         if self.per_example is None:
             raise ValueError("per-example directions and this model do not go together: it has no per-example carrier")
         return self.per_example
 
-    def _forward(self, cost: float, carriers: Sequence[Carrier]) -> Tensor:
+    def _begin(self) -> None:
+        if self.begin is not None and not self._begun:
+            self.forward_cost += self.begin()
+            self._begun = True
+
+    def _forward(
+        self,
+        cost: float,
+        carriers: Sequence[Carrier],
+        ask: Ask | None = None,
+        after: Callable[[], None] = lambda: None,
+    ) -> Tensor:
+        ask = ask or losses_of
+        self._begin()
         results = []
         for part in self.parts:
             for carrier in carriers:
                 carrier.layout = part.layout
             # inside the call, not around the step: grad mode is per thread, and callers may yield between steps
             with torch.no_grad():
-                results.append(_checked(part.evaluate(), part.layout))
+                results.append(ask(part))
+            after()
         self.forward_passes += 1
-        self.forward_cost += cost
+        self.forward_cost += cost - self.spared
         return self.ranks.losses(torch.cat(results), self.counts)
 
 
@@ -153,8 +220,20 @@ def _rows(numbers: list[int]) -> Tensor:
 BACKPROP_COST = 3.0  # a backward pass does two matrix products for the forward's one
 
 
+def losses_of(part: Part) -> Tensor:
+    """Ask for the losses (b,). Raises TypeError when the forward returns anything but one loss per example."""
+    return _checked(part.evaluate(), part.layout)
+
+
+def scores_of(part: Part) -> Tensor:
+    """Ask for the log-probabilities of the labels (b, L). Raises ValueError where there are no labels to score."""
+    if part.scores is None:
+        raise ValueError("this objective gives losses alone, and learned feedback needs a score for each label")
+    return part.scores()
+
+
 def _checked(losses: Tensor, layout: Layout) -> Tensor:
-    expected = len(layout.numbers)
+    expected = len(layout.members)
     if losses.shape != (expected,) or losses.dtype not in (torch.float32, torch.float64):
         raise TypeError(
             f"a forward must return one float32 loss per example, shape ({expected},), "

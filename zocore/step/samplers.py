@@ -6,8 +6,9 @@ from typing import Protocol
 
 import torch
 
-from zocore.directions.laws import Combination, Direction, Gaussian, Law
+from zocore.directions.laws import Combination, Direction, Gaussian, Law, Rademacher
 from zocore.directions.per_example import PerExample
+from zocore.directions.pushes import Pushes, Tie
 from zocore.noise.addressed import Key
 from zocore.step.losses import AnyDirection, Losses
 from zocore.weights.leaf import Leaf
@@ -23,6 +24,14 @@ class Sampler(Protocol):
     @property
     def count(self) -> int | None:
         """Measurements a step will have; None when there is one per example."""
+
+    @property
+    def draws(self) -> int:
+        """Directions a step asks points along."""
+
+    @property
+    def pushes(self) -> Tie | None:
+        """Which tokens share a push, where outputs are moved in place of weights; None for weights."""
 
     def __call__(self, key: Key, losses: Losses, eps: float) -> Sequence[AnyDirection]:
         """Return the directions to difference; the weights are as they were when it returns."""
@@ -40,6 +49,12 @@ class Fresh:
 
     count: int = 1
     law: Law = Gaussian()
+    pushes = None
+
+    @property
+    def draws(self) -> int:
+        """As many as there are directions."""
+        return self.count
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -64,6 +79,8 @@ class OnePerExample:
 
     law: Law = Gaussian()
     count = None
+    draws = 1
+    pushes = None
 
     def __call__(self, key: Key, losses: Losses, eps: float) -> list[AnyDirection]:
         """Return the batch's directions as one; no forward is spent."""
@@ -76,6 +93,32 @@ class OnePerExample:
     def prepared(self, leaves: Sequence[Leaf]) -> "OnePerExample":
         """Prepare the law."""
         return replace(self, law=self.law.prepared(leaves))
+
+
+@dataclass(frozen=True)
+class OnOutputs:
+    """K pushes on the outputs of linear layers, each row's own: activity perturbation (arXiv 2210.03310)."""
+
+    draws: int = 2
+    pushes: Tie = "tokens"
+    law: Law = Rademacher()
+    count = None
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise ValueError(f"a step needs at least 1 direction, not {self.draws}")
+
+    def __call__(self, key: Key, losses: Losses, eps: float) -> list[AnyDirection]:
+        """Return the K pushes; no forward is spent."""
+        return [Pushes(replace(key, direction=key.direction + number), self.pushes) for number in range(self.draws)]
+
+    def passes(self) -> int:
+        """None: pushes are drawn blind."""
+        return 0
+
+    def prepared(self, leaves: Sequence[Leaf]) -> "OnOutputs":
+        """Nothing depends on the leaves."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -95,6 +138,8 @@ class Guided:
     reuse: bool = True  # take the pool's loss of the greedy candidate as its loss at +eps: one forward less
     law: Law = Gaussian()
     count = 1
+    draws = 1
+    pushes = None
 
     def __post_init__(self) -> None:
         if self.pool < 2:

@@ -18,6 +18,10 @@ class Shaping(Protocol):
     def least(self) -> int:
         """The fewest measurements it makes sense for."""
 
+    @property
+    def follows_slope(self) -> bool:
+        """Whether coefficients grow with the measured slopes; if not, lr alone sets the length of a step."""
+
     def __call__(self, measured: Measured) -> Tensor:
         """Return the coefficients (K,)."""
 
@@ -27,6 +31,7 @@ class Mean:
     """c_k = d_k / K: the plain average of the estimates d_k z_k."""
 
     least = 1
+    follows_slope = True
 
     def __call__(self, measured: Measured) -> Tensor:
         """Return the projected gradients over their number."""
@@ -50,6 +55,11 @@ class Clip:
         """As many as what follows."""
         return self.then.least
 
+    @property
+    def follows_slope(self) -> bool:
+        """As what follows."""
+        return self.then.follows_slope
+
     def __post_init__(self) -> None:
         if not self.threshold > 0:
             raise ValueError(f"the clipping threshold must be above 0, not {self.threshold}")
@@ -72,6 +82,7 @@ class Normalise:
 
     by: Literal["rms", "std"] = "rms"
     floor: float = 0.0  # smallest scale: below it the step shrinks with d, so rounding noise is not blown up
+    follows_slope = False
 
     @property
     def least(self) -> int:
@@ -92,6 +103,7 @@ class CentredRank:
     """OpenAI-ES's fitness shaping (arXiv 1703.03864): losses replaced by their ranks in [-1/2, 1/2]."""
 
     least = 2
+    follows_slope = False
 
     def __call__(self, measured: Measured) -> Tensor:
         """Return (rank(plus_k) - rank(minus_k)) / (2 K); equal losses share their mean rank, so a plateau gives 0."""
@@ -100,14 +112,3 @@ class CentredRank:
         below, above = (losses < losses[:, None]).sum(1), (losses > losses[:, None]).sum(1)
         ranks = (below - above).double() / 2 / (2 * count - 1)
         return (ranks[:count] - ranks[count:]) / (2 * count)
-
-
-@dataclass(frozen=True)
-class Sign:
-    """c_k = sign(d_k) / K."""
-
-    least = 1
-
-    def __call__(self, measured: Measured) -> Tensor:
-        """Return the signs of the projected gradients over their number."""
-        return measured.projected_grad.sign() / len(measured.projected_grad)

@@ -1,16 +1,18 @@
 """One step of any zeroth-order method: measure along directions, shape, update one tensor at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from zocore.carriers.outputs import Seen
 from zocore.directions.per_example import Touched
+from zocore.directions.pushes import Tie
 from zocore.noise.addressed import Key
 from zocore.step.difference import Central, Difference, Measured
-from zocore.step.losses import BACKPROP_COST, AnyDirection, Losses
+from zocore.step.losses import BACKPROP_COST, AnyDirection, Losses, Trace
 from zocore.step.samplers import Sampler
 from zocore.step.shaping import Mean, Shaping
 from zocore.step.update import Gradient, Sgd, State, Update, estimate
@@ -19,7 +21,7 @@ from zocore.weights.leaf import Leaf
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did: enough to do it again without a forward pass, unless `gradient` was true."""
+    """What one step did: enough to do it again, for methods on weights without a forward pass."""
 
     loss: float  # mean of the losses asked, which for a central difference is close to L(theta)
     measured: Measured | None
@@ -27,6 +29,19 @@ class Step:
     coefficients: tuple[float, ...] = ()  # empty when the step was skipped
     touched: Touched | None = None
     skipped: bool = False  # a loss was not finite: the weights stayed
+    responses: Tensor | None = None  # (K, B, L): how the label scores answered each push, for learned feedback
+    unexplained: float | None = None  # share of the responses that the learned feedback did not foresee
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a recording keeps of a step that moved the weights."""
+
+    lr: float
+    directions: tuple[AnyDirection, ...]
+    coefficients: tuple[float, ...] = ()
+    touched: Touched | None = None
+    responses: Tensor | None = None
 
 
 class Stepper(Protocol):
@@ -38,7 +53,15 @@ class Stepper(Protocol):
 
     @property
     def per_example(self) -> bool:
-        """Whether each example has its own direction."""
+        """Whether each example has its own direction in the weights."""
+
+    @property
+    def pushes(self) -> Tie | None:
+        """Which tokens share a push, where outputs are moved in place of weights; None for weights."""
+
+    @property
+    def replays_with_data(self) -> bool:
+        """Whether doing a recorded step again takes a forward of its batch."""
 
     def forward_passes(self) -> int:
         """Forward passes of one step."""
@@ -51,6 +74,11 @@ class Stepper(Protocol):
 
     def step(self, leaves: Sequence[Leaf], losses: Losses, key: Key, lr: float, eps: float, state: State) -> Step:
         """Do one step."""
+
+    def replay(
+        self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State
+    ) -> None:
+        """Do a recorded step again; `losses` makes the oracle of its batch, for methods that ask it."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +100,18 @@ class Method:
 
     @property
     def per_example(self) -> bool:
-        """Whether each example has its own direction."""
-        return self.sampler.count is None
+        """Whether each example has its own direction in the weights."""
+        return self.sampler.count is None and self.pushes is None
+
+    @property
+    def pushes(self) -> Tie | None:
+        """As its sampler draws."""
+        return self.sampler.pushes
+
+    @property
+    def replays_with_data(self) -> bool:
+        """Whether an update reads the inputs of layers, which only a forward can tell."""
+        return self.pushes is not None
 
     def prepared(self, leaves: Sequence[Leaf]) -> "Method":
         """Return the method with its law prepared for the leaves as they are now."""
@@ -86,8 +124,9 @@ class Method:
         if not measured.finite:
             return Step(_mean_loss(measured), measured, directions, skipped=True)
         coefficients = tuple(self.shaping(measured).tolist())  # one per direction, or per example
-        touched = losses.touched
-        self.apply(leaves, directions, coefficients, touched, key, lr, state)
+        trace = losses.trace(directions)
+        self.apply(leaves, directions, coefficients, trace, key, lr, state)
+        touched = {} if isinstance(trace, Seen) else trace
         return Step(_mean_loss(measured), measured, directions, coefficients, touched)
 
     def apply(
@@ -95,20 +134,28 @@ class Method:
         leaves: Sequence[Leaf],
         directions: Sequence[AnyDirection],
         coefficients: Sequence[float],
-        touched: Touched | None,
+        trace: Trace | None,
         key: Key,
         lr: float,
         state: State,
     ) -> None:
         """Update every leaf along g = sum_k c_k z_k, z made again from its address: live and in a replay."""
-        g = estimate(directions, coefficients, touched)
+        g = estimate(directions, coefficients, trace)
         with torch.no_grad():
             for leaf in leaves:
                 self.update(leaf, g, lr, key, state)
 
+    def replay(
+        self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State
+    ) -> None:
+        """Do a recorded step again, without a forward pass unless outputs were pushed."""
+        trace = losses().trace(recorded.directions) if self.replays_with_data else recorded.touched
+        self.apply(leaves, recorded.directions, recorded.coefficients, trace, key, recorded.lr, state)
+
     def forward_passes(self) -> int:
-        """Forward passes of one step."""
-        return self.sampler.passes() + self.difference.passes(self.sampler.count or 1)
+        """Forward passes of one step; pushes on outputs need a clean one for the inputs of layers."""
+        clean = self.pushes is not None and not self.difference.asks_base
+        return self.sampler.passes() + self.difference.passes(self.sampler.draws) + clean
 
     def forward_cost(self, call: float) -> float:
         """Every pass at the cost of a displaced one."""
@@ -122,6 +169,8 @@ class Backprop:
     name: str
     update: Update
     per_example = False
+    pushes = None
+    replays_with_data = False
 
     def prepared(self, leaves: Sequence[Leaf]) -> "Backprop":
         """Nothing depends on the leaves."""
@@ -139,13 +188,19 @@ class Backprop:
                 self.update(leaf, g, lr, key, state)
         return Step(loss, None)
 
+    def replay(
+        self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State
+    ) -> None:
+        """Raise ValueError: a gradient is not recorded."""
+        raise ValueError(f"{self.name} and replay do not go together: its gradients are not in the recording")
+
     def forward_passes(self) -> int:
         """One forward; its backward is in the cost."""
         return 1
 
     def forward_cost(self, call: float) -> float:
         """A forward and a backward."""
-        return BACKPROP_COST
+        return BACKPROP_COST * call
 
 
 def _mean_loss(measured: Measured) -> float:

@@ -7,11 +7,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from zocore.carriers.outputs import Seen
 from zocore.directions.laws import Combination
-from zocore.directions.per_example import PerExample, Touched, WeightedExamples
+from zocore.directions.per_example import PerExample, WeightedExamples
 from zocore.noise.addressed import Key, Purpose, address
 from zocore.noise.shift import Shift
-from zocore.step.losses import AnyDirection
+from zocore.step.losses import AnyDirection, Trace
+from zocore.step.outer import pushed
 from zocore.weights.displaced import Rows, displace, wide
 from zocore.weights.leaf import Leaf, tiles
 from zocore.weights.rounding import store
@@ -32,13 +34,16 @@ class Estimate(Protocol):
         """The only rows where g is not zero, or None when it may be anywhere."""
 
 
-def estimate(
-    directions: Sequence[AnyDirection], coefficients: Sequence[float], touched: Touched | None = None
-) -> Estimate:
-    """Return g = sum_k c_k z_k for shared directions, or sum_i c_i Delta_i for one direction per example."""
+def estimate(directions: Sequence[AnyDirection], coefficients: Sequence[float], trace: Trace | None = None) -> Estimate:
+    """Return g = sum_k c_k z_k for shared directions, or sum_i c_i Delta_i for one direction per example.
+
+    Pushes on activities give outer products with the inputs in `trace`, a clean forward's.
+    """
     first = directions[0]
+    if isinstance(trace, Seen):
+        return pushed(directions, coefficients, trace)  # type: ignore[arg-type]
     if isinstance(first, PerExample):
-        return WeightedExamples(first, tuple(coefficients), touched or {})
+        return WeightedExamples(first, tuple(coefficients), trace or {})
     return Combination(tuple(zip(coefficients, directions, strict=True)))  # type: ignore[arg-type]
 
 

@@ -5,15 +5,26 @@ the length of one forward, so a probe never writes to the weights. For an ordina
 storage; a quantisation scale (`subspaces/quantised.py`) or a 16-bit parameter with a float32 master has them apart.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 TILE = 2**17  # elements handled at once where a float32 copy is needed: half a megabyte stays in cache
 GPU_TILE = 2**24  # there a launch costs more than the traffic it saves
+
+
+Item = TypeVar("Item")
+
+
+def by_module(pairs: Iterable[tuple[nn.Module, Item]]) -> list[tuple[nn.Module, list[Item]]]:
+    """Return each module once with all that was paired with it, in the order of first appearance."""
+    groups: dict[int, tuple[nn.Module, list[Item]]] = {}
+    for module, item in pairs:
+        groups.setdefault(id(module), (module, []))[1].append(item)
+    return list(groups.values())
 
 
 class Site(Protocol):

@@ -43,12 +43,11 @@ class Batch:
     def _part(self, first: int, last: int) -> "Batch":
         per_example = len(self.input_ids) // len(self)
         rows = slice(first * per_example, last * per_example)
-        mask = self.layout.mask
         return replace(
             self,
             inputs={name: tensor[rows] for name, tensor in self.inputs.items()},
             labels=self.labels[first:last],
-            layout=Layout(self.layout.examples[rows], None if mask is None else mask[rows]),
+            layout=self.layout.part(rows),
             positions=None if self.positions is None else self.positions[rows],
             targets=None if self.targets is None else self.targets[rows],
         )
@@ -77,7 +76,7 @@ def count_positions(mask: Tensor) -> Tensor:
     return (mask.cumsum(dim=1) - 1).clamp_(min=0)
 
 
-def layout_of(mask: Tensor, rows_per_example: int) -> Layout:
-    """Return the layout of rows that belong to examples in order."""
+def layout_of(mask: Tensor, rows_per_example: int, read: Tensor | None = None) -> Layout:
+    """Return the layout of rows that belong to examples in order; `read` (rows, k) is where the head is asked."""
     examples = torch.arange(len(mask) // rows_per_example)  # on the host, which has to know them
-    return Layout(examples.repeat_interleave(rows_per_example), mask.bool())
+    return Layout(examples.repeat_interleave(rows_per_example), mask.bool(), read)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zocore.data.tasks import Task
+from zocore.data.tasks import Example, Task
 from zocore.errors import InputError
 from zocore.models.objectives.base import Encoded, Objective, widened
 from zocore.models.objectives.batch import Batch, count_positions, layout_of, padded, sent
@@ -47,16 +47,21 @@ class CausalChoice(Objective):
             texts = [np.concatenate((ids, option[:-1])) for ids in texts for option in self.options]
         ids, mask = (sent(tensor, self.device) for tensor in padded(texts, self.tokens.pad_id, left=True))
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": count_positions(mask)}
-        positions = torch.arange(ids.shape[1] - self.longest, ids.shape[1], device=self.device)
+        read = torch.arange(ids.shape[1] - self.longest, ids.shape[1], device=self.device).expand(len(ids), -1)
         return Batch(
             inputs,
             labels,
-            layout_of(mask, 1 if single else len(self.options)),
-            positions.expand(len(ids), self.longest),
+            layout_of(mask, 1 if single else len(self.options), read),
+            read,
             None if single else self._there("_targets", self.device).repeat(len(rows), 1),
         )
 
-    def scores(self, batch: Batch) -> Tensor:
+    def size(self, example: Example) -> int:
+        """Return how many tokens all rows of the example take, padding apart."""
+        length = self.length(example)
+        return length if self.longest == 1 else sum(length + len(option) - 1 for option in self.options)
+
+    def log_probs(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L): the softmax over the options' mean log-probs."""
         assert batch.positions is not None
         with only_rows(self.model, batch.positions):

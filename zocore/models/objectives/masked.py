@@ -43,9 +43,9 @@ class MaskedChoice(Objective):
         """Return one row per example, padded on the right."""
         ids, mask = (sent(t, self.device) for t in padded([row.ids for row in rows], self.tokens.pad_id, left=False))
         positions = sent(torch.tensor([[row.mask_at] for row in rows]), self.device)
-        return Batch(model_inputs(self.model, ids, mask), labels, layout_of(mask, 1), positions)
+        return Batch(model_inputs(self.model, ids, mask), labels, layout_of(mask, 1, positions), positions)
 
-    def scores(self, batch: Batch) -> Tensor:
+    def log_probs(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L): the softmax over their words at the mask."""
         assert batch.positions is not None
         with only_rows(self.model, batch.positions):
