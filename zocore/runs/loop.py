@@ -13,6 +13,7 @@ from zocore.config import RunConfig
 from zocore.defaults import estimates
 from zocore.models.objectives.evaluation import evaluate
 from zocore.noise import addressed
+from zocore.parallel.ranks import Ranks
 from zocore.runs.estimator import measure
 from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
 from zocore.runs.peak_memory import PeakMemory
@@ -26,14 +27,19 @@ SAMPLES = 5  # sentences shown before and after
 NAMED = ("torch", "transformers", "bitsandbytes", "numba")
 
 
-def run(config: RunConfig, stop: Stop = lambda: False, recording: Recording | None = None) -> Iterator[Event]:
+def run(
+    config: RunConfig, stop: Stop = lambda: False, recording: Recording | None = None, ranks: Ranks | None = None
+) -> Iterator[Event]:
     """Yield the events of a run, or of the rest of a recorded one; `stop` is asked before each step.
 
+    With `ranks`, several processes share each batch, and each of them has to go through the events.
     Raises ValueError before the first event when the settings cannot work. A failure inside a step leaves the
     weights where the step began, yields RunEnded with the reason, and is raised again.
     """
-    session = open_session(config, recording.header.frozen if recording else None)
-    course = _Course(session, stop)
+    ranks = ranks or Ranks()
+    ranks.stop = stop
+    session = open_session(config, recording.header.frozen if recording else None, ranks=ranks)
+    course = _Course(session, lambda: ranks.stopping)
     if recording:
         check_base(session, recording)
         check_data(session, recording)
@@ -104,8 +110,7 @@ class _Course:
     watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
-        device = torch.device(self.session.config.device or "cpu")
-        self.memory = PeakMemory(device, self.session.tensors, self.session.kept_bytes)
+        self.memory = PeakMemory(self.session.objective.device, self.session.tensors, self.session.kept_bytes)
 
     def take_up(self, steps: list[StepDone]) -> None:
         """Continue the counts of the recorded steps; the memory of loading and replaying is left out."""
@@ -115,6 +120,7 @@ class _Course:
             self.peak = max(self.peak, event.memory_bytes)
         if steps:
             last = steps[-1]
+            self.session.ranks.wire_bytes = last.wire_bytes
             self.done, self.passes, self.cost, self.seconds = (
                 last.step,
                 last.forward_passes,
@@ -192,6 +198,7 @@ class _Course:
             touched or None,
             None if step.responses is None else encode_tensor(step.responses),
             step.unexplained,
+            self.session.ranks.wire_bytes,
         )
 
     def _measure(self, number: int) -> Iterator[Event]:
@@ -203,8 +210,9 @@ class _Course:
         with self.memory.apart():
             # never in place: a measurement must not leave even a rounding behind
             losses = replace(session.losses(number), shared=Scratch(session.leaves))
+            alone = session.ranks.count == 1
             key, state = session.key(number), session.state
-            reading = measure(session.method, session.leaves, losses, key, eps, state, backprop=plain)
+            reading = measure(session.method, session.leaves, losses, key, eps, state, backprop=plain and alone)
         if reading is None:
             yield Warned(number, "the estimator could not be measured: a loss was not a finite number")
         else:
@@ -260,6 +268,7 @@ class _Course:
             recording.steps[-1].step if recording and recording.steps else 0,
             len(s.prefix.blocks) if s.prefix else 0,
             s.prefix.of if s.prefix else 0,
+            s.ranks.count,
         )
 
     def _ended(self, status: str, reason: str) -> RunEnded:

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from zocore.carriers.outputs import Seen
 from zocore.directions.laws import Gaussian, Law
 from zocore.directions.per_example import Touched
 from zocore.directions.pushes import Tie
@@ -143,7 +144,8 @@ class Method:
         coefficients = tuple(self.shaping(measured).tolist())  # one per direction, or per example
         trace = losses.trace(directions)
         self.apply(leaves, directions, coefficients, trace, key, lr, state)
-        return Step(_mean_loss(measured), measured, directions, coefficients, losses.touched)
+        touched = {} if isinstance(trace, Seen) else trace
+        return Step(_mean_loss(measured), measured, directions, coefficients, touched)
 
     def apply(
         self,
