@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.pytorch_utils import Conv1D
 
 from zocore.carriers.carrier import MoveTo
 from zocore.carriers.layout import Layout
@@ -30,6 +29,7 @@ from zocore.carriers.scratch import looked_up, looks_up_rows
 from zocore.directions.laws import LowRank
 from zocore.directions.per_example import PerExample
 from zocore.weights.leaf import Leaf, ParameterSite, Site, by_module
+from zocore.weights.linear import is_conv1d, is_linear
 
 
 @dataclass(frozen=True)
@@ -158,10 +158,15 @@ class Flipout:
 def matmul_weights(model: nn.Module) -> int:
     """Return how many weights take part in a matrix product of one plain forward."""
     return sum(
-        module.in_features * module.out_features if isinstance(module, nn.Linear) else module.weight.numel()
+        module.in_features * module.out_features if isinstance(module, nn.Linear) else _size(module)
         for module in model.modules()
-        if isinstance(module, nn.Linear | Conv1D)
+        if is_linear(module)
     )
+
+
+def _size(module: nn.Module) -> int:
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    return weight.numel()
 
 
 def _readers(leaf: Leaf) -> list[Site]:
@@ -196,7 +201,7 @@ def _(site: ParameterSite, leaf: Leaf, carrier: Flipout) -> Responder:
         return _offset
     if leaf.tensor.ndim == 1 and site.attribute == "weight" and set(module._parameters) <= {"weight", "bias"}:
         return _NormWeight(site)
-    if isinstance(module, Conv1D) and site.attribute == "weight":
+    if is_conv1d(module) and site.attribute == "weight":
         return _conv1d
     if isinstance(module, nn.Linear) and site.attribute == "weight":
         return _linear

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from zocore.subspaces.by_name import all_weights
 from zocore.weights.leaf import Leaf
+from zocore.weights.linear import is_linear, outputs_of
 
 WORD = re.compile(r"(top|writers)(?::(.*))?")
 
@@ -113,8 +113,8 @@ def _linear_maps(module: nn.Module) -> Iterator[nn.Module]:
 
 def _outputs(module: nn.Module) -> int:
     """How many outputs a linear map has; 0 for other modules."""
-    if isinstance(module, nn.Linear | Conv1D):
-        return module.out_features if isinstance(module, nn.Linear) else module.nf
+    if is_linear(module):
+        return outputs_of(module)
     base = getattr(module, "base_layer", None)  # where PEFT keeps what it adapts
     return _outputs(base) if isinstance(base, nn.Module) else 0
 
@@ -147,7 +147,7 @@ def trace(model: nn.Module, forward: Callable[[], Any]) -> Trace:
         seen.products[module] = seen.products.get(module, 0) + output.numel() * width
 
     handles = [module.register_forward_pre_hook(begin) for module in model.modules()]
-    handles += [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Linear | Conv1D)]
+    handles += [m.register_forward_hook(count) for m in model.modules() if is_linear(m)]
     handles += [block.register_forward_hook(partial(_note, order)) for block in blocks]
     try:
         with torch.no_grad():
