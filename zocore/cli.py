@@ -1,6 +1,7 @@
 """The command line: each command reads its options, asks the engine, and writes text."""
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 when a run failed, 2 for bad input."""
     options = _parser().parse_args(arguments)
     try:
+        _alone_or_shared(options)
         return options.command(options)
     except ValueError as error:
         print(f"zocore: {error}", file=sys.stderr)
@@ -40,20 +42,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _alone_or_shared(options: argparse.Namespace) -> None:
+    """Raise ValueError when a launcher started several processes for what one has to do."""
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1 and options.command not in (train, resume):
+        raise ValueError("several processes share train and resume alone: start this command without a launcher")
+
+
 def train(options: argparse.Namespace) -> int:
     """Fine-tune a model and record the run."""
+    from zocore.parallel.ranks import joined
     from zocore.runs.loop import run
     from zocore.runs.recording import claim
 
     config = _config(options)
-    folder = options.out or _next_folder(config)
-    claim(folder)
-    with _stop_on_interrupt() as stop:
-        return _follow(run(config, stop), folder)
+    with joined(config.device) as (ranks, device), _stop_on_interrupt() as stop:
+        events = run(replace(config, device=device), stop, ranks=ranks)
+        if not ranks.first:
+            return _accompany(events)
+        folder = options.out or _next_folder(config)
+        claim(folder)
+        return _follow(events, folder)
 
 
 def resume(options: argparse.Namespace) -> int:
     """Go on with a run that was cut off or stopped."""
+    from zocore.parallel.ranks import joined
     from zocore.runs.loop import run
     from zocore.runs.recording import read_recording
 
@@ -62,8 +75,10 @@ def resume(options: argparse.Namespace) -> int:
     done = recording.steps[-1].step if recording.steps else 0
     if done >= config.steps and recording.end and recording.end.status == "finished":
         raise ValueError(f"{options.run} is finished: all its {done} steps are done")
-    with _stop_on_interrupt() as stop:
-        return _follow(run(config, stop, recording), options.run)
+    with joined(config.device) as (ranks, device), _stop_on_interrupt() as stop:
+        ranks.told("read")  # before the first process writes to it
+        events = run(replace(config, device=device), stop, recording, ranks)
+        return _follow(events, options.run) if ranks.first else _accompany(events)
 
 
 def replay(options: argparse.Namespace) -> int:
@@ -193,6 +208,13 @@ def _follow(events: Iterator[Any], folder: Path) -> int:
     finally:
         _drop_empty(folder)
     return int(failed)
+
+
+def _accompany(events: Iterator[Any]) -> int:
+    """Go through a run that another process records and shows; 1 when it failed."""
+    from zocore.runs.events import RunEnded
+
+    return int(any(isinstance(event, RunEnded) and event.status == "failed" for event in list(events)))
 
 
 def _drop_empty(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -34,13 +35,19 @@ class PeakMemory:
     def peak(self) -> int:
         """Return the peak in bytes, 0 before the first step."""
         if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
+            return sum(torch.cuda.max_memory_allocated(device) for device in self._devices)
         return self._base + self._tensors.most + self._grown() - self._seen if self._counted else 0
 
     def reset(self) -> None:
         """Forget the peak so far."""
         if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+            for device in self._devices:
+                torch.cuda.reset_peak_memory_stats(device)
+
+    @cached_property
+    def _devices(self) -> set[torch.device]:
+        """The GPUs that hold a part of the run: several where a model is spread."""
+        return {tensor.device for tensor in self._held()}
 
     @contextmanager
     def step(self, size: int) -> Iterator[None]:
