@@ -169,6 +169,9 @@ def test_compare_memory_and_bench_answer(
     assert (tmp_path / "race" / "race.json").is_file()
     assert main(["memory", "--model", model_folder(), "--method", "mezo"]) == 0
     assert "mezo" in capsys.readouterr().out.lower()
+    last = ["--subspaces", "top:1", "--methods", "mezo,adamw", "--repeats", "1"]
+    assert main(["frozen", *base(steps=None, lr=None), *last]) == 0
+    assert capsys.readouterr().out.count("top:1") == 2
     assert main(["bench", "--batch-size", "1", "--tokens", "4", "--repeats", "1"]) == 0
     assert "MeZO as published" in capsys.readouterr().out
 
@@ -312,6 +315,7 @@ OTHERS: dict[str, tuple[list[str], str]] = {
     "bench of no examples": (["bench", "--batch-size", "0"], "at least 1"),
     "bench of no rounds": (["bench", "--repeats", "0"], "at least 1"),
     "memory of no examples": (["memory", "--batch-size", "-3"], "-3"),
+    "a prefix of nothing": (["frozen", "--model", model_folder(), "--subspaces", "all"], "no block frozen"),
     "bench of nothing": (["bench", "--shape", "sphere"], "'sphere'"),
 }
 
