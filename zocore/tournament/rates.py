@@ -1,0 +1,46 @@
+"""One rule for every method's rate: a few a factor 3 apart, more while the best lies on an edge, chosen on dev."""
+
+from collections.abc import Mapping, Sequence
+from math import exp, inf, isfinite, log
+from statistics import fmean
+
+FACTOR = 3.0
+
+
+def rate(middle: float, place: int) -> float:
+    """Return the rate `place` factors above the middle one, to three digits, so that the same is always the same."""
+    return float(f"{middle * FACTOR**place:.3g}")
+
+
+def asked(middle: float, losses: Mapping[float, float], first: int, most: int) -> list[float]:
+    """Return the rates still to be tried, given the dev losses of those that were; none when the search is over.
+
+    First come `first` rates around `middle`. Then one more beyond the edge on which the best lies, until it lies
+    inside or `most` rates were tried. A run that failed has an infinite loss; if all did, lower rates are tried.
+    """
+    places = list(range(-(first // 2), first - first // 2))
+    missing = [rate(middle, place) for place in places if rate(middle, place) not in losses]
+    if missing:
+        return missing
+    low, high = places[0], places[-1]
+    while rate(middle, low - 1) in losses:
+        low -= 1
+    while rate(middle, high + 1) in losses:
+        high += 1
+    if high - low + 1 >= most:
+        return []
+    best = chosen(losses)
+    if best is None or best == rate(middle, low):
+        return [rate(middle, low - 1)]
+    return [rate(middle, high + 1)] if best == rate(middle, high) else []
+
+
+def chosen(losses: Mapping[float, float]) -> float | None:
+    """Return the rate of least dev loss, the smaller one of equals; None when every run failed."""
+    finite = {lr: loss for lr, loss in losses.items() if isfinite(loss)}
+    return min(sorted(finite), key=lambda lr: finite.get(lr, inf), default=None)
+
+
+def carried(rates: Sequence[float]) -> float:
+    """Return the rate for a task that none was found on: the geometric mean of those found elsewhere."""
+    return float(f"{exp(fmean(map(log, rates))):.3g}")
