@@ -28,8 +28,9 @@ def preset(config: RunConfig) -> Preset:
     models: Models = "bundled" if config.model == "bundled" else "encoder" if config.kind == "encoder" else "large"
     row = METHODS[config.method]
     subspace = row.home if config.subspace == "auto" else config.subspace
-    if subspace in get_args(Subspace):
-        return row.preset(cast(Subspace, subspace), models)
+    family = subspace.partition(":")[0]  # `writers:2` is one of the writers
+    if family in get_args(Subspace):
+        return row.preset(cast(Subspace, family), models)
     known = row.preset("all", models)
     origin = f"an estimate, not tuned: as for all weights, though only {config.subspace!r} move ({known.origin})"
     return replace(known, origin=origin, estimated=True)

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 from zocore.data.tasks import Example
-from zocore.models.objectives.batch import Batch
 from zocore.models.objectives.base import Objective
+from zocore.models.objectives.batch import Batch
 from zocore.models.prefix import Prefix
 
 
