@@ -143,13 +143,14 @@ class Plan:
         return told
 
 
-SAME = ("cost", "tuning_cost", "tuned", "around", "batch_size", "eval_examples", "max_tokens", "first_rates")
+SAME = ("batch_size", "eval_examples", "max_tokens")  # a cell names its budget and rate, but not these
 
 
 def take_up(plan: Plan, folder: Path) -> None:
     """Write the plan into its folder, or check that it goes on with what the folder holds.
 
-    Entries, tasks and seeds may be added. Raises InputError where the budget or another rule has changed.
+    Entries, tasks, seeds and budgets may change: what is done and still asked for counts. Raises InputError where
+    what all cells share has changed.
     """
     path, told = folder / PLAN, plan.to_json()
     if path.exists():
