@@ -11,7 +11,9 @@ from zocore.methods import METHODS
 from zocore.tournament.plan import PROBE, ZERO_SHOT, Plan, entry, places
 
 TOP = "writers:2"  # where learned feedback is at home: others are asked there too, with the same frozen prefix
+JUDGED = f"feedback@{TOP}"
 ENTRIES = (
+    JUDGED,
     *(f"{name}@{row.home}" for name, row in METHODS.items()),
     *(f"{name}@{TOP}" for name, row in METHODS.items() if row.zeroth_order and row.home == "all"),
     f"adamw@{TOP}",
@@ -19,12 +21,21 @@ ENTRIES = (
     PROBE,
     ZERO_SHOT,
 )
+METHODS_HELP = "as in mezo,fzoo@writers:2+directions=4; the first is judged against the others (default: all)"
+REPEATED = (
+    *("methods", "tasks", "data_root", "model", "seeds", "forward_cost", "tuning_cost", "tuned", "around"),
+    *("batch_size", "max_tokens", "eval_examples", "jobs", "out"),
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `zocore tournament`."""
     add = parser.add_argument
-    add("--methods", default=",".join(ENTRIES), help="entries as in mezo,fzoo@writers:2+directions=4 (default: all)")
+    add(
+        "--methods",
+        default=",".join(ENTRIES),
+        help=METHODS_HELP,
+    )
     add("--tasks", default=",".join(bundled_tasks()), help="bundled tasks and folders under --data-root")
     add("--data-root", type=Path, help="folder that holds a folder for each task that is not bundled")
     add("--model", default="bundled", help="the model for tasks that are not bundled")
@@ -68,12 +79,8 @@ def plan_of(options: argparse.Namespace) -> Plan:
 def command(options: argparse.Namespace) -> str:
     """Return the command line that goes on with the tournament."""
     words = ["python", "-m", "zocore", "tournament"]
-    for name in (
-        "methods tasks data_root model seeds forward_cost tuning_cost tuned around batch_size max_tokens eval_examples "
-        "jobs out"
-    ).split():
-        value = getattr(options, name)
-        if value not in (None, ""):
+    for name, value in vars(options).items():
+        if name in REPEATED and value not in (None, ""):
             words += ["--" + name.replace("_", "-"), f"{value:g}" if isinstance(value, float) else str(value)]
     return shlex.join(words)
 

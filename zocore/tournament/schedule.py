@@ -35,11 +35,20 @@ class Schedule:
                     yield from self._of(entry, place.name, seed, done)
 
     def _of(self, entry: Entry, task: str, seed: int, done: Ledger) -> Iterator[Cell]:
-        for other in self.plan.tuned_on(task) if entry.takes_rate else []:
-            yield from self.tuning(entry, other, done)
+        if entry.takes_rate:
+            yield from self.searches(entry, task, done)
         known, lr = self.rate(entry, task, done)
         if known:
-            yield Cell("final", entry.name, task, seed, lr, self.plan.cost)
+            yield self.final(entry, task, seed, lr)
+
+    def final(self, entry: Entry, task: str, seed: int, lr: float | None) -> Cell:
+        """Return the cell that is compared."""
+        return Cell("final", entry.name, task, seed, lr, self.plan.cost)
+
+    def searches(self, entry: Entry, task: str, done: Ledger) -> Iterator[Cell]:
+        """Yield the cells that a task's rate still waits for; none where it is known or no rate works."""
+        for other in self.plan.tuned_on(task):
+            yield from self.tuning(entry, other, done)
 
     def tuning(self, entry: Entry, task: str, done: Ledger) -> list[Cell]:
         """Return the cells that the search for an entry's rate on a task still asks for."""
@@ -60,19 +69,27 @@ class Schedule:
         if not entry.takes_rate:
             return True, None
         sources = self.plan.tuned_on(task)
-        if any(self.tuning(entry, other, done) for other in sources):
+        if any(self.searches(entry, task, done)):
             return False, None
         found = [lr for other in sources if (lr := chosen(self.tried(entry, other, done))) is not None]
         return bool(found), carried(found) if found else None
 
     def tuning_cost(self, entry: Entry, task: str, done: Ledger) -> float:
         """Return the forward cost that went into the rate of an entry on a task."""
+        return sum(found.forward_cost for found in self._trials(entry, task, done))
+
+    def last_reason(self, entry: Entry, task: str, done: Ledger) -> str:
+        """Return why the last rate that was tried failed."""
+        return [found.reason for found in self._trials(entry, task, done) if not found.finished][-1]
+
+    def _trials(self, entry: Entry, task: str, done: Ledger) -> list[Done]:
+        """The runs that a task's rate was found by, in the order in which they were done."""
         cells = {
             self._tuning_cell(entry, other, lr)
             for other in self.plan.tuned_on(task)
             for lr in self.tried(entry, other, done)
         }
-        return sum(done[cell].forward_cost for cell in cells)
+        return [found for cell, found in done.items() if cell in cells]
 
     def left(self, done: Ledger) -> dict[str, float]:
         """Return the forward cost still to be spent with each model, at the least: searches may ask for more."""
@@ -81,7 +98,7 @@ class Schedule:
             left[self.plan.place(cell.task).model] += cell.cost
         for place in self.plan.places:
             waiting = [e for e in self.plan.entries if not self.rate(e, place.name, done)[0]]
-            hoped = [e for e in waiting if any(self.tuning(e, other, done) for other in self.plan.tuned_on(place.name))]
+            hoped = [e for e in waiting if any(self.searches(e, place.name, done))]
             left[place.model] += len(hoped) * len(self.plan.seeds) * self.plan.cost
         return left
 
