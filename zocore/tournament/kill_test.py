@@ -43,6 +43,7 @@ class KillTest:
     judged: Entry
     duels: tuple[Duel, ...]
     unknown: tuple[str, ...]  # tasks without a run of the judged entry or of any rival
+    complete: bool  # whether all runs are done, on as many tasks as are needed
 
     @property
     def counted(self) -> list[Duel]:
@@ -66,12 +67,10 @@ class KillTest:
 
     @property
     def default(self) -> str:
-        """Which method should be the default by what is known: the judged one, the present one, or not decided."""
-        sure = sum(duel.won and not duel.missing for duel in self.counted)
-        open_ = len(self.unknown) + sum(bool(duel.missing) for duel in self.counted)
-        if sure >= NEEDED:
+        """The method that should be the default by what is known; "not decided" while runs are missing."""
+        if sum(duel.won and not duel.missing for duel in self.counted) >= NEEDED:
             return METHODS[self.judged.method].title
-        return METHODS[RunConfig().method].title if sure + open_ < NEEDED else "not decided"
+        return METHODS[RunConfig().method].title if self.complete else "not decided"
 
 
 def kill_test(plan: Plan, table: Sequence[Standing], judged: Entry) -> KillTest:
@@ -91,7 +90,8 @@ def kill_test(plan: Plan, table: Sequence[Standing], judged: Entry) -> KillTest:
             unknown.append(place.name)
         else:
             duels.append(found)
-    return KillTest(judged, tuple(duels), tuple(unknown))
+    complete = len(plan.places) >= NEEDED and not any(standing.missing for standing in table)
+    return KillTest(judged, tuple(duels), tuple(unknown), complete)
 
 
 def duel(table: Sequence[Standing], task: str, judged: Entry, rivals: Sequence[Entry]) -> Duel | None:

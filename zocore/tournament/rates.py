@@ -18,21 +18,14 @@ def asked(middle: float, losses: Mapping[float, float], first: int, most: int) -
     First come `first` rates around `middle`. Then one more beyond the edge on which the best lies, until it lies
     inside or `most` rates were tried. A run that failed has an infinite loss; if all did, lower rates are tried.
     """
-    places = list(range(-(first // 2), first - first // 2))
-    missing = [rate(middle, place) for place in places if rate(middle, place) not in losses]
-    if missing:
-        return missing
-    low, high = places[0], places[-1]
-    while rate(middle, low - 1) in losses:
-        low -= 1
-    while rate(middle, high + 1) in losses:
-        high += 1
-    if high - low + 1 >= most:
-        return []
+    if len(losses) < first:
+        around = (rate(middle, place) for place in range(-(first // 2), first - first // 2))
+        return [lr for lr in around if lr not in losses]
+    lowest, highest = min(losses), max(losses)
     best = chosen(losses)
-    if best is None or best == rate(middle, low):
-        return [rate(middle, low - 1)]
-    return [rate(middle, high + 1)] if best == rate(middle, high) else []
+    if len(losses) >= most or best not in (None, lowest, highest):
+        return []
+    return [rate(highest, 1) if best == highest else rate(lowest, -1)]
 
 
 def chosen(losses: Mapping[float, float]) -> float | None:
