@@ -126,6 +126,20 @@ def compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def tournament(options: argparse.Namespace) -> int:
+    """Race methods on many tasks, each with rates found by one rule; given again, the command goes on."""
+    from zocore.tournament.hold import hold
+    from zocore.tournament.options import command, plan_of
+    from zocore.tournament.report import write_report
+
+    plan = plan_of(options)
+    with _stop_on_interrupt() as stop:
+        for line in () if options.tables_only else hold(plan, options.out, options.jobs, stop):
+            print(line, flush=True)
+    print(write_report(plan, options.out, command(options)))
+    return 0
+
+
 def memory(options: argparse.Namespace) -> int:
     """Show what each method needs in memory, from the model's configuration alone."""
     from zocore.memory import bill
@@ -294,6 +308,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _measures(commands: Any) -> None:
     """The commands that compare and measure."""
+    from zocore.tournament.options import add_options
+
     racing = _command(commands, "compare", compare)
     _settings(racing, without=("method", "steps", "seed"))
     racing.add_argument("--methods", required=True, help="methods separated by commas")
@@ -304,6 +320,7 @@ def _measures(commands: Any) -> None:
     )
     racing.add_argument("--lrs", default="", help="learning rates by method, as in mezo=1e-4,grzo=5e-5")
     racing.add_argument("--out", type=Path, help="folder for the runs and the table")
+    add_options(_command(commands, "tournament", tournament))
     bill = _command(commands, "memory", memory)
     bill.add_argument("--model", default="llama-3-8b", help="a built-in name or a folder with config.json")
     bill.add_argument(
