@@ -1,12 +1,13 @@
 """The command line: each command reads its options, asks the engine, and writes text."""
 
 import argparse
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 when a run failed, 2 for bad input."""
     options = _parser().parse_args(arguments)
     try:
+        _alone_or_shared(options)
         return options.command(options)
     except ValueError as error:
         print(f"zocore: {error}", file=sys.stderr)
@@ -40,20 +42,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _alone_or_shared(options: argparse.Namespace) -> None:
+    """Raise ValueError when a launcher started several processes for what one has to do."""
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1 and options.command not in (train, resume):
+        raise ValueError("several processes share train and resume alone: start this command without a launcher")
+
+
 def train(options: argparse.Namespace) -> int:
     """Fine-tune a model and record the run."""
+    from zocore.parallel.ranks import joined
     from zocore.runs.loop import run
     from zocore.runs.recording import claim
 
     config = _config(options)
-    folder = options.out or _next_folder(config)
-    claim(folder)
-    with _stop_on_interrupt() as stop:
-        return _follow(run(config, stop), folder)
+    with joined(config.device) as (ranks, device), _stop_on_interrupt() as stop:
+        events = run(replace(config, device=device), stop, ranks=ranks)
+        if not ranks.first:
+            return _accompany(events)
+        folder = options.out or _next_folder(config)
+        claim(folder)
+        return _follow(events, folder)
 
 
 def resume(options: argparse.Namespace) -> int:
     """Go on with a run that was cut off or stopped."""
+    from zocore.parallel.ranks import joined
     from zocore.runs.loop import run
     from zocore.runs.recording import read_recording
 
@@ -62,8 +75,10 @@ def resume(options: argparse.Namespace) -> int:
     done = recording.steps[-1].step if recording.steps else 0
     if done >= config.steps and recording.end and recording.end.status == "finished":
         raise ValueError(f"{options.run} is finished: all its {done} steps are done")
-    with _stop_on_interrupt() as stop:
-        return _follow(run(config, stop, recording), options.run)
+    with joined(config.device) as (ranks, device), _stop_on_interrupt() as stop:
+        ranks.told("read")  # before the first process writes to it
+        events = run(replace(config, device=device), stop, recording, ranks)
+        return _follow(events, options.run) if ranks.first else _accompany(events)
 
 
 def replay(options: argparse.Namespace) -> int:
@@ -111,6 +126,20 @@ def compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def tournament(options: argparse.Namespace) -> int:
+    """Race methods on many tasks, each with rates found by one rule; given again, the command goes on."""
+    from zocore.tournament.hold import hold
+    from zocore.tournament.options import command, plan_of
+    from zocore.tournament.report import write_report
+
+    plan = plan_of(options)
+    with _stop_on_interrupt() as stop:
+        for line in () if options.tables_only else hold(plan, options.out, options.jobs, stop):
+            print(line, flush=True)
+    print(write_report(plan, options.out, command(options)))
+    return 0
+
+
 def memory(options: argparse.Namespace) -> int:
     """Show what each method needs in memory, from the model's configuration alone."""
     from zocore.memory import bill
@@ -118,7 +147,7 @@ def memory(options: argparse.Namespace) -> int:
 
     sizes = (options.batch_size, options.max_tokens, options.dtype)
     shape, names = shape_of(options.model), [options.method] if options.method else bill.TABLE
-    bills = [bill.bill(shape, name, *sizes) for name in names]
+    bills = [bill.bill(shape, name, *sizes, kept_examples=options.kept_examples) for name in names]
     print(bill.render(bills))
     return 0
 
@@ -133,6 +162,17 @@ def bench(options: argparse.Namespace) -> int:
     print(timing.render(timings))
     print("\nthe same model in NF4")
     print(timing.render(timing.bench_quantised(options.shape, **sizes)))
+    return 0
+
+
+def frozen(options: argparse.Namespace) -> int:
+    """Time steps that move only the last blocks, with and without running the others every time."""
+    from zocore.bench import frozen as timing
+
+    config = _config(options)
+    methods, subspaces = options.methods.split(","), options.subspaces.split(",")
+    chosen = [replace(config, method=method, subspace=subspace) for subspace in subspaces for method in methods]
+    print(timing.render([timing.saving(one, options.repeats) for one in chosen]))
     return 0
 
 
@@ -182,6 +222,13 @@ def _follow(events: Iterator[Any], folder: Path) -> int:
     finally:
         _drop_empty(folder)
     return int(failed)
+
+
+def _accompany(events: Iterator[Any]) -> int:
+    """Go through a run that another process records and shows; 1 when it failed."""
+    from zocore.runs.events import RunEnded
+
+    return int(any(isinstance(event, RunEnded) and event.status == "failed" for event in list(events)))
 
 
 def _drop_empty(folder: Path) -> None:
@@ -261,6 +308,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _measures(commands: Any) -> None:
     """The commands that compare and measure."""
+    from zocore.tournament.options import add_options
+
     racing = _command(commands, "compare", compare)
     _settings(racing, without=("method", "steps", "seed"))
     racing.add_argument("--methods", required=True, help="methods separated by commas")
@@ -271,6 +320,7 @@ def _measures(commands: Any) -> None:
     )
     racing.add_argument("--lrs", default="", help="learning rates by method, as in mezo=1e-4,grzo=5e-5")
     racing.add_argument("--out", type=Path, help="folder for the runs and the table")
+    add_options(_command(commands, "tournament", tournament))
     bill = _command(commands, "memory", memory)
     bill.add_argument("--model", default="llama-3-8b", help="a built-in name or a folder with config.json")
     bill.add_argument(
@@ -280,11 +330,22 @@ def _measures(commands: Any) -> None:
     bill.add_argument("--batch-size", type=int, default=16, help="examples per step (default: 16)")
     bill.add_argument("--max-tokens", type=int, default=128, help="tokens per example (default: 128)")
     bill.add_argument("--dtype", default="bf16", help="fp32, bf16 or fp16 (default: bf16)")
+    bill.add_argument(
+        "--kept-examples",
+        type=int,
+        default=0,
+        help="training examples, where the first blocks stay frozen and their outputs are kept (default: 0)",
+    )
     timing = _command(commands, "bench", bench)
     timing.add_argument("--shape", default="llama-15M", help="llama-15M or opt-30M (default: llama-15M)")
     timing.add_argument("--batch-size", type=int, default=16, help="examples (default: 16)")
     timing.add_argument("--tokens", type=int, default=64, help="tokens per example (default: 64)")
     timing.add_argument("--repeats", type=int, default=15, help="rounds, of which the medians are taken (default: 15)")
+    saving = _command(commands, "frozen", frozen)
+    _settings(saving, without=("method", "subspace"))
+    saving.add_argument("--methods", default="mezo,grzo", help="methods separated by commas (default: mezo,grzo)")
+    saving.add_argument("--subspaces", default="top:2,top:1", help="subspaces likewise (default: top:2,top:1)")
+    saving.add_argument("--repeats", type=int, default=15, help="steps, of which the medians are taken (default: 15)")
 
 
 def _command(commands: Any, name: str, function: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:

@@ -25,7 +25,7 @@ def _taking(option: str) -> str:
 class RunConfig:
     """Everything that decides a run. Raises ValueError with one sentence when a value makes no sense."""
 
-    method: str = setting("mezo", "optimisation method", choices=tuple(METHODS))
+    method: str = setting("feedback", "optimisation method", choices=tuple(METHODS))
     model: str = setting("bundled", "bundled, a local Hugging Face folder, or a hub id")
     kind: str | None = setting(
         None,
@@ -80,7 +80,7 @@ class RunConfig:
     carrier: str = setting("scratch", "how probes reach the model", choices=("scratch", "in-place"))
     dtype: str | None = setting(None, "dtype of the weights; fp32 on a CPU", choices=("fp32", "bf16", "fp16"))
     master: bool = setting(False, "keep a float32 copy of 16-bit weights, so that small steps add up")
-    device: str | None = setting(None, "cpu or cuda; the GPU when there is one")
+    device: str | None = setting(None, "cpu, cuda, or auto to spread over all GPUs; the GPU when there is one")
     prefix_gib: float = setting(
         1.0, "memory for what frozen first blocks give for each training example, in GiB; 0 to run them in every step"
     )

@@ -56,12 +56,15 @@ def estimates(config: RunConfig) -> tuple[str, ...]:
 
 
 def _checked_device(name: str) -> str:
+    if name == "auto":  # spread over all GPUs, which is the one where there is one
+        count = torch.cuda.device_count()
+        return "auto" if count > 1 else "cuda" if count else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"unknown device {name!r}: choose cpu or cuda") from None
+        raise InputError(f"unknown device {name!r}: choose cpu, cuda or auto") from None
     if device.type not in ("cpu", "cuda"):
-        raise InputError(f"the device {name!r} is not supported: choose cpu or cuda")
+        raise InputError(f"the device {name!r} is not supported: choose cpu, cuda or auto")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"there is no GPU {name!r} here: choose cpu, or leave --device out")
     return name

@@ -58,6 +58,9 @@ class RunStarted(Event):
     notes: list[str]  # what the user should know before reading on
     versions: dict[str, str]
     resumed_at: int = 0  # steps replayed before this start
+    frozen_blocks: int = 0  # first blocks below everything that moves: run once a batch, or once an example
+    blocks: int = 0  # of the whole model, told where some are frozen
+    processes: int = 1  # that share each batch
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class StepDone(Event):
     touched: dict[str, list[list[int]]] | None = None  # leaf id -> table rows each example looked up
     responses: dict[str, Any] | None = None  # how the label scores answered each push: see recording.py
     unexplained: float | None = None  # share of the responses that learned feedback did not foresee
+    wire_bytes: int = 0  # received by the first process from the others so far
 
 
 @dataclass(frozen=True)

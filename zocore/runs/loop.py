@@ -11,30 +11,35 @@ import torch
 from zocore.carriers.scratch import Scratch
 from zocore.config import RunConfig
 from zocore.defaults import estimates
-from zocore.directions.laws import Gaussian
 from zocore.models.objectives.evaluation import evaluate
 from zocore.noise import addressed
+from zocore.parallel.ranks import Ranks
 from zocore.runs.estimator import measure
 from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
 from zocore.runs.peak_memory import PeakMemory
 from zocore.runs.recording import Recording, decode_step, encode_directions, encode_tensor
 from zocore.runs.session import Session, data_fingerprint, open_session
 from zocore.runs.warnings import MAX_SKIPPED, Watch
-from zocore.step.step import Method, Step
+from zocore.step.step import Step
 
 Stop = Callable[[], bool]
 SAMPLES = 5  # sentences shown before and after
 NAMED = ("torch", "transformers", "bitsandbytes", "numba")
 
 
-def run(config: RunConfig, stop: Stop = lambda: False, recording: Recording | None = None) -> Iterator[Event]:
+def run(
+    config: RunConfig, stop: Stop = lambda: False, recording: Recording | None = None, ranks: Ranks | None = None
+) -> Iterator[Event]:
     """Yield the events of a run, or of the rest of a recorded one; `stop` is asked before each step.
 
+    With `ranks`, several processes share each batch, and each of them has to go through the events.
     Raises ValueError before the first event when the settings cannot work. A failure inside a step leaves the
     weights where the step began, yields RunEnded with the reason, and is raised again.
     """
-    session = open_session(config, recording.header.frozen if recording else None)
-    course = _Course(session, stop)
+    ranks = ranks or Ranks()
+    ranks.stop = stop
+    session = open_session(config, recording.header.frozen if recording else None, ranks=ranks)
+    course = _Course(session, lambda: ranks.stopping)
     if recording:
         check_base(session, recording)
         check_data(session, recording)
@@ -65,8 +70,7 @@ def replay(session: Session, steps: list[StepDone], until: int | None = None) ->
 def replay_step(session: Session, event: StepDone) -> None:
     """Do one recorded step again on the session's weights. Raises ValueError when its method cannot."""
     key = session.key(event.step)
-    law = session.method.sampler.law if isinstance(session.method, Method) else Gaussian()
-    recorded = decode_step(event, key, law)
+    recorded = decode_step(event, key, session.method.law)
     session.method.replay(session.leaves, recorded, lambda: session.losses(event.step), key, session.state)
 
 
@@ -106,7 +110,7 @@ class _Course:
     watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
-        self.memory = PeakMemory(torch.device(self.session.config.device or "cpu"), self.session.tensors)
+        self.memory = PeakMemory(self.session.objective.device, self.session.tensors, self.session.kept_bytes)
 
     def take_up(self, steps: list[StepDone]) -> None:
         """Continue the counts of the recorded steps; the memory of loading and replaying is left out."""
@@ -116,6 +120,7 @@ class _Course:
             self.peak = max(self.peak, event.memory_bytes)
         if steps:
             last = steps[-1]
+            self.session.ranks.wire_bytes = last.wire_bytes
             self.done, self.passes, self.cost, self.seconds = (
                 last.step,
                 last.forward_passes,
@@ -193,18 +198,21 @@ class _Course:
             touched or None,
             None if step.responses is None else encode_tensor(step.responses),
             step.unexplained,
+            self.session.ranks.wire_bytes,
         )
 
     def _measure(self, number: int) -> Iterator[Event]:
         """Measure the estimator with forwards of its own, where the method draws directions at all."""
         session, eps = self.session, self.session.config.eps
-        if not isinstance(session.method, Method) or eps is None:
+        if not session.method.zeroth_order or eps is None:
             return
         plain = all(leaf.shown_dtype is None and leaf.floor is None for leaf in session.leaves)
         with self.memory.apart():
             # never in place: a measurement must not leave even a rounding behind
             losses = replace(session.losses(number), shared=Scratch(session.leaves))
-            reading = measure(session.method, session.leaves, losses, session.key(number), eps, backprop=plain)
+            alone = session.ranks.count == 1
+            key, state = session.key(number), session.state
+            reading = measure(session.method, session.leaves, losses, key, eps, state, backprop=plain and alone)
         if reading is None:
             yield Warned(number, "the estimator could not be measured: a loss was not a finite number")
         else:
@@ -228,10 +236,10 @@ class _Course:
         return SampleShown(step, texts, [names[example.label] for example in shown], log_probs.exp().tolist())
 
     def _evaluate(self, step: int, split: str) -> EvalDone:
-        started, config = time.perf_counter(), self.session.config
-        examples = getattr(self.session.task, split)[: config.eval_examples]
+        session, started, config = self.session, time.perf_counter(), self.session.config
+        examples = getattr(session.task, split)[: config.eval_examples]
         with self.memory.apart():
-            result = evaluate(self.session.objective, examples, batch_size=4 * config.batch_size)
+            result = evaluate(session.objective, examples, 4 * config.batch_size, log_probs=session.log_probs)
         return EvalDone(step, split, result.loss, result.accuracy, len(examples), time.perf_counter() - started)
 
     def started(self, recording: Recording | None) -> RunStarted:
@@ -258,6 +266,9 @@ class _Course:
             {"noise": str(addressed.VERSION), "python": platform.python_version()}
             | {name: version(name) for name in NAMED},
             recording.steps[-1].step if recording and recording.steps else 0,
+            len(s.prefix.blocks) if s.prefix else 0,
+            s.prefix.of if s.prefix else 0,
+            s.ranks.count,
         )
 
     def _ended(self, status: str, reason: str) -> RunEnded:

@@ -61,6 +61,8 @@ class Progress:
             self._line(f"note: {note}")
         if event.frozen:
             self._line(f"not read by the loss, so left alone: {', '.join(event.frozen)}")
+        if event.frozen_blocks:
+            self._line(f"the first {event.frozen_blocks} of {event.blocks} blocks stay as they are and are run once")
         if event.resumed_at:
             self._line(f"resumed after step {event.resumed_at}")
 

@@ -18,6 +18,7 @@ from zocore.carriers.outputs import Outputs, Seen, joined
 from zocore.directions.laws import SharedDirection
 from zocore.directions.per_example import PerExample, Touched
 from zocore.directions.pushes import Pushes
+from zocore.parallel.ranks import Ranks
 from zocore.weights.leaf import Leaf, ParameterSite
 
 AnyDirection = SharedDirection | PerExample | Pushes
@@ -45,6 +46,7 @@ Ask = Callable[[Part], Tensor]  # what a forward is asked for
 class Losses:
     """Per-example losses (B,) of one batch, float32 or float64, in the order of the whole batch's examples.
 
+    Where several processes share the batch, `parts` are this one's, `counts` the examples of each.
     Raises TypeError when a forward returns anything but one loss per example.
     """
 
@@ -55,6 +57,8 @@ class Losses:
     outputs: Outputs | None = None  # for pushes on activities
     spared: float = 0.0  # share of a plain forward that no call does, since a frozen prefix stands in for it
     begin: Callable[[], float] | None = None  # makes that prefix ready before the first call; returns its cost
+    ranks: Ranks = field(default_factory=Ranks)
+    counts: Sequence[int] = ()
     forward_passes: int = 0
     forward_cost: float = 0.0
     _evaluated: dict[tuple[AnyDirection, float, Ask], Tensor] = field(default_factory=dict)
@@ -64,7 +68,7 @@ class Losses:
     @property
     def count(self) -> int:
         """B, the examples of the whole batch."""
-        return sum(len(part.layout.examples.unique()) for part in self.parts)
+        return sum(self.counts) or sum(len(part.layout.members) for part in self.parts)
 
     @property
     def positions(self) -> int:
@@ -121,8 +125,12 @@ class Losses:
     @property
     def touched(self) -> Touched:
         """Table rows each example looked up in the last per-example forwards, by leaf id."""
+        if self.per_example is None:
+            return {}
         recorded = getattr(self.per_example, "touched", {})
-        return {leaf: [rows[example] for example in sorted(rows)] for leaf, rows in recorded.items()}
+        own = {str(leaf): [rows[example].tolist() for example in sorted(rows)] for leaf, rows in recorded.items()}
+        told = self.ranks.told(own)
+        return {leaf: [_rows(rows) for each in told for rows in each[str(leaf)]] for leaf in recorded}
 
     def trace(self, directions: Sequence[AnyDirection]) -> Trace:
         """Return what an update along the directions needs besides them: for pushes, a clean forward's inputs."""
@@ -133,6 +141,8 @@ class Losses:
 
         Raises ValueError when a leaf is not an ordinary floating-point parameter.
         """
+        if self.ranks.count > 1:
+            raise ValueError("backprop and several processes do not go together here: gradients are not exchanged")
         parameters = [_parameter(leaf) for leaf in self.leaves]
         self._begin()
         was = [parameter.requires_grad for parameter in parameters]
@@ -184,7 +194,11 @@ class Losses:
             after()
         self.forward_passes += 1
         self.forward_cost += cost - self.spared
-        return torch.cat(results)
+        return self.ranks.losses(torch.cat(results), self.counts)
+
+
+def _rows(numbers: list[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64)
 
 
 BACKPROP_COST = 3.0  # a backward pass does two matrix products for the forward's one
@@ -203,7 +217,7 @@ def scores_of(part: Part) -> Tensor:
 
 
 def _checked(losses: Tensor, layout: Layout) -> Tensor:
-    expected = len(layout.examples.unique())
+    expected = len(layout.members)
     if losses.shape != (expected,) or losses.dtype not in (torch.float32, torch.float64):
         raise TypeError(
             f"a forward must return one float32 loss per example, shape ({expected},), "

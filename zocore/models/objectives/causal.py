@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zocore.data.tasks import Example, Task
 from zocore.errors import InputError
 from zocore.models.objectives.base import Encoded, Objective, widened
-from zocore.models.objectives.batch import Batch, count_positions, layout_of, padded
+from zocore.models.objectives.batch import Batch, count_positions, layout_of, padded, sent
 from zocore.models.objectives.label_rows import only_rows
 from zocore.models.objectives.tokens import MAX_TOKENS, Ids, Tokens
 
@@ -45,7 +45,7 @@ class CausalChoice(Objective):
         texts = [row.ids for row in rows]
         if not single:
             texts = [np.concatenate((ids, option[:-1])) for ids in texts for option in self.options]
-        ids, mask = (tensor.to(self.device) for tensor in padded(texts, self.tokens.pad_id, left=True))
+        ids, mask = (sent(tensor, self.device) for tensor in padded(texts, self.tokens.pad_id, left=True))
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": count_positions(mask)}
         read = torch.arange(ids.shape[1] - self.longest, ids.shape[1], device=self.device).expand(len(ids), -1)
         return Batch(
@@ -53,7 +53,7 @@ class CausalChoice(Objective):
             labels,
             layout_of(mask, 1 if single else len(self.options), read),
             read,
-            None if single else self._targets.to(self.device).repeat(len(rows), 1),
+            None if single else self._there("_targets", self.device).repeat(len(rows), 1),
         )
 
     def size(self, example: Example) -> int:
@@ -67,7 +67,7 @@ class CausalChoice(Objective):
         with only_rows(self.model, batch.positions):
             logits = self.model(**batch.inputs, use_cache=False).logits  # (rows, k, vocabulary)
         if batch.targets is None:
-            return widened(logits[:, 0, self._single.to(logits.device)]).log_softmax(dim=1)
+            return widened(logits[:, 0, self._there("_single", logits.device)]).log_softmax(dim=1)
         return mean_log_probs(logits, batch.targets).view(len(batch), -1).log_softmax(dim=1)
 
 

@@ -10,7 +10,7 @@ from zocore.data.tasks import Task
 from zocore.data.template import Template
 from zocore.errors import InputError
 from zocore.models.objectives.base import Encoded, Objective, widened
-from zocore.models.objectives.batch import Batch, layout_of, padded
+from zocore.models.objectives.batch import Batch, layout_of, padded, sent
 from zocore.models.objectives.encoder import model_inputs
 from zocore.models.objectives.label_rows import only_rows
 from zocore.models.objectives.tokens import MAX_TOKENS, Tokens
@@ -41,8 +41,8 @@ class MaskedChoice(Objective):
 
     def collate(self, rows: Sequence[Encoded], labels: Tensor) -> Batch:
         """Return one row per example, padded on the right."""
-        ids, mask = (t.to(self.device) for t in padded([row.ids for row in rows], self.tokens.pad_id, left=False))
-        positions = torch.tensor([[row.mask_at] for row in rows], device=self.device)
+        ids, mask = (sent(t, self.device) for t in padded([row.ids for row in rows], self.tokens.pad_id, left=False))
+        positions = sent(torch.tensor([[row.mask_at] for row in rows]), self.device)
         return Batch(model_inputs(self.model, ids, mask), labels, layout_of(mask, 1, positions), positions)
 
     def log_probs(self, batch: Batch) -> Tensor:
@@ -50,7 +50,7 @@ class MaskedChoice(Objective):
         assert batch.positions is not None
         with only_rows(self.model, batch.positions):
             logits = self.model(**batch.inputs).logits  # (rows, 1, vocabulary)
-        return widened(logits[:, 0, self._words.to(logits.device)]).log_softmax(dim=1)
+        return widened(logits[:, 0, self._there("_words", logits.device)]).log_softmax(dim=1)
 
 
 def _single_tokens(tokens: Tokens, words: Sequence[str]) -> list[int]:
