@@ -103,7 +103,7 @@ def reads(toy: Toy) -> Iterator[list[tuple[int, Tensor]]]:
 
 
 @pytest.mark.parametrize(
-    "law", [Gaussian(), Rademacher(), LowRank(2), Masked(Gaussian(), 0.5)], ids=lambda law: law.name
+    "law", [Gaussian(), Rademacher(), LowRank(2), Masked(Gaussian(), 0.5)], ids=lambda law: type(law).__name__
 )
 @pytest.mark.parametrize("decay", [0.0, 2.0])
 def test_scratch_shows_modules_what_the_update_will_add(law, decay: float) -> None:
