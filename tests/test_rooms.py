@@ -30,6 +30,7 @@ ENGINE = [
     "diagnostics",
     "bench",
     "compare",
+    "tournament",
     "cli",
 ]
 APP = ["quiet", "jobs", "charts", "words", "form", "tabs", "scripts", "api", "page", "record"]

@@ -1,4 +1,4 @@
-"""Settings a newcomer did not choose, and where each number comes from."""
+"""The settings that the user left open, filled in."""
 
 from dataclasses import replace
 from typing import cast, get_args
@@ -38,19 +38,21 @@ def preset(config: RunConfig) -> Preset:
 
 def filled(config: RunConfig) -> RunConfig:
     """Return the settings with every number set; what the user chose stays."""
-    known = preset(config)
+    default = preset(config)
     return replace(
         config,
-        lr=config.lr or known.lr,
-        eps=config.eps or known.eps,
+        lr=config.lr or default.lr,
+        eps=config.eps or default.eps,
         schedule=config.schedule or METHODS[config.method].schedule,
     )
 
 
 def estimates(config: RunConfig) -> tuple[str, ...]:
     """Return a sentence when the learning rate is an estimate that nobody tuned, none when it is not."""
-    known = preset(config)
-    return (f"The learning rate {known.lr:g} is {known.origin}.",) if known.estimated and config.lr == known.lr else ()
+    default = preset(config)
+    if not default.estimated or config.lr != default.lr:
+        return ()
+    return (f"The learning rate {default.lr:g} is {default.origin}.",)
 
 
 def checked_device(name: str) -> str:

@@ -24,7 +24,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(model: Path, **more: object) -> RunConfig:
-    return RunConfig(**{"model": str(model), "lr": 1e-3, "batch_size": 4, "eval_examples": 4, "steps": 6} | more)  # type: ignore[arg-type]
+    return RunConfig(
+        **{"method": "mezo", "model": str(model), "lr": 1e-3, "batch_size": 4, "eval_examples": 4, "steps": 6} | more
+    )  # type: ignore[arg-type]
 
 
 def weights(session: Session) -> list[torch.Tensor]:

@@ -1,11 +1,13 @@
 """What a step costs, as ratios: every variant in one process, interleaved, medians; on a CPU in one thread.
 
 The yardstick is two plain forwards of the same model, once as Hugging Face runs them (logits at every position)
-and once lean (logits at the label only). Seconds on a busy machine mean little; ratios taken side by side do.
+and once lean (logits at the label only). On a busy machine seconds mean little, so ratios
+of times taken side by side are given too.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from statistics import median
@@ -158,15 +160,15 @@ def render(timings: list[Timing]) -> str:
     return markdown(["step", "ms", "over two plain forwards", "over two lean forwards"], rows)
 
 
-class one_thread:
-    """A block in which torch uses one thread: on a loaded machine a second one makes timings worse."""
-
-    def __enter__(self) -> None:
-        self.before = torch.get_num_threads()
-        torch.set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        torch.set_num_threads(self.before)
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread inside a block: on a loaded machine a second one makes timings worse."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def on_batch(model: nn.Module, batch: int, tokens: int) -> Bench:

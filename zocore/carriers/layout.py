@@ -1,6 +1,6 @@
 """Which example each row of an activation belongs to: what per-example directions need to know.
 
-The objective fills a `Layout` before each forward; the hooks of `flipout.py` ask it. Nothing is guessed from
+The objective fills a `Layout` before each forward; the hooks of `flipout.py` read it. Nothing is guessed from
 divisibility: a shape that is neither (rows, ...), (1, ...) nor exactly (rows * tokens, features) is refused.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass
 class Layout:
-    """The rows of the forward now running. Raises ValueError when asked about a shape it cannot place.
+    """The rows of the forward now running. Raises ValueError for an activation of a shape it cannot place.
 
     What a forward asks of it is known on the host or kept on the device: nothing here waits for a GPU.
     """

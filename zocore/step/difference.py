@@ -1,4 +1,4 @@
-"""From directions to numbers: which points are asked, and the directional derivative they give."""
+"""From directions to numbers: where the loss is evaluated, and the directional derivative that follows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from zocore.step.losses import AnyDirection, Losses
 
 @dataclass(frozen=True)
 class Measured:
-    """What the forward passes told: one entry per direction, or per example where each has its own.
+    """What the forward passes measured: one entry per direction, or per example where each has its own.
 
     `plus` and `minus` are losses; a one-sided difference has the base loss in `minus`. All are (K,) float64.
     """
@@ -28,10 +28,10 @@ class Measured:
 
 
 class Difference(Protocol):
-    """Asks points along directions and differences the losses."""
+    """Evaluates the loss along directions and takes differences."""
 
     def __call__(self, losses: Losses, directions: Sequence[AnyDirection], eps: float) -> Measured:
-        """Return what was measured along the directions."""
+        """Return what was measured along the directions, with probes at a distance of eps."""
 
     def passes(self, directions: int) -> int:
         """Forward passes for so many directions."""
@@ -43,12 +43,15 @@ class Difference(Protocol):
 
 @dataclass(frozen=True)
 class Central:
-    """(L(theta + eps z) - L(theta - eps z)) / (2 eps): SPSA's two-sided difference; its bias is O(eps^2)."""
+    """(L(theta + eps z) - L(theta - eps z)) / (2 eps): SPSA's two-sided difference.
+
+    The second-order terms cancel, so the error is eps^2 / 6 times the third derivative along z.
+    """
 
     asks_base = False
 
     def __call__(self, losses: Losses, directions: Sequence[AnyDirection], eps: float) -> Measured:
-        """Ask two points per direction; the difference is taken in float64."""
+        """Evaluate two points per direction; the difference is taken in float64."""
         pairs = []
         for direction in directions:
             with losses.along(direction) as at:
@@ -68,7 +71,7 @@ class Forward:
     asks_base = True
 
     def __call__(self, losses: Losses, directions: Sequence[AnyDirection], eps: float) -> Measured:
-        """Ask the base point once and one point per direction; the difference is taken in float64."""
+        """Evaluate the base point once and one point per direction; the difference is taken in float64."""
         base = losses()
         pairs = []
         for direction in directions:

@@ -15,11 +15,11 @@ from zocore.weights.leaf import Leaf
 
 
 class Sampler(Protocol):
-    """Chooses the directions of one step; may spend forward passes to choose."""
+    """Chooses the directions of one step, and may spend forward passes to do so."""
 
     @property
     def law(self) -> Law:
-        """What the directions are made of."""
+        """The law that directions are drawn from."""
 
     @property
     def count(self) -> int | None:
@@ -34,7 +34,7 @@ class Sampler(Protocol):
         """Which tokens share a push, where outputs are moved in place of weights; None for weights."""
 
     def __call__(self, key: Key, losses: Losses, eps: float) -> Sequence[AnyDirection]:
-        """Return the directions to difference; the weights are as they were when it returns."""
+        """Return the directions to measure; the weights are left as they were."""
 
     def passes(self) -> int:
         """Forward passes spent on choosing."""
@@ -65,7 +65,7 @@ class Fresh:
         return [Direction(replace(key, direction=key.direction + number), self.law) for number in range(self.count)]
 
     def passes(self) -> int:
-        """None: directions are drawn blind."""
+        """None."""
         return 0
 
     def prepared(self, leaves: Sequence[Leaf]) -> "Fresh":
@@ -87,7 +87,7 @@ class OnePerExample:
         return [PerExample(key, self.law, losses.count)]
 
     def passes(self) -> int:
-        """None: directions are drawn blind."""
+        """None."""
         return 0
 
     def prepared(self, leaves: Sequence[Leaf]) -> "OnePerExample":
@@ -123,7 +123,7 @@ class OnOutputs:
 
 @dataclass(frozen=True)
 class Guided:
-    """Draw a pool, ask each candidate's loss at +eps, and build one direction from the ranking.
+    """Draw a pool, evaluate the loss at +eps along each candidate, and build one direction from the ranking.
 
     (MeZO-GV and MeZO-Greedy, arXiv 2601.04710.) `share` of the pool is the elite. GV's direction is the mean
     of the elite less the mean of the rest, not normalised, as the paper has it: its variance per coordinate is

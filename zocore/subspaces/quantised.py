@@ -27,12 +27,12 @@ FLOOR = 1e-7  # a scale below this would cut its weights off for good
 
 
 def is_four_bit(module: nn.Module) -> bool:
-    """Whether the module is a `Linear4bit`, told by what its weight carries."""
+    """Whether the module is a `Linear4bit`, recognised by what its weight carries."""
     return isinstance(module, nn.Linear) and hasattr(module.weight, "quant_state")
 
 
 def is_int8(module: nn.Module) -> bool:
-    """Whether the module is a `Linear8bitLt`, told by what its state carries."""
+    """Whether the module is a `Linear8bitLt`, recognised by what its state carries."""
     return isinstance(module, nn.Linear) and hasattr(getattr(module, "state", None), "SCB")
 
 
@@ -59,11 +59,11 @@ def quant_scales(model: nn.Module, pattern: str = "", floor: float = FLOOR) -> l
     leaves = _leaves(model, floor)
     if not leaves:
         raise ValueError(_nothing_to_tune(model))
-    chosen = [leaf for leaf in leaves if wanted.search(leaf.name)]
-    if not chosen:
+    matching = [leaf for leaf in leaves if wanted.search(leaf.name)]
+    if not matching:
         names = ", ".join(leaf.name for leaf in leaves[:4])
         raise ValueError(f"no quantised layer matches {pattern!r}; their scales have names like {names}")
-    return chosen
+    return matching
 
 
 def quantised(model: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -73,8 +73,8 @@ def quantised(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def live_scales(module: Any) -> Tensor:
     """Return the scales that a quantised layer's forward reads."""
-    found: Tensor = module.weight.quant_state.absmax if is_four_bit(module) else module.state.SCB
-    return found
+    scales: Tensor = module.weight.quant_state.absmax if is_four_bit(module) else module.state.SCB
+    return scales
 
 
 def _prepare_four_bit(name: str, module: Any) -> None:

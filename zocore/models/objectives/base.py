@@ -1,7 +1,7 @@
-"""From examples to per-example losses, the primitive of every method here; all scoring is float32 or wider.
+"""From examples to per-example losses, the one thing that every method here needs; all in float32 or wider.
 
 An objective turns examples into a `Batch`, and a batch into log-probabilities over the labels with one
-forward of the model. How labels are scored depends on the model: see `causal.py`, `masked.py`, `encoder.py`.
+forward of the model. How labels are read off depends on the model: see `causal.py`, `masked.py`, `encoder.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -29,7 +29,7 @@ class Encoded(NamedTuple):
 
 
 class Objective(ABC):
-    """Scores the labels of a task with one model; it gives one loss per example, never their mean."""
+    """A task's loss with one model: one number per example, never their mean."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, task: Task, max_tokens: int = MAX_TOKENS) -> None:
         self.model = model

@@ -18,8 +18,8 @@ class Batch:
     inputs: dict[str, Tensor]  # what the model is called with, each (rows, tokens)
     labels: Tensor  # (B,) int64, on the model's device
     layout: Layout  # numbers the examples over the WHOLE batch, also after a split
-    positions: Tensor | None = None  # (rows, k): where the head is asked; None if it reads whole rows
-    targets: Tensor | None = None  # (rows, k): the token scored there, -100 for none
+    positions: Tensor | None = None  # (rows, k): where the head reads; None if it reads whole rows
+    targets: Tensor | None = None  # (rows, k): the token whose probability counts there, -100 for none
 
     @property
     def input_ids(self) -> Tensor:

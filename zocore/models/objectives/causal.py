@@ -1,7 +1,7 @@
 """Labels as continuations of a prompt, for decoders: "{text} It was" is continued by " great" or " terrible".
 
-The score of an option is the mean log-probability of its tokens (MeZO's choice), so long options are not
-punished; the loss is the cross entropy over the options' scores. Rows are padded on the left, options end
+An option counts by the mean log-probability of its tokens (MeZO's choice), so long options are not
+punished; the loss is the cross entropy over the options. Rows are padded on the left, options end
 flush right, and the last token of an option is never fed, for nothing is predicted from it.
 """
 
@@ -22,7 +22,7 @@ from zocore.models.objectives.tokens import MAX_TOKENS, Ids, Tokens
 
 @final
 class CausalChoice(Objective):
-    """Scores every label word after the prompt; when all are one token, one row per example serves them all.
+    """Reads every label word's probability after the prompt; when all are one token, one row per example will do.
 
     Raises InputError when two label words are the same tokens or the template does not end before the answer.
     """
@@ -74,14 +74,14 @@ class CausalChoice(Objective):
 def mean_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the mean log-probability (rows,) of targets (rows, k) under logits (rows, k, vocabulary)."""
     wide = widened(logits)
-    chosen = targets.clamp(min=0).unsqueeze(2)
-    log_probs = wide.gather(2, chosen).squeeze(2) - wide.logsumexp(dim=2)
+    tokens = targets.clamp(min=0).unsqueeze(2)
+    log_probs = wide.gather(2, tokens).squeeze(2) - wide.logsumexp(dim=2)
     real = targets >= 0
     return (log_probs * real).sum(dim=1) / real.sum(dim=1)
 
 
 def _options(tokens: Tokens, prompt: str, words: Sequence[str]) -> list[Ids]:
-    """Token ids of the label words as they come after the prompt, found on a stand-in text.
+    """Token ids of the label words as they come after the prompt, read off a stand-in text.
 
     As in MeZO, an option is what tokenising prompt and word together adds to the prompt's tokens.
     """
@@ -89,13 +89,13 @@ def _options(tokens: Tokens, prompt: str, words: Sequence[str]) -> list[Ids]:
     space = "" if stand_in[-1].isspace() else " "
     before = len(tokens.plain(stand_in))
     options = [np.array(tokens.plain(stand_in + space + word)[before:], dtype=np.int64) for word in words]
-    found: dict[bytes, str] = {}
+    words_of: dict[bytes, str] = {}
     for option, word in zip(options, words, strict=True):
         if not len(option) or tokens.tokenizer.unk_token_id in option:
             raise InputError(f"the model's vocabulary cannot write the label word {word!r}: choose another")
-        if option.tobytes() in found:
-            raise InputError(f"the label words {found[option.tobytes()]!r} and {word!r} are the same to the model")
-        found[option.tobytes()] = word
+        if option.tobytes() in words_of:
+            raise InputError(f"the label words {words_of[option.tobytes()]!r} and {word!r} are the same to the model")
+        words_of[option.tobytes()] = word
     return options
 
 

@@ -53,7 +53,7 @@ class SentenceObjective(Objective):
 
 @final
 class Classification(SentenceObjective):
-    """Scores labels by the model's classification head, whose outputs are matched to the labels by name."""
+    """Reads the labels off the model's classification head, whose outputs are matched to the labels by name."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, task: Task, max_tokens: int = MAX_TOKENS) -> None:
         super().__init__(model, tokenizer, task, max_tokens)
@@ -71,7 +71,7 @@ class Classification(SentenceObjective):
 
 @final
 class LabelSimilarity(SentenceObjective):
-    """Scores labels by the cosine between a text and a description of each label, times `SCALE`.
+    """Compares labels by the cosine between a text and a description of each label, times `SCALE`.
 
     Both are mean-pooled, normalised embeddings. The descriptions are embedded once, with the weights as they
     are when the objective is made, and stay put while training moves the texts. By default they are the

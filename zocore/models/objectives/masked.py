@@ -18,7 +18,7 @@ from zocore.models.objectives.tokens import MAX_TOKENS, Tokens
 
 @final
 class MaskedChoice(Objective):
-    """Scores the label words at the mask; a template without one gets " {mask}." at its end.
+    """Reads the label words' probabilities at the mask; a template without one gets " {mask}." at its end.
 
     Raises InputError for a tokenizer without a mask or for label words that are not one token each.
     """
@@ -54,13 +54,13 @@ class MaskedChoice(Objective):
 
 
 def _single_tokens(tokens: Tokens, words: Sequence[str]) -> list[int]:
-    found: dict[int, str] = {}
+    word_of: dict[int, str] = {}
     for word in words:
         ids = tokens.plain(" " + word)
         if len(ids) != 1 or ids[0] == tokens.tokenizer.unk_token_id:
             pieces = " ".join(tokens.tokenizer.convert_ids_to_tokens(ids))
             raise InputError(f"the label word {word!r} is not one token of the model but {pieces!r}: choose another")
-        if ids[0] in found:
-            raise InputError(f"the label words {found[ids[0]]!r} and {word!r} are the same to the model")
-        found[ids[0]] = word
-    return list(found)
+        if ids[0] in word_of:
+            raise InputError(f"the label words {word_of[ids[0]]!r} and {word!r} are the same to the model")
+        word_of[ids[0]] = word
+    return list(word_of)
