@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.short_runs import home, settings
-from zocore.runs.events import Event
 from zocore.runs.loop import run
 from zocore.runs.recording import EVENTS, claim, record
 from zocore.runs.seal import unsealed
 
 
-def recorded(folder: Path, **changes: Any) -> list[Event]:
+def recorded(folder: Path, **changes: Any) -> list[Any]:
     """Run and record."""
     claim(folder)
     return list(record(run(settings(**changes)), folder))
