@@ -33,7 +33,7 @@ ENGINE = [
     "tournament",
     "cli",
 ]
-APP = ["quiet", "jobs", "charts", "words", "form", "tabs", "scripts", "api", "page", "record"]
+APP = ["quiet", "jobs", "charts", "words", "form", "tabs", "scripts", "api", "page", "record", "installed"]
 ORDERS = {"zocore": ENGINE, "app": APP}
 
 
