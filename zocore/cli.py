@@ -157,11 +157,21 @@ def bench(options: argparse.Namespace) -> int:
     from zocore.bench import bench as timing
 
     sizes = {"batch": options.batch_size, "tokens": options.tokens, "repeats": options.repeats}
-    timings = timing.bench(options.shape, **sizes)
-    print(f"{options.shape}, {options.batch_size} x {options.tokens} tokens, one thread, medians of {options.repeats}")
+    timings = timing.bench(options.shape, **sizes, device=options.device)
+    where = "one thread" if options.device == "cpu" else options.device
+    print(f"{options.shape}, {options.batch_size} x {options.tokens} tokens, {where}, medians of {options.repeats}")
     print(timing.render(timings))
     print("\nthe same model in NF4")
-    print(timing.render(timing.bench_quantised(options.shape, **sizes)))
+    print(timing.render(timing.bench_quantised(options.shape, **sizes, device=options.device)))
+    return 0
+
+
+def gpu_check(options: argparse.Namespace) -> int:
+    """Show what this machine's GPU does: the CPU's bits, speed, memory, a run; goes on where it was stopped."""
+    from zocore.bench.gpu_check import check
+
+    for line in check(options.device, options.out, options.minutes, options.model):
+        print(line, flush=True)
     return 0
 
 
@@ -337,7 +347,8 @@ def _measures(commands: Any) -> None:
         help="training examples, where the first blocks stay frozen and their outputs are kept (default: 0)",
     )
     timing = _command(commands, "bench", bench)
-    timing.add_argument("--shape", default="llama-15M", help="llama-15M or opt-30M (default: llama-15M)")
+    timing.add_argument("--shape", default="llama-15M", help="such as llama-15M, opt-30M, opt-1.3b, llama-3-8b")
+    timing.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     timing.add_argument("--batch-size", type=int, default=16, help="examples (default: 16)")
     timing.add_argument("--tokens", type=int, default=64, help="tokens per example (default: 64)")
     timing.add_argument("--repeats", type=int, default=15, help="rounds, of which the medians are taken (default: 15)")
@@ -346,6 +357,11 @@ def _measures(commands: Any) -> None:
     saving.add_argument("--methods", default="mezo,grzo", help="methods separated by commas (default: mezo,grzo)")
     saving.add_argument("--subspaces", default="top:2,top:1", help="subspaces likewise (default: top:2,top:1)")
     saving.add_argument("--repeats", type=int, default=15, help="steps, of which the medians are taken (default: 15)")
+    checking = _command(commands, "gpu-check", gpu_check)
+    checking.add_argument("--device", help="cuda, or cpu for the same in miniature (default: the GPU if there is one)")
+    checking.add_argument("--out", type=Path, required=True, help="folder for check.md and check.json")
+    checking.add_argument("--minutes", type=float, default=8.0, help="begin no part after so many minutes (default: 8)")
+    checking.add_argument("--model", help="local folder of a model to tune for a few steps")
 
 
 def _command(commands: Any, name: str, function: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:

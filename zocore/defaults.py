@@ -14,7 +14,7 @@ from zocore.presets import Models, Preset, Subspace
 def before_loading(config: RunConfig) -> RunConfig:
     """Return the settings with those filled in that decide how the model is loaded."""
     subspace = METHODS[config.method].home if config.subspace == "auto" else config.subspace
-    device = _checked_device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = checked_device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     quantise = config.quantise or ("nf4" if subspace == "scales" else None)
     dtype = config.dtype or ("fp32" if device == "cpu" or config.model == "bundled" else "bf16")
     return replace(config, device=device, quantise=quantise, dtype=dtype, subspace=subspace)
@@ -55,7 +55,8 @@ def estimates(config: RunConfig) -> tuple[str, ...]:
     return (f"The learning rate {default.lr:g} is {default.origin}.",)
 
 
-def _checked_device(name: str) -> str:
+def checked_device(name: str) -> str:
+    """Return the device that a setting means. Raises InputError when it is unknown or not here."""
     if name == "auto":  # spread over all GPUs, which is the one where there is one
         count = torch.cuda.device_count()
         return "auto" if count > 1 else "cuda" if count else "cpu"
