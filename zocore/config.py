@@ -79,7 +79,12 @@ class RunConfig:
     update: str = setting("auto", "rule that applies the estimate", choices=("auto", "sgd", "momentum", "adam"))
     decay: float = setting(0.0, "weight decay")
     carrier: str = setting("scratch", "how probes reach the model", choices=("scratch", "in-place"))
-    dtype: str | None = setting(None, "dtype of the weights; fp32 on a CPU", choices=("fp32", "bf16", "fp16"))
+    dtype: str | None = setting(
+        None,
+        "dtype of the weights; fp32 on a CPU",
+        choices=("fp32", "bf16", "fp16"),
+        breaks="bf16 rounds small differences of the loss away, most where each example has a direction of its own",
+    )
     master: bool = setting(False, "keep a float32 copy of 16-bit weights, so that small steps add up")
     device: str | None = setting(None, "cpu, cuda, or auto to spread over all GPUs; the GPU when there is one")
     prefix_gib: float = setting(

@@ -18,9 +18,10 @@ from zocore.runs.estimator import measure
 from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
 from zocore.runs.peak_memory import PeakMemory
 from zocore.runs.recording import Recording, decode_step, encode_directions, encode_tensor
+from zocore.runs.rounding_share import DROWNED, rounding_share
 from zocore.runs.session import Session, data_fingerprint, open_session
 from zocore.runs.warnings import MAX_SKIPPED, Watch
-from zocore.step.step import Step
+from zocore.step.step import Method, Step
 
 Stop = Callable[[], bool]
 SAMPLES = 5  # sentences shown before and after
@@ -140,6 +141,7 @@ class _Course:
         try:
             if self.done == 0:
                 yield from self._test(0)
+                yield from self._rounding()
             reason = None
             while reason is None:
                 reason = self._over()
@@ -229,6 +231,22 @@ class _Course:
             r = reading
             yield EstimatorMeasured(
                 number - 1, r.estimates, r.variance, r.norm, r.cosine, r.norm_ratio, r.forward_passes
+            )
+
+    def _rounding(self) -> Iterator[Event]:
+        """Warn when the model's 16 bits round away most of what the steps are to measure."""
+        session, eps = self.session, self.session.config.eps
+        method, dtype = session.method, session.config.dtype
+        if dtype == "fp32" or not isinstance(method, Method) or method.pushes or eps is None:
+            return
+        with self.memory.apart():
+            losses = replace(session.losses(1), shared=Scratch(session.leaves))
+            share = rounding_share(method, losses, session.key(1), eps)
+        if share is not None and share > DROWNED:
+            yield Warned(
+                0,
+                f"about {min(share, 1):.0%} of what a step measures is rounding in {dtype}: take --dtype fp32, "
+                "--dtype fp16 or a larger --eps",
             )
 
     def _test(self, step: int) -> Iterator[Event]:

@@ -36,7 +36,7 @@ from zocore.step.jacobian import Jacobian, centred
 from zocore.step.losses import Losses, scores_of
 from zocore.step.outer import OuterProducts
 from zocore.step.step import Recorded, Step
-from zocore.step.update import Adam, State, Update
+from zocore.step.update import Adam, State, Update, update_all
 from zocore.weights.leaf import Leaf
 
 
@@ -142,8 +142,7 @@ class Feedback:
         residuals = jacobian.residuals(lesson.pushes, lesson.responses)
         g = self.estimate(lesson, jacobian, residuals)
         with torch.no_grad():
-            for leaf in leaves:
-                self.update(leaf, g, lr, key, state)
+            update_all(self.update, leaves, g, lr, key, state)
         jacobian.learn(lesson.pushes, residuals, self.mu)
         return _square(torch.stack(residuals)) / max(_square(lesson.responses), 1e-300)
 
