@@ -16,6 +16,7 @@ ENGINE = [
     "directions",
     "carriers",
     "subspaces",
+    "parallel",
     "step",
     "presets",
     "methods",

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from zocore.carriers.outputs import OutputSite, Seen
+from zocore.directions.laws import Gaussian, Law
 from zocore.directions.pushes import Pushes, Tie
 from zocore.noise.addressed import Key
 from zocore.step.difference import Measured
@@ -43,7 +44,7 @@ from zocore.weights.leaf import Leaf
 class Lesson:
     """What the forwards of one step teach: pushes, the scores' responses, and the clean pass."""
 
-    pushes: Sequence[Pushes]
+    pushes: tuple[Pushes, ...]
     responses: Tensor  # dz (K, B, L)
     scores: Tensor  # log-probabilities of the labels (B, L), clean
     labels: Tensor  # (B,)
@@ -68,7 +69,9 @@ class Feedback:
     two_sided: bool = False
     update: Update = Adam()
     pushes: Tie = field(default="tokens", init=False)
+    law: Law = field(default=Gaussian(), init=False)
     per_example = False
+    zeroth_order = True
     replays_with_data = True
 
     def __post_init__(self) -> None:
@@ -85,17 +88,28 @@ class Feedback:
 
     def step(self, leaves: Sequence[Leaf], losses: Losses, key: Key, lr: float, eps: float, state: State) -> Step:
         """Do one step; a non-finite answer skips it. Raises what a forward raises, weights and J unmoved."""
+        lesson, measured = self.ask(losses, key, eps)
+        loss = float(_losses(lesson.scores, lesson.labels).mean())
+        if not measured.finite:
+            return Step(loss, measured, lesson.pushes, skipped=True)
+        unexplained = self.apply(leaves, lesson, key, lr, state)
+        return Step(loss, measured, lesson.pushes, responses=lesson.responses, unexplained=unexplained)
+
+    def ask(self, losses: Losses, key: Key, eps: float) -> tuple["Lesson", Measured]:
+        """Do the forwards of a step: what they teach, and the losses they gave."""
         scores, seen = losses.clean(scores_of)
         pushes = tuple(Pushes(replace(key, direction=key.direction + k)) for k in range(self.draws))
         answers = [self._answers(losses, push, scores, eps) for push in pushes]
         responses = torch.stack([(centred(plus) - centred(minus)) / far for plus, minus, far in answers]).float()
-        measured = _measured(answers, losses.labels)
-        loss = float(_losses(scores, losses.labels).mean())
+        return Lesson(pushes, responses, scores, losses.labels, seen), _measured(answers, losses.labels)
+
+    def propose(self, losses: Losses, key: Key, eps: float, state: State) -> OuterProducts | None:
+        """Return a step's estimate without doing the step, J as it is; None when an answer was not finite."""
+        lesson, measured = self.ask(losses, key, eps)
         if not measured.finite:
-            return Step(loss, measured, pushes, skipped=True)
-        lesson = Lesson(pushes, responses, scores, losses.labels, seen)
-        unexplained = self.apply(leaves, lesson, key, lr, state)
-        return Step(loss, measured, pushes, responses=responses, unexplained=unexplained)
+            return None
+        jacobian = Jacobian(lesson.seen, len(lesson.labels), lesson.scores.shape[1], dict(state))
+        return self.estimate(lesson, jacobian, jacobian.residuals(lesson.pushes, lesson.responses))
 
     def replay(
         self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State
@@ -125,8 +139,7 @@ class Feedback:
     def apply(self, leaves: Sequence[Leaf], lesson: Lesson, key: Key, lr: float, state: State) -> float:
         """Move the weights, then let J learn; return |r|^2 / |dz|^2, the share of the responses J did not foresee."""
         jacobian = Jacobian(lesson.seen, len(lesson.labels), lesson.scores.shape[1], state)
-        pairs = zip(lesson.pushes, lesson.responses, strict=True)
-        residuals = [response - jacobian.answer(push) for push, response in pairs]
+        residuals = jacobian.residuals(lesson.pushes, lesson.responses)
         g = self.estimate(lesson, jacobian, residuals)
         with torch.no_grad():
             for leaf in leaves:

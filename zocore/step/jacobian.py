@@ -42,6 +42,10 @@ class Jacobian:
             total += xi @ self.of(site).T if xi.ndim == 2 else (xi * self.of(site)).sum(2)
         return total - total.mean(1, keepdim=True)
 
+    def residuals(self, pushes: Sequence[Pushes], responses: Tensor) -> list[Tensor]:
+        """Return r = dz - J xi (B, L) of each push: what J did not foresee of the responses (K, B, L)."""
+        return [response - self.answer(push) for push, response in zip(pushes, responses, strict=True)]
+
     def carry_back(self, errors: Tensor, site: OutputSite) -> Tensor:
         """Return J^T e of a site for each row (rows, n), from the errors of the scores (B, L)."""
         if self._one_row:
