@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from zocore.tournament.entries import entry
 from zocore.tournament.ledger import Cell, Done
-from zocore.tournament.plan import Place, Plan, entry
+from zocore.tournament.plan import Place, Plan
 from zocore.tournament.schedule import Schedule
 
 Outcome = Callable[[Cell], float]  # the loss of a cell; NaN for one that fails

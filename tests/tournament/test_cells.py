@@ -18,11 +18,12 @@ from zocore.cli import main
 from zocore.config import RunConfig
 from zocore.errors import InputError
 from zocore.runs.session import open_session
-from zocore.tournament.cells import do, part
+from zocore.tournament.cells import do
 from zocore.tournament.features import features
 from zocore.tournament.hold import hold
 from zocore.tournament.ledger import CELLS, Cell, Kind, read_cells
 from zocore.tournament.options import add_options, command, plan_of
+from zocore.tournament.parts import part
 from zocore.tournament.plan import Plan
 from zocore.tournament.probe import fit
 

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from math import inf
 
+from zocore.tournament.entries import Entry
 from zocore.tournament.ledger import Cell, Done
-from zocore.tournament.plan import Entry, Plan
+from zocore.tournament.plan import Plan
 from zocore.tournament.rates import asked, carried, chosen
 
 TUNING_SEED = 0
