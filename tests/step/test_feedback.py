@@ -79,7 +79,7 @@ def test_the_correction_makes_any_feedback_unbiased() -> None:
     truth, draws = toy.gradient(), 1500
     for scale in (0.0, 1.0):
         state: State = {}
-        for site in toy.losses().outputs.sites:  # type: ignore[union-attr]
+        for site in toy.losses().outputs.sites:
             g = torch.Generator().manual_seed(site.id)
             state[FEEDBACK, site.id] = scale * torch.randn(3, site.width, generator=g)
         method = Feedback("feedback", alpha=1.0, two_sided=True)
