@@ -58,11 +58,12 @@ class RunStarted(Event):
     notes: list[str]  # what the user should know before reading on
     versions: dict[str, str]
     resumed_at: int = 0  # steps replayed before this start
+    replay_passes: int = 0  # forward passes that rebuilding a step takes; if any, with the training data of the run
 
 
 @dataclass(frozen=True)
 class StepDone(Event):
-    """One step, and all that is needed to do it again without a forward pass."""
+    """One step, and all that is needed to do it again: see recording.py."""
 
     step: int  # 1 for the first
     loss: float  # mean of the losses asked in this step
@@ -81,7 +82,7 @@ class StepDone(Event):
     skipped: bool = False
     touched: dict[str, list[list[int]]] | None = None  # leaf id -> table rows each example looked up
     responses: dict[str, Any] | None = None  # how the label scores answered each push: see recording.py
-    unexplained: float | None = None  # share of the responses that learned feedback did not foresee
+    unexplained: float | None = None  # share of the responses, in what is learned, that feedback did not foresee
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,9 @@ def run_session(session: Session, stop: Stop = lambda: False) -> Iterator[Event]
 
 
 def replay(session: Session, steps: list[StepDone], until: int | None = None) -> None:
-    """Bring a fresh session's weights to where the recorded steps left them, without a forward pass.
+    """Bring a fresh session's weights to where the recorded steps left them, without a probe where weights were moved.
 
+    Methods that push outputs do the forward passes that the recording's header tells, on the run's own batches.
     Bitwise equal to the live run on the same device, unless probes were carried in place. Raises ValueError
     when the method cannot be replayed.
     """
@@ -82,7 +83,7 @@ def check_base(session: Session, recording: Recording) -> None:
         )
     if header.versions.get("noise") != str(addressed.VERSION):
         raise ValueError("the recording was made with another version of the noise: its directions cannot be rebuilt")
-    if session.method.replays_with_data:
+    if session.method.replay_passes():
         check_data(session, recording)
 
 
@@ -258,6 +259,7 @@ class _Course:
             {"noise": str(addressed.VERSION), "python": platform.python_version()}
             | {name: version(name) for name in NAMED},
             recording.steps[-1].step if recording and recording.steps else 0,
+            s.method.replay_passes(),
         )
 
     def _ended(self, status: str, reason: str) -> RunEnded:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from zocore.data.tasks import Task
 from zocore.models.objectives.base import Encoded, Objective, widened
 from zocore.models.objectives.batch import Batch, layout_of, padded
+from zocore.models.objectives.heads import CosineHead
+from zocore.models.objectives.last_linear import LastLinear
 from zocore.models.objectives.tokens import MAX_TOKENS
 
 SCALE = 20.0  # what sentence-transformers trained such embeddings with: cosines lie close together
@@ -29,8 +31,8 @@ def model_inputs(model: Any, ids: Tensor, mask: Tensor, types: Tensor | None = N
     return inputs
 
 
-class SentenceObjective(Objective):
-    """What the two objectives below share: the fields as one or two sentences, padded on the right."""
+class Sentences(Objective):
+    """How the two objectives below read an example: its fields as one or two sentences, padded on the right."""
 
     def encode(self, fields: Mapping[str, str]) -> Encoded:
         """Return the ids of the task's fields, two of them as the model's sentence pair."""
@@ -52,7 +54,7 @@ class SentenceObjective(Objective):
 
 
 @final
-class Classification(SentenceObjective):
+class Classification(Sentences, LastLinear):
     """Scores labels by the model's classification head, whose outputs are matched to the labels by name."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, task: Task, max_tokens: int = MAX_TOKENS) -> None:
@@ -61,16 +63,21 @@ class Classification(SentenceObjective):
         outputs = config.num_labels
         if outputs != len(task.label_names):
             raise ValueError(f"the head has {outputs} outputs for {len(task.label_names)} labels")
-        self._order = torch.tensor(_matched(config.id2label, task.label_names))
+        self.outputs = torch.tensor(_matched(config.id2label, task.label_names))
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the head's outputs (B, outputs)."""
+        logits: Tensor = self.model(**batch.inputs).logits
+        return logits
 
     def log_probs(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L): the softmax over the head's outputs."""
-        logits = self.model(**batch.inputs).logits  # (B, L)
-        return widened(logits[:, self._order.to(logits.device)]).log_softmax(dim=1)
+        logits = self.logits(batch)
+        return widened(logits[:, self.outputs.to(logits.device)]).log_softmax(dim=1)
 
 
 @final
-class LabelSimilarity(SentenceObjective):
+class LabelSimilarity(Sentences):
     """Scores labels by the cosine between a text and a description of each label, times `SCALE`.
 
     Both are mean-pooled, normalised embeddings. The descriptions are embedded once, with the weights as they
@@ -92,15 +99,24 @@ class LabelSimilarity(SentenceObjective):
         with torch.no_grad():
             self._anchors = self.embed(self.collate(rows, torch.zeros(len(rows), dtype=torch.int64)))
 
-    def embed(self, batch: Batch) -> Tensor:
-        """Return the mean of the last hidden states over real tokens, of length 1: (rows, d)."""
+    @property
+    def head(self) -> CosineHead:
+        """The scaled cosines to the descriptions."""
+        return CosineHead(self._anchors, SCALE)
+
+    def features(self, batch: Batch) -> Tensor:
+        """Return the mean of the last hidden states over real tokens: (rows, d)."""
         hidden = widened(self.model(**batch.inputs).last_hidden_state)
         weights = batch.attention_mask.unsqueeze(2).to(hidden.dtype)
-        return nn.functional.normalize((hidden * weights).sum(dim=1) / weights.sum(dim=1), dim=1)
+        return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Return the features at length 1: (rows, d)."""
+        return nn.functional.normalize(self.features(batch), dim=1)
 
     def log_probs(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L): the softmax over scaled cosines."""
-        return (SCALE * self.embed(batch) @ self._anchors.T).log_softmax(dim=1)
+        return self.head.log_probs(self.features(batch))
 
     def _description(self, word: str) -> str:
         nothing = dict.fromkeys(self.template.fields, "")
