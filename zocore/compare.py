@@ -67,14 +67,14 @@ def lanes(
         raise InputError(f"there is a learning rate for {idle[0]!r}, which is not in the race")
     if not isfinite(budget):
         raise InputError(f"the budget must be a number, not {budget}")
-    entered: list[Lane] = []
+    runs: list[Lane] = []
     for method in dict.fromkeys(methods):
         lane = replace(config, method=method, lr=(lrs or {}).get(method, config.lr))
         session = open_session(lane)
-        free = session.cost_of(1) if unit == "forward_cost" else session.method.forward_passes()
-        bought = session.steps_within(budget) if unit == "forward_cost" else int(budget / free + 1e-9)
-        entered += buy(lane, seeds, budget, bought, free, unit)
-    return entered
+        price = session.cost_of(1) if unit == "forward_cost" else session.method.forward_passes()
+        steps = session.steps_within(budget) if unit == "forward_cost" else int(budget / price + 1e-9)
+        runs += buy(lane, seeds, budget, steps, price, unit)
+    return runs
 
 
 def buy(config: RunConfig, seeds: Sequence[int], budget: float, steps: int, price: float, unit: Unit) -> list[Lane]:

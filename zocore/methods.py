@@ -1,12 +1,12 @@
 """The methods, one row each: the page to read first.
 
-A method is a sampler (which directions), a difference (which points are asked), a shaping (from measurements
+A method is a sampler (which directions), a difference (where the loss is evaluated), a shaping (from measurements
 to coefficients) and an update. Any other composition is made the same way, without new code:
 
     Method("qzo-4", Fresh(4), shaping=Clip(100.0))                      # QZO with four directions
     Method("grzo-adam", OnePerExample(), shaping=Normalise(), update=Adam())
 
-Which tensors move is the subspace's business (`zocore/subspaces/`) and goes with every row.
+Which tensors move is a choice of its own (`zocore/subspaces/`) and goes with every method.
 """
 
 import inspect
@@ -123,7 +123,7 @@ def adamw(*, update: Update = Adam()) -> Backprop:
 
 @dataclass(frozen=True)
 class Row:
-    """A method as people choose it: all that the project knows of it."""
+    """A method as people choose it: everything the project needs to know about it."""
 
     build: Callable[..., Stepper]
     title: str
@@ -144,18 +144,18 @@ class Row:
 
     @property
     def update(self) -> Sgd | Adam:
-        """The rule it applies unless told otherwise."""
+        """The update rule it takes by default."""
         rule: Sgd | Adam = self.options["update"]
         return rule
 
     @property
     def zeroth_order(self) -> bool:
-        """Whether it takes no gradient."""
-        return not isinstance(self.build(), Backprop)
+        """Whether it works from forward passes alone."""
+        return self.build().zeroth_order
 
     @property
     def summary(self) -> str:
-        """One sentence on what it does."""
+        """One sentence on what it does, from its docstring."""
         return (inspect.getdoc(self.build) or "").splitlines()[0]
 
     def preset(self, subspace: Subspace, models: Models) -> Preset:

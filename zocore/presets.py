@@ -1,7 +1,7 @@
-"""Learning rates and probe distances for whoever chose none, and estimates where nobody has tuned any.
+"""Learning rates and probe distances for those who choose none, and estimates where nobody has tuned them.
 
-A preset holds for one subspace of one sort of model: "large" ones of 0.1 to 70 billion parameters (the papers'),
-sentence "encoders" (MiniLM's 23 million) and the "bundled" one of 0.8 million.
+A preset is for one subspace of one sort of model: "large" ones of 0.1 to 70 billion parameters (the papers'),
+sentence "encoders" (MiniLM's 23 million) and the "bundled" one of 2.6 million.
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,8 +65,8 @@ def choose(presets: Sequence[Preset], subspace: Subspace, models: Models, by_len
     `by_length` says that lr alone sets the length of the method's steps.
     """
 
-    def distance(known: Preset) -> int:
-        return 2 * (known.models != models) + (known.subspace != subspace)
+    def distance(preset: Preset) -> int:
+        return 2 * (preset.models != models) + (preset.subspace != subspace)
 
     near = min(presets, key=distance)
     if not distance(near):

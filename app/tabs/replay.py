@@ -12,7 +12,8 @@ from app.jobs.lab import Lab
 from app.jobs.store import JobStore
 from app.tabs import live
 from app.tabs.stage import RECORDED, recorded
-from zocore.diagnostics.step_trace import Phase, trace
+from zocore.diagnostics.phase import Phase
+from zocore.diagnostics.step_trace import trace
 from zocore.errors import InputError
 from zocore.runs.events import SampleShown
 from zocore.runs.session import Session, open_session

@@ -126,11 +126,18 @@ def test_a_sentence_encoder_has_a_rate_of_its_own(tmp_path):
     listed = "sentence-transformers/all-MiniLM-L6-v2"
     for model in (folder, listed):
         assert (
-            forms.with_presets(RunConfig(model=model, device="cpu")).lr == METHODS["mezo"].preset("all", "encoder").lr
+            forms.with_presets(RunConfig(method="mezo", model=model, device="cpu")).lr
+            == METHODS["mezo"].preset("all", "encoder").lr
         )
-    assert open_session(RunConfig(model=folder, device="cpu")).config.lr == METHODS["mezo"].preset("all", "encoder").lr
+    assert (
+        open_session(RunConfig(method="mezo", model=folder, device="cpu")).config.lr
+        == METHODS["mezo"].preset("all", "encoder").lr
+    )
     for model in ("openai-community/gpt2", str(tiny.save(tmp_path / "causal", "llama")), "nobody/nothing"):
-        assert forms.with_presets(RunConfig(model=model, device="cpu")).lr == METHODS["mezo"].preset("all", "large").lr
+        assert (
+            forms.with_presets(RunConfig(method="mezo", model=model, device="cpu")).lr
+            == METHODS["mezo"].preset("all", "large").lr
+        )
 
 
 def test_lists_are_log_spaced_with_the_preset_marked():

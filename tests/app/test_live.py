@@ -141,7 +141,7 @@ def test_text_from_outside_is_escaped(job):
 def test_the_race_draws_lines_live_and_bands_at_its_end():
     views = [lane.view for lane in race.recorded()]
     assert len({view.method for view in views}) == len(views)
-    figure = race.plots.race([*views, *views], band=True)
+    figure = plots.race([*views, *views], band=True)
     assert len(figure["data"]) == 3 * len(views)
     json.dumps(figure, allow_nan=False)
 

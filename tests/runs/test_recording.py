@@ -90,7 +90,7 @@ def test_a_line_that_is_no_event_is_refused(line: str) -> None:
         Event.from_json(line)
 
 
-def recorded(folder: Path, **changes: Any) -> list[Event]:
+def recorded(folder: Path, **changes: Any) -> list[Any]:
     """Run and record."""
     claim(folder)
     return list(record(run(settings(**changes)), folder))
@@ -246,7 +246,7 @@ def test_a_run_cut_off_at_any_byte_goes_on_to_the_same_weights(name: str, tmp_pa
     cuts = cut_points(content)
     for cut in cuts if name == "grzo" else cuts[2::4]:
         folder = copy(tmp_path, tmp_path / str(cut), content[:cut])
-        again = list(
+        again: list[Any] = list(
             record(run(settings(**ZEROTH_ORDER[name], steps=6, eval_every=2), recording=read_recording(folder)), folder)
         )
         assert again[-1].status == "finished"

@@ -11,7 +11,7 @@ from zocore.methods import METHODS, build
 from zocore.noise.addressed import Key
 from zocore.step.step import Method
 
-KNOBS: dict[str, dict[str, object]] = {"openai-es": {"directions": 4}, "fzoo": {"directions": 4}}
+OPTIONS: dict[str, dict[str, object]] = {"openai-es": {"directions": 4}, "fzoo": {"directions": 4}}
 STEPS = {"quadratic": 60, "llama": 25}
 
 
@@ -23,7 +23,7 @@ def toy_of(kind: str) -> Toy:
 
 def train(method: str, kind: str, toy: Toy, steps: int) -> tuple[list[float], Sequence[tuple[int, float]]]:
     state: dict = {}
-    stepper = build(method, **KNOBS.get(method, {})).prepared(toy.leaves)
+    stepper = build(method, **OPTIONS.get(method, {})).prepared(toy.leaves)
     values, spent = [], []
     for number in range(steps):
         losses = toy.losses()
@@ -49,7 +49,7 @@ def test_every_method_learns_repeats_and_spends_what_it_says(method: str, kind: 
         ends.append(flat(again.weights()))
     assert torch.equal(*ends)
     assert set(spent) == {(spent[0][0], spent[0][1])}
-    stepper = build(method, **KNOBS.get(method, {}))
+    stepper = build(method, **OPTIONS.get(method, {}))
     passes, cost = spent[0]
     assert passes == stepper.forward_passes()
     # per-example forwards do each product twice; a backward costs two

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tests.support.scored import Scored, scored
 from zocore.directions.pushes import Pushes
-from zocore.methods import build
+from zocore.methods import build, feedback
 from zocore.noise.addressed import Key
 from zocore.step.feedback import Feedback, Lesson
-from zocore.step.jacobian import FEEDBACK, Jacobian
+from zocore.step.jacobian import FEEDBACK
 from zocore.step.readout import Features, Onto, Scores
 from zocore.step.step import Recorded
 from zocore.step.update import Sgd, State
@@ -36,11 +36,7 @@ def lesson_of(toy: Scored, method: Feedback, key: Key, eps: float = 1e-4) -> Les
     for push in pushes:
         with losses.along(push, readout.ask) as at:
             responses.append(readout.relevant(at(eps) - at(-eps)) / (2 * eps))
-    return Lesson(pushes, torch.stack(responses).float(), method.errors(answers, toy.labels), seen)
-
-
-def jacobian_of(lesson: Lesson, method: Feedback, state: State) -> Jacobian:
-    return Jacobian(lesson.seen, *lesson.errors.shape, state, method.readout)  # type: ignore[call-arg]
+    return Lesson(pushes, torch.stack(responses).float(), answers, toy.labels, readout, seen)
 
 
 def taught(toy: Scored, steps: int, onto: Onto = "scores", mu: float = 1.0) -> tuple[State, Feedback]:
@@ -52,8 +48,8 @@ def taught(toy: Scored, steps: int, onto: Onto = "scores", mu: float = 1.0) -> t
 
 
 def estimate_of(toy: Scored, method: Feedback, lesson: Lesson, state: State) -> dict[str, Tensor]:
-    jacobian = jacobian_of(lesson, method, state)
-    g = method.estimate(lesson, jacobian, jacobian.missed(lesson.pushes, lesson.responses))
+    jacobian = lesson.jacobian(state)
+    g = method.estimate(lesson, jacobian, jacobian.residuals(lesson.pushes, lesson.responses))
     whole = {}
     for leaf in toy.leaves:
         out = torch.zeros_like(leaf.matrix)
@@ -94,7 +90,7 @@ def test_the_correction_makes_any_feedback_unbiased(onto: Onto) -> None:
     truth, draws, answers = toy.gradient(), 400, {"scores": 3, "features": 4}[onto]
     for scale in (0.0, 1.0):
         state: State = {}
-        for site in toy.losses().outputs.sites:  # type: ignore[union-attr]
+        for site in toy.losses().outputs.sites:
             g = torch.Generator().manual_seed(site.id)
             state[FEEDBACK, site.id] = scale * torch.randn(answers, site.width, generator=g)
         method = made(toy, onto, alpha=1.0)
@@ -111,7 +107,7 @@ def test_what_was_foreseen_needs_no_correction(onto: Onto) -> None:
     toy = scored()
     state, method = taught(toy, 30, onto)
     lesson = lesson_of(toy, method, Key(2, 0))
-    jacobian = jacobian_of(lesson, method, state)
+    jacobian = lesson.jacobian(state)
     foreseen = replace(lesson, responses=torch.stack([jacobian.respond(push) for push in lesson.pushes]))
     plain, corrected = (estimate_of(toy, replace(method, alpha=alpha), foreseen, state) for alpha in (0.0, 1.0))
     for name, g in plain.items():
@@ -181,14 +177,14 @@ def test_onto_features_j_begins_as_one_number_times_the_identity() -> None:
 def test_the_features_are_chosen_where_the_head_is_known() -> None:
     """Features with mu 1 where there is a head, scores with mu 0.5 where not or when asked; features alone refuse."""
     toy = scored()
-    auto = build("feedback")
-    assert isinstance(auto.prepared(toy.leaves, toy.head).readout, Features)
-    assert isinstance(auto.prepared(toy.leaves).readout, Scores)
-    assert isinstance(build("feedback", onto="scores").prepared(toy.leaves, toy.head).readout, Scores)
+    assert isinstance(feedback().prepared(toy.leaves, toy.head).readout, Features)
+    assert isinstance(feedback().prepared(toy.leaves).readout, Scores)
+    assert isinstance(feedback(onto="scores").prepared(toy.leaves, toy.head).readout, Scores)
     with pytest.raises(ValueError, match="take --onto scores"):
-        build("feedback", onto="features").prepared(toy.leaves)
+        feedback(onto="features").prepared(toy.leaves)
     lesson = lesson_of(toy, made(toy, "features"), Key(0, 0))
-    for onto, mu in (("features", 1.0), ("scores", 0.5)):
+    defaults: tuple[tuple[Onto, float], ...] = (("features", 1.0), ("scores", 0.5))
+    for onto, mu in defaults:
         states: list[State] = [{}, {}]
         for state, method in zip(states, (made(toy, onto), made(toy, onto, mu=mu)), strict=True):
             lesson = lesson_of(toy, method, Key(0, 0))

@@ -82,7 +82,7 @@ class Scored:
 
 def scored(labels: int = 3, examples: int = 5, tokens: int = 4, moves: str = "first|second", **kind: bool) -> Scored:
     """A random batch with right padding: example i has 1 + i % tokens real tokens."""
-    model = Tagger(labels, **kind)  # type: ignore[arg-type]
+    model = Tagger(labels, **kind)
     g = torch.Generator().manual_seed(7)
     x = torch.randn(examples, tokens, 6, generator=g, dtype=torch.float64)
     mask = torch.arange(tokens) < 1 + torch.arange(examples)[:, None] % tokens

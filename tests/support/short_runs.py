@@ -111,6 +111,7 @@ def data_file() -> str:
 def settings(**changes: Any) -> RunConfig:
     """A run of four steps on a tiny model in well under a second."""
     values: dict[str, Any] = {
+        "method": "mezo",
         "data": data_file(),
         "template": "{text} It was",
         "label_words": "terrible,great",

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers.pytorch_utils import Conv1D
 
 from zocore.carriers.layout import Layout
 from zocore.directions.pushes import Pushes, Tie
 from zocore.weights.leaf import Leaf, ParameterSite
+from zocore.weights.linear import is_conv1d, is_linear, outputs_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +38,12 @@ class OutputSite:
     @property
     def transposed(self) -> bool:
         """Whether the weight is stored as (in, out), as GPT-2's is."""
-        return isinstance(self.module, Conv1D)
+        return is_conv1d(self.module)
 
     @property
     def width(self) -> int:
         """Number of outputs."""
-        return self.module.nf if isinstance(self.module, Conv1D) else self.module.out_features  # type: ignore[return-value]
+        return outputs_of(self.module)
 
 
 def output_sites(leaves: Sequence[Leaf], last: Sequence[nn.Module] = ()) -> list[OutputSite]:
@@ -54,11 +54,7 @@ def output_sites(leaves: Sequence[Leaf], last: Sequence[nn.Module] = ()) -> list
     layers: dict[nn.Module, dict[str, Leaf]] = {}
     for leaf in leaves:
         site = leaf.sites[0]
-        if (
-            len(leaf.sites) > 1
-            or not isinstance(site, ParameterSite)
-            or not isinstance(site.module, nn.Linear | Conv1D)
-        ):
+        if len(leaf.sites) > 1 or not isinstance(site, ParameterSite) or not is_linear(site.module):
             raise ValueError(
                 f"pushes on activities and {leaf.name} ({type(site.module).__name__}) do not go together: they move "
                 "linear layers alone; take --subspace writers or lora"
@@ -144,8 +140,9 @@ class Outputs:
 
     def _push(self, site: OutputSite, direction: Pushes, output: Tensor) -> Tensor:
         layout = self._current
-        counts = layout.counted(site.last).to(output.device)
-        xi = direction.signs(site.id, layout.numbers.to(output.device), counts.shape[1], output.shape[-1])
+        counts = layout.counted(site.last).to(output.device, non_blocking=True)
+        numbers = layout.numbers.to(output.device, non_blocking=True)
+        xi = direction.signs(site.id, numbers, counts.shape[1], output.shape[-1])
         pushed = xi * counts.unsqueeze(-1)
         return pushed.to(output.dtype).reshape(output.shape)
 
@@ -166,7 +163,9 @@ class Outputs:
             leaf = missed[0].weight or missed[0].bias
             raise RuntimeError(f"the forward pass never ran the layer of {leaf.name if leaf else ''}: leave it out")
         layout = self._current
-        return Seen(self.sites, dict(self._inputs), dict(self._counted), layout.numbers, layout.examples)
+        device = next(iter(self._inputs.values())).device
+        numbers = layout.numbers.to(device, non_blocking=True)
+        return Seen(self.sites, dict(self._inputs), dict(self._counted), numbers, layout.on(device))
 
     @property
     def _current(self) -> Layout:

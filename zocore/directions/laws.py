@@ -234,7 +234,10 @@ class Combination:
         """Every row moves."""
 
 
-def _whole(direction: Direction | Combination, leaf: Leaf) -> Tensor:
+SharedDirection = Direction | Combination
+
+
+def _whole(direction: SharedDirection, leaf: Leaf) -> Tensor:
     dtype = torch.float64 if leaf.tensor.dtype == torch.float64 else torch.float32
     z = torch.zeros(leaf.matrix.shape, dtype=dtype, device=leaf.tensor.device)
     direction.displace(z, z, leaf, 1.0)

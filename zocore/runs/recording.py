@@ -167,11 +167,13 @@ class Summary:
                 names = {"method": config["method"], "task": config["data"] or config["task"], "seed": config["seed"]}
                 self.values |= {"model": model, **names, "labels": labels, "base_fingerprint": fingerprint}
                 self.values |= {"lr": config["lr"], "eps": config["eps"], "steps_planned": config["steps"]}
+                self.values |= {"processes": event.processes}
             case StepDone():
                 self.values |= {"steps": event.step, "forward_passes": event.forward_passes}
                 self.values |= {"forward_cost": event.forward_cost, "seconds": event.seconds}
                 peak = max(self.values["peak_memory_bytes"], event.memory_bytes)
                 self.values |= {"steps_per_second": event.steps_per_second, "peak_memory_bytes": peak}
+                self.values |= {"wire_bytes": event.wire_bytes}
                 self.values |= {**CUT_OFF, **dict.fromkeys(f"{what}_after" for what in FOUND)}  # as in a resumed run
             case EvalDone(split="test"):
                 when = "before" if event.step == 0 and self.values["loss_before"] is None else "after"

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zocore import methods
+from zocore.carriers.carrier import Carrier
 from zocore.carriers.flipout import Flipout, matmul_weights
 from zocore.carriers.in_place import InPlace
 from zocore.carriers.outputs import Outputs, output_sites
@@ -17,16 +18,17 @@ from zocore.carriers.scratch import Scratch, unreached
 from zocore.config import RunConfig, flag
 from zocore.data.tasks import Example, Task, load_task, read_task
 from zocore.defaults import before_loading, filled
-from zocore.directions.laws import law
+from zocore.directions.laws import SharedDirection, law
 from zocore.directions.per_example import PerExample
 from zocore.errors import InputError
 from zocore.models.load import LoadedModel, load
 from zocore.models.objectives.base import Objective, objective_for
 from zocore.models.objectives.batch import Batch
-from zocore.models.prefix import Prefix, frozen_prefix
+from zocore.models.prefix import Once, Prefix, frozen_prefix
 from zocore.noise.addressed import Key, permutation
-from zocore.runs.kept_prefix import KeptPrefix, Once
-from zocore.step.losses import Carrier, Losses, Part
+from zocore.parallel.ranks import Ranks, checksum
+from zocore.runs.kept_prefix import KeptPrefix
+from zocore.step.losses import Losses, Part
 from zocore.step.readout import Head
 from zocore.step.step import Method, Stepper
 from zocore.step.update import Adam, Momentum, Sgd, State
@@ -34,6 +36,7 @@ from zocore.subspaces.blocks import last_blocks, of_blocks, residual_writers
 from zocore.subspaces.by_name import all_weights, matching, without
 from zocore.weights.leaf import Leaf, ParameterSite
 
+CHECKED_EVERY = 100  # steps between comparisons of the weights where several processes share a run
 LAW = {"noise": None, "rank": 0, "keep": 1.0}  # settings of the law, and what leaves it to the method
 OF_DATA = ("text_columns", "label_column", "template", "label_words")
 UPDATES: dict[str, type[Sgd] | type[Momentum] | type[Adam]] = {"sgd": Sgd, "momentum": Momentum, "adam": Adam}
@@ -41,7 +44,7 @@ UPDATES: dict[str, type[Sgd] | type[Momentum] | type[Adam]] = {"sgd": Sgd, "mome
 
 @dataclass
 class Session:
-    """One run's model and everything that acts on it. The session owns its model: nobody else may use it."""
+    """One run's model and everything that acts on it. The session owns its model: nothing else may use it."""
 
     config: RunConfig  # every default filled in
     task: Task
@@ -50,11 +53,12 @@ class Session:
     leaves: Sequence[Leaf]
     frozen: Sequence[str]  # names left out because the forward never reads them
     method: Stepper
-    carrier: Carrier
+    carrier: Carrier[SharedDirection]
     flipout: Flipout | None
     outputs: Outputs | None = None
     prefix: Prefix | None = None  # the blocks that no leaf reaches
     state: State = field(default_factory=dict)
+    ranks: Ranks = field(default_factory=Ranks)  # the processes that share the run's batches
 
     def key(self, step: int) -> Key:
         """The address of the step's noise."""
@@ -80,13 +84,22 @@ class Session:
         return self.objective.batch(self.examples(step)).split(self._micro)
 
     def losses(self, step: int) -> Losses:
-        """A fresh oracle for the batch of a step."""
+        """The losses of a step's batch, nothing evaluated yet."""
         parts = self.parts(step)
-        again = self.config.steps * self.config.batch_size > len(self.task.train)
-        return self._oracle(parts, self.kept.once(step, parts, again) if self.kept else None)
+        if self.ranks.count > 1:
+            return self._share(step, parts)
+        return self._oracle(parts, self.kept.once(step, parts) if self.kept else None)
+
+    def _share(self, step: int, parts: Sequence[Batch]) -> Losses:
+        """The oracle of one of several processes: it asks about its micro-batches and hears of all."""
+        if (step - 1) % CHECKED_EVERY == 0:
+            self.ranks.agree(checksum([leaf.tensor for leaf in self.leaves]), step)
+        shares = self.ranks.shares(parts)
+        own = self._oracle(shares[self.ranks.rank], None)
+        return replace(own, ranks=self.ranks, counts=[sum(map(len, share)) for share in shares])
 
     def losses_of(self, examples: Sequence[Example]) -> Losses:
-        """A fresh oracle for examples of one's own choice."""
+        """The losses of a batch of these examples, nothing evaluated yet."""
         batch, prefix = self.objective.batch(examples), self.prefix
         if prefix is None:
             return self._oracle([batch], None)
@@ -120,15 +133,25 @@ class Session:
         """What the frozen prefix gave for each training example; None where nothing is frozen."""
         if self.prefix is None:
             return None
-        sizes, cap = (self.config.batch_size, self._micro), int(self.config.prefix_gib * 2**30)
-        return KeptPrefix(self.prefix, self.objective, self.task.train, self.numbers, self.parts, *sizes, cap)
+        config, train = self.config, self.task.train
+        cap, again = int(config.prefix_gib * 2**30), config.steps * config.batch_size > len(train)
+        sizes = (config.batch_size, self._micro, cap)
+        return KeptPrefix(self.prefix, self.objective, train, self.numbers, self.parts, *sizes, again)
+
+    def log_probs(self, batch: Batch) -> Tensor:
+        """The objective's for a batch of an evaluation: the same bits, sooner where a prefix is frozen."""
+        return self.kept.log_probs(batch) if self.kept else self.objective.log_probs(batch)
 
     @property
     def _micro(self) -> int:
         return self.config.micro_batch or self.config.batch_size
 
+    def kept_bytes(self) -> int:
+        """What is kept of the frozen prefix's outputs, in bytes of the machine's own memory."""
+        return self.kept.bytes if self.kept else 0
+
     def tensors(self) -> Iterator[Tensor]:
-        """Every tensor the run holds between steps; some share a storage."""
+        """Every tensor the run holds between steps, kept outputs of a frozen prefix apart; some share a storage."""
         model = self.loaded.model
         yield from (*model.parameters(), *model.buffers(), *self.state.values(), *(leaf.tensor for leaf in self.leaves))
         if self.config.quantise:
@@ -206,15 +229,18 @@ def read(config: RunConfig) -> Task:
     )
 
 
-def open_session(config: RunConfig, frozen: Sequence[str] | None = None, task: Task | None = None) -> Session:
+def open_session(
+    config: RunConfig, frozen: Sequence[str] | None = None, task: Task | None = None, ranks: Ranks | None = None
+) -> Session:
     """Return a run ready for its first step; data is checked before the model is loaded.
 
     `frozen` names the leaves to leave out, as a recording has them; without it one forward finds them. `task`
     takes the place of the one that the settings name. Raises
     ValueError (InputError for the user's files) with one sentence when the parts do not go together.
     """
-    config = before_loading(config)
-    method = _method(config)  # cheap, so bad combinations are refused first
+    ranks = ranks or Ranks()
+    config = before_loading(_shared(config, ranks))
+    method = _method(config, ranks)  # cheap, so bad combinations are refused first
     task = task or read(config)
     loaded = load(
         config.model,
@@ -239,9 +265,22 @@ def open_session(config: RunConfig, frozen: Sequence[str] | None = None, task: T
     flipout = Flipout(leaves, matmul_weights(loaded.model)) if method.per_example else None
     outputs = Outputs(output_sites(leaves, _after_mixing(loaded.model)), method.pushes) if method.pushes else None
     prefix = frozen_prefix(loaded.model, leaves, lambda: objective.losses(objective.batch(task.train[:1])))
-    carrier: Carrier = InPlace(leaves) if config.carrier == "in-place" else Scratch(leaves)
+    carrier: Carrier[SharedDirection] = InPlace(leaves) if config.carrier == "in-place" else Scratch(leaves)
     stepper = method.prepared(leaves, _fixed_head(objective, leaves) if method.pushes else None)
-    return Session(config, task, loaded, objective, leaves, frozen, stepper, carrier, flipout, outputs, prefix)
+    parts = (carrier, flipout, outputs, prefix)
+    return Session(config, task, loaded, objective, leaves, frozen, stepper, *parts, ranks=ranks)
+
+
+def _shared(config: RunConfig, ranks: Ranks) -> RunConfig:
+    """The settings for several processes: micro-batches as large as their shares, unless smaller ones are set.
+
+    A run is the same, bit for bit, on any number of processes that its micro-batches can be dealt to. What frozen
+    blocks gave is kept by one process alone, so several keep nothing.
+    """
+    if ranks.count == 1:
+        return config
+    micro = config.micro_batch or -(-config.batch_size // ranks.count)
+    return replace(config, micro_batch=micro, prefix_gib=0.0)
 
 
 def subspace(model: nn.Module, config: RunConfig) -> list[Leaf]:
@@ -261,7 +300,7 @@ def subspace(model: nn.Module, config: RunConfig) -> list[Leaf]:
     return matching(model, config.subspace, config.master)
 
 
-def _method(config: RunConfig) -> Stepper:
+def _method(config: RunConfig, ranks: Ranks) -> Stepper:
     row = methods.METHODS[config.method]
     of_blocks(config.subspace)  # refuses a word without its number of blocks
     if row.home == "scales" and config.subspace != "scales":
@@ -278,10 +317,13 @@ def _method(config: RunConfig) -> Stepper:
         options["law"] = law(config.noise or "gaussian", rank=config.rank, keep=config.keep)
     rule = row.update if config.update == "auto" else UPDATES[config.update]()
     method = methods.build(config.method, **options, update=replace(rule, decay=config.decay))
-    if not isinstance(method, Method):
-        if config.subspace == "scales":
-            raise ValueError(f"{config.method} and the scales subspace do not go together: they have no gradient")
-    elif method.sampler.count is None and config.batch_size < method.shaping.least:
+    if not method.zeroth_order and ranks.count > 1:
+        raise ValueError(f"{config.method} and several processes do not go together: gradients are not exchanged")
+    if not method.zeroth_order and config.subspace == "scales":
+        raise ValueError(f"{config.method} and the scales subspace do not go together: they have no gradient")
+    if method.pushes and ranks.count > 1:
+        raise ValueError(f"{config.method} and several processes do not go together: layer inputs are not exchanged")
+    if isinstance(method, Method) and method.sampler.count is None and config.batch_size < method.shaping.least:
         raise ValueError(
             f"{config.method} with this --scale and --batch-size {config.batch_size} do not go together: "
             f"it needs at least {method.shaping.least} examples"

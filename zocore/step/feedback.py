@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from zocore.carriers.outputs import OutputSite, Seen
+from zocore.directions.laws import Gaussian, Law
 from zocore.directions.pushes import Pushes, Tie
 from zocore.noise.addressed import Key
 from zocore.step.difference import Measured
@@ -49,10 +50,28 @@ from zocore.weights.leaf import Leaf
 class Lesson:
     """What the forwards of one step teach: pushes, the responses to them, and the clean pass."""
 
-    pushes: Sequence[Pushes]
+    pushes: tuple[Pushes, ...]
     responses: Tensor  # dh (K, B, A)
-    errors: Tensor  # u (B, A): the gradient of each example's loss in its answers
+    answers: Tensor  # h (B, A), clean
+    labels: Tensor  # (B,)
+    readout: Readout
     seen: Seen  # what the sites read, clean
+
+    @property
+    def mistakes(self) -> Tensor:
+        """p - onehot(y) (B, L): the gradient of each example's loss in its label scores."""
+        mistakes = self.readout.log_probs(self.answers).float().exp()
+        mistakes[torch.arange(len(self.labels), device=mistakes.device), self.labels] -= 1
+        return mistakes
+
+    @property
+    def errors(self) -> Tensor:
+        """u (B, A): the gradient of each example's loss in its answers."""
+        return self.readout.pull_back(self.answers, self.mistakes.to(self.answers.dtype)).float()
+
+    def jacobian(self, state: State) -> Jacobian:
+        """Return what has been learned so far, for this batch."""
+        return Jacobian(self.seen, self.answers.shape[0], self.answers.shape[1], state, self.readout)
 
 
 @dataclass(frozen=True)
@@ -68,7 +87,9 @@ class Feedback:
     update: Update = Adam()
     head: Head | None = None
     pushes: Tie = field(default="tokens", init=False)
+    law: Law = field(default=Gaussian(), init=False)
     per_example = False
+    zeroth_order = True
 
     def __post_init__(self) -> None:
         if self.draws < 1:
@@ -94,18 +115,29 @@ class Feedback:
 
     def step(self, leaves: Sequence[Leaf], losses: Losses, key: Key, lr: float, eps: float, state: State) -> Step:
         """Do one step; a non-finite answer skips it. Raises what a forward raises, weights and J unmoved."""
+        lesson, measured = self.ask(losses, key, eps)
+        loss = float(self._losses(lesson.answers, lesson.labels).mean())
+        if not measured.finite:
+            return Step(loss, measured, lesson.pushes, skipped=True)
+        unexplained = self.apply(leaves, lesson, key, lr, state)
+        kept = lesson.responses if self.readout.recorded else None
+        return Step(loss, measured, lesson.pushes, responses=kept, unexplained=unexplained)
+
+    def ask(self, losses: Losses, key: Key, eps: float) -> tuple["Lesson", Measured]:
+        """Do the forwards of a step: what they teach, and the losses they gave."""
         answers, seen = losses.clean(self.readout.ask)
         pushes = tuple(Pushes(replace(key, direction=key.direction + k)) for k in range(self.draws))
         probes = [self._probe(losses, push, answers, eps) for push in pushes]
-        measured = self._measured(probes, losses.labels)
-        loss = float(self._losses(answers, losses.labels).mean())
+        lesson = Lesson(pushes, self._responses(probes), answers, losses.labels, self.readout, seen)
+        return lesson, self._measured(probes, losses.labels)
+
+    def propose(self, losses: Losses, key: Key, eps: float, state: State) -> OuterProducts | None:
+        """Return a step's estimate without doing the step, J as it is; None when an answer was not finite."""
+        lesson, measured = self.ask(losses, key, eps)
         if not measured.finite:
-            return Step(loss, measured, pushes, skipped=True)
-        responses = self._responses(probes)
-        lesson = Lesson(pushes, responses, self.errors(answers, losses.labels), seen)
-        unexplained = self.apply(leaves, lesson, key, lr, state)
-        kept = responses if self.readout.recorded else None
-        return Step(loss, measured, pushes, responses=kept, unexplained=unexplained)
+            return None
+        jacobian = lesson.jacobian(state)
+        return self.estimate(lesson, jacobian, jacobian.residuals(lesson.pushes, lesson.responses))
 
     def replay(
         self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State
@@ -118,7 +150,7 @@ class Feedback:
             responses = self._responses([self._probe(oracle, push, answers, recorded.eps) for push in pushes])
         else:
             responses = recorded.responses.to(answers.device)
-        lesson = Lesson(pushes, responses, self.errors(answers, oracle.labels), seen)
+        lesson = Lesson(pushes, responses, answers, oracle.labels, self.readout, seen)
         self.apply(leaves, lesson, key, recorded.lr, state)
 
     def forward_passes(self) -> int:
@@ -133,28 +165,21 @@ class Feedback:
         """Every pass at the cost of a displaced one."""
         return call * self.forward_passes()
 
-    def errors(self, answers: Tensor, labels: Tensor) -> Tensor:
-        """Return u (B, A), the gradient of each example's loss in its answers."""
-        errors = self.readout.log_probs(answers).float().exp()
-        errors[torch.arange(len(labels), device=errors.device), labels] -= 1  # p - onehot(y): in the label scores
-        return self.readout.pull_back(answers, errors.to(answers.dtype)).float()
-
     def apply(self, leaves: Sequence[Leaf], lesson: Lesson, key: Key, lr: float, state: State) -> float:
         """Move the weights, then let J learn; return |r|^2 / |dh|^2, the share of the responses J did not foresee.
 
         It is measured in what is learned: in features, or in centred scores.
         """
-        examples, answers = lesson.errors.shape
-        jacobian = Jacobian(lesson.seen, examples, answers, state, self.readout)
+        jacobian = lesson.jacobian(state)
         new = jacobian.new
-        residuals = jacobian.missed(lesson.pushes, lesson.responses)
+        residuals = jacobian.residuals(lesson.pushes, lesson.responses)
         g = self.estimate(lesson, jacobian, residuals)
         with torch.no_grad():
             for leaf in leaves:
                 self.update(leaf, g, lr, key, state)
         if new and self.readout.aligned:
             jacobian.begin(lesson.pushes, lesson.responses)
-            residuals = jacobian.missed(lesson.pushes, lesson.responses)
+            residuals = jacobian.residuals(lesson.pushes, lesson.responses)
         jacobian.learn(lesson.pushes, residuals, self.readout.mu if self.mu is None else self.mu)
         return _square(torch.stack(residuals)) / max(_square(lesson.responses), 1e-300)
 

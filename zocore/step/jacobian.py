@@ -36,10 +36,9 @@ class Jacobian:
 
     def of(self, site: OutputSite) -> Tensor:
         """Return J of a site (A, n), zero before the first lesson."""
-        if (FEEDBACK, site.id) not in self.state:
-            device = self.seen.inputs[site.id].device
-            self.state[FEEDBACK, site.id] = torch.zeros(self.answers, site.width, device=device)
-        return self.state[FEEDBACK, site.id]
+        learned = self.state.get((FEEDBACK, site.id))
+        device = self.seen.inputs[site.id].device
+        return torch.zeros(self.answers, site.width, device=device) if learned is None else learned
 
     def respond(self, push: Pushes) -> Tensor:
         """Return how the answers would respond to a push (B, A): sum_s J_s xi_s."""
@@ -49,7 +48,7 @@ class Jacobian:
             total += xi @ self.of(site).T if xi.ndim == 2 else (xi * self.of(site)).sum(2)
         return self.readout.relevant(total)
 
-    def missed(self, pushes: Sequence[Pushes], responses: Tensor) -> list[Tensor]:
+    def residuals(self, pushes: Sequence[Pushes], responses: Tensor) -> list[Tensor]:
         """Return r of each push (B, A): what J did not foresee of the responses (K, B, A)."""
         return [response - self.respond(push) for push, response in zip(pushes, responses, strict=True)]
 
@@ -63,18 +62,20 @@ class Jacobian:
         """J_s = a_s I where a site is as wide as the answers, a_s the mean of response times push over all of them."""
         for site in self.seen.sites:
             if site.width == self.answers:
-                products = [dz * self.signs(push, site) for push, dz in zip(pushes, responses, strict=True)]
-                self.of(site).fill_diagonal_(float(torch.stack(products).mean()))
+                products = [dh * self.signs(push, site) for push, dh in zip(pushes, responses, strict=True)]
+                a = torch.stack(products).mean()
+                self.state[FEEDBACK, site.id] = a * torch.eye(self.answers, device=a.device)
 
     def learn(self, pushes: Sequence[Pushes], residuals: Sequence[Tensor], mu: float) -> None:
         """J_s += mu / max(N, K B) sum_{i,k} r_i xi_{s,i}^T: normalised least mean squares, N outputs in all."""
         outputs = sum(site.width for site in self.seen.sites)
         rate = mu / max(outputs, len(pushes) * self.examples)
         for site in self.seen.sites:
+            j = self.of(site)
             for push, residual in zip(pushes, residuals, strict=True):
                 xi = self.signs(push, site)
-                step = residual.T @ xi if xi.ndim == 2 else (residual.unsqueeze(2) * xi).sum(0)
-                self.of(site).add_(step, alpha=rate)
+                j += rate * (residual.T @ xi if xi.ndim == 2 else (residual.unsqueeze(2) * xi).sum(0))
+            self.state[FEEDBACK, site.id] = j
 
     def signs(self, push: Pushes, site: OutputSite) -> Tensor:
         """Return xi of a site, (B, n) or, with a row for each label, (B, L, n)."""

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
+
 from zocore.directions.laws import Combination, Direction, Gaussian, Law, Rademacher
 from zocore.directions.per_example import PerExample
 from zocore.directions.pushes import Pushes, Tie
@@ -13,11 +15,11 @@ from zocore.weights.leaf import Leaf
 
 
 class Sampler(Protocol):
-    """Chooses the directions of one step; may spend forward passes to choose."""
+    """Chooses the directions of one step, and may spend forward passes to do so."""
 
     @property
     def law(self) -> Law:
-        """What the directions are made of."""
+        """The law that directions are drawn from."""
 
     @property
     def count(self) -> int | None:
@@ -32,7 +34,7 @@ class Sampler(Protocol):
         """Which tokens share a push, where outputs are moved in place of weights; None for weights."""
 
     def __call__(self, key: Key, losses: Losses, eps: float) -> Sequence[AnyDirection]:
-        """Return the directions to difference; the weights are as they were when it returns."""
+        """Return the directions to measure; the weights are left as they were."""
 
     def passes(self) -> int:
         """Forward passes spent on choosing."""
@@ -63,7 +65,7 @@ class Fresh:
         return [Direction(replace(key, direction=key.direction + number), self.law) for number in range(self.count)]
 
     def passes(self) -> int:
-        """None: directions are drawn blind."""
+        """None."""
         return 0
 
     def prepared(self, leaves: Sequence[Leaf]) -> "Fresh":
@@ -85,7 +87,7 @@ class OnePerExample:
         return [PerExample(key, self.law, losses.count)]
 
     def passes(self) -> int:
-        """None: directions are drawn blind."""
+        """None."""
         return 0
 
     def prepared(self, leaves: Sequence[Leaf]) -> "OnePerExample":
@@ -121,7 +123,7 @@ class OnOutputs:
 
 @dataclass(frozen=True)
 class Guided:
-    """Draw a pool, ask each candidate's loss at +eps, and build one direction from the ranking.
+    """Draw a pool, evaluate the loss at +eps along each candidate, and build one direction from the ranking.
 
     (MeZO-GV and MeZO-Greedy, arXiv 2601.04710.) `share` of the pool is the elite. GV's direction is the mean
     of the elite less the mean of the rest, not normalised, as the paper has it: its variance per coordinate is
@@ -159,7 +161,8 @@ class Guided:
             Direction(replace(key, direction=key.direction + number), self.law) for number in range(self.pool)
         ]
         # ties go to the earlier candidate: the sort is stable
-        ranked = sorted(candidates, key=lambda candidate: _probe(losses, candidate, eps))
+        asked = dict(zip(candidates, _probe(losses, candidates, eps), strict=True))
+        ranked = sorted(candidates, key=asked.__getitem__)
         if not (self.greedy and self.reuse):
             losses.forget()
         return [ranked[0]] if self.greedy else [self._contrast(ranked)]
@@ -178,7 +181,11 @@ class Guided:
         return Combination(tuple(zip(weights, ranked, strict=True)))
 
 
-def _probe(losses: Losses, candidate: Direction, eps: float) -> float:
-    with losses.along(candidate) as at:
-        loss = float(at(+eps).double().mean())
-    return loss if loss == loss else float("inf")  # NaN has no rank: such a candidate comes last
+def _probe(losses: Losses, candidates: Sequence[Direction], eps: float) -> list[float]:
+    """The candidates' mean losses at +eps, fetched at once after the last forward."""
+    found = []
+    for candidate in candidates:
+        with losses.along(candidate) as at:
+            found.append(at(+eps))
+    means = [float(loss.mean()) for loss in torch.stack(found).cpu().double()]
+    return [mean if mean == mean else float("inf") for mean in means]  # NaN has no rank: such a candidate comes last

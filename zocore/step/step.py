@@ -1,12 +1,14 @@
 """One step of any zeroth-order method: measure along directions, shape, update one tensor at a time."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from zocore.carriers.outputs import Seen
+from zocore.directions.laws import Gaussian, Law
 from zocore.directions.per_example import Touched
 from zocore.directions.pushes import Tie
 from zocore.noise.addressed import Key
@@ -15,7 +17,7 @@ from zocore.step.losses import BACKPROP_COST, AnyDirection, Losses, Trace
 from zocore.step.readout import Head
 from zocore.step.samplers import Sampler
 from zocore.step.shaping import Mean, Shaping
-from zocore.step.update import Gradient, Sgd, State, Update, estimate
+from zocore.step.update import Estimate, Gradient, Sgd, State, Update, estimate
 from zocore.weights.leaf import Leaf
 
 
@@ -23,7 +25,7 @@ from zocore.weights.leaf import Leaf
 class Step:
     """What one step did: enough to do it again, for methods on weights without a forward pass."""
 
-    loss: float  # mean of the losses asked, which for a central difference is close to L(theta)
+    loss: float  # mean of the losses evaluated, which for a central difference is close to L(theta)
     measured: Measured | None
     directions: tuple[AnyDirection, ...] = ()
     coefficients: tuple[float, ...] = ()  # empty when the step was skipped
@@ -60,6 +62,14 @@ class Stepper(Protocol):
     def pushes(self) -> Tie | None:
         """Which tokens share a push, where outputs are moved in place of weights; None for weights."""
 
+    @property
+    def law(self) -> Law:
+        """What its directions in the weights are made of; normals where it draws none."""
+
+    @property
+    def zeroth_order(self) -> bool:
+        """Whether it takes no gradient: its steps can be measured, traced and done again from a recording."""
+
     def replay_passes(self) -> int:
         """Forward passes that doing a recorded step again takes; any of them needs the step's batch."""
 
@@ -70,10 +80,13 @@ class Stepper(Protocol):
         """The cost of one step in plain forwards, when a displaced forward costs `call`."""
 
     def prepared(self, leaves: Sequence[Leaf], head: Head | None = None) -> "Stepper":
-        """Return the method as it holds for these leaves, and a known head over them, at the start of a run."""
+        """Return the method made ready for these leaves, and a known head over them, at the start of a run."""
 
     def step(self, leaves: Sequence[Leaf], losses: Losses, key: Key, lr: float, eps: float, state: State) -> Step:
-        """Do one step."""
+        """Do step `key.step` with learning rate `lr` and probe distance `eps`; `state` holds the update's buffers."""
+
+    def propose(self, losses: Losses, key: Key, eps: float, state: State) -> Estimate | None:
+        """Return a step's estimate of the gradient without doing the step; None when a loss was not finite."""
 
     def replay(
         self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State
@@ -90,6 +103,7 @@ class Method:
     difference: Difference = Central()
     shaping: Shaping = Mean()
     update: Update = Sgd()
+    zeroth_order = True
 
     def __post_init__(self) -> None:
         if self.sampler.count is not None and self.sampler.count < self.shaping.least:
@@ -108,6 +122,11 @@ class Method:
         """As its sampler draws."""
         return self.sampler.pushes
 
+    @property
+    def law(self) -> Law:
+        """As its sampler draws."""
+        return self.sampler.law
+
     def prepared(self, leaves: Sequence[Leaf], head: Head | None = None) -> "Method":
         """Return the method with its law prepared for the leaves as they are now."""
         return replace(self, sampler=self.sampler.prepared(leaves))
@@ -115,13 +134,14 @@ class Method:
     def step(self, leaves: Sequence[Leaf], losses: Losses, key: Key, lr: float, eps: float, state: State) -> Step:
         """Do one step; a non-finite loss skips the update. Raises what a forward raises, weights unmoved."""
         directions = tuple(self.sampler(key, losses, eps))  # which way; may ask losses to choose
-        measured = self.difference(losses, directions, eps)  # forward passes -> what they told us
+        measured = self.difference(losses, directions, eps)  # forward passes -> measurements
         if not measured.finite:
             return Step(_mean_loss(measured), measured, directions, skipped=True)
         coefficients = tuple(self.shaping(measured).tolist())  # one per direction, or per example
         trace = losses.trace(directions)
         self.apply(leaves, directions, coefficients, trace, key, lr, state)
-        return Step(_mean_loss(measured), measured, directions, coefficients, losses.touched)
+        touched = {} if isinstance(trace, Seen) else trace
+        return Step(_mean_loss(measured), measured, directions, coefficients, touched)
 
     def apply(
         self,
@@ -138,6 +158,14 @@ class Method:
         with torch.no_grad():
             for leaf in leaves:
                 self.update(leaf, g, lr, key, state)
+
+    def propose(self, losses: Losses, key: Key, eps: float, state: State) -> Estimate | None:
+        """Return a step's estimate without doing the step; None when a loss was not finite."""
+        directions = tuple(self.sampler(key, losses, eps))
+        measured = self.difference(losses, directions, eps)
+        if not measured.finite:
+            return None
+        return estimate(directions, tuple(self.shaping(measured).tolist()), losses.trace(directions))
 
     def replay(
         self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State
@@ -168,6 +196,8 @@ class Backprop:
     update: Update
     per_example = False
     pushes = None
+    law: Law = field(default=Gaussian(), init=False)
+    zeroth_order = False
 
     def prepared(self, leaves: Sequence[Leaf], head: Head | None = None) -> "Backprop":
         """Nothing depends on the leaves."""
@@ -184,6 +214,10 @@ class Backprop:
             for leaf in leaves:
                 self.update(leaf, g, lr, key, state)
         return Step(loss, None)
+
+    def propose(self, losses: Losses, key: Key, eps: float, state: State) -> Estimate | None:
+        """Return the true gradient."""
+        return Gradient(losses.gradient()[1])
 
     def replay(
         self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State

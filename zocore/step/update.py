@@ -139,7 +139,7 @@ def move(leaf: Leaf, g: Estimate, c: float, shrink: float, key: Key) -> None:
     if shift is not None:
         displace(matrix, matrix, shift, c, 0, shrink, address(key, leaf.id, Purpose.ROUNDING) if narrow else None)
     elif not narrow:
-        # a sparse law reads the weights: they shrink beside, not before, the noise they select
+        # a sparse law chooses by the weights, so these must not shrink before the noise is added
         if rows is None:
             g.displace(matrix, matrix if shrink == 1 else matrix * shrink, leaf, c)
         else:

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from zocore.subspaces.by_name import all_weights
 from zocore.weights.leaf import Leaf
+from zocore.weights.linear import is_linear, outputs_of
 
 WORD = re.compile(r"(top|writers)(?::(.*))?")
 
@@ -50,10 +50,10 @@ def top(model: nn.Module, count: int, master: bool = False) -> list[Leaf]:
 
     A tensor that an earlier module reads too, such as an embedding that is also the head, stays where it is.
     """
-    blocks = _last(model, count)
-    ran = trace(model, lambda: _run_briefly(model))
-    first = len(blocks_of(model)) - len(blocks)
-    return [leaf for leaf in all_weights(model, master) if ran.frozen_below(leaf) >= first]
+    inside = {module for block in _last(model, count) for module in block.modules()}
+    seen, blocks = trace(model, lambda: _run_briefly(model)), len(blocks_of(model))
+    moves = inside | {module for module, finished in seen.finished.items() if finished == blocks}
+    return [leaf for leaf in all_weights(model, master) if all(site.module in moves for site in leaf.sites)]
 
 
 def writers(model: nn.Module, count: int | None = None, master: bool = False) -> list[Leaf]:
@@ -91,7 +91,7 @@ def residual_writers(model: nn.Module, count: int | None = None) -> list[nn.Modu
 def _last(model: nn.Module, count: int | None) -> list[nn.Module]:
     blocks = blocks_of(model)
     if count is not None and not 1 <= count <= len(blocks):
-        raise ValueError(f"the model has {len(blocks)} blocks, so the last {count} cannot be taken")
+        raise ValueError(f"the model has {len(blocks)} blocks, so the last {count} cannot be taken: ask for fewer")
     return blocks[-count:] if count else blocks
 
 
@@ -113,8 +113,8 @@ def _linear_maps(module: nn.Module) -> Iterator[nn.Module]:
 
 def _outputs(module: nn.Module) -> int:
     """How many outputs a linear map has; 0 for other modules."""
-    if isinstance(module, nn.Linear | Conv1D):
-        return module.out_features if isinstance(module, nn.Linear) else module.nf
+    if is_linear(module):
+        return outputs_of(module)
     base = getattr(module, "base_layer", None)  # where PEFT keeps what it adapts
     return _outputs(base) if isinstance(base, nn.Module) else 0
 
@@ -147,7 +147,7 @@ def trace(model: nn.Module, forward: Callable[[], Any]) -> Trace:
         seen.products[module] = seen.products.get(module, 0) + output.numel() * width
 
     handles = [module.register_forward_pre_hook(begin) for module in model.modules()]
-    handles += [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Linear | Conv1D)]
+    handles += [m.register_forward_hook(count) for m in model.modules() if is_linear(m)]
     handles += [block.register_forward_hook(partial(_note, order)) for block in blocks]
     try:
         with torch.no_grad():

@@ -48,7 +48,7 @@ class LastLinear(Objective):
         """The rows of the last layer that belong to the labels."""
         if self.last_layer is None:
             return None
-        rows = self.outputs.to(self.last_layer.weight.device)
+        rows = self._there("outputs", self.last_layer.weight.device)
         bias: Tensor | None = self.last_layer.bias
         return LinearHead(widened(self.last_layer.weight[rows]), None if bias is None else widened(bias[rows]))
 
