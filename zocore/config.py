@@ -70,11 +70,19 @@ class RunConfig:
     scale: str | None = setting(None, f"normaliser ({_taking('scale')})", choices=("rms", "std", "raw"))
     sides: int | None = setting(None, f"points a push asks, 2 or 1 beside the clean one ({_taking('sides')})")
     tie: str | None = setting(None, f"what shares one push ({_taking('tie')})", choices=("tokens", "none"))
-    mu: float | None = setting(None, f"how fast the feedback learns, below 2 ({_taking('mu')})")
+    mu: float | None = setting(
+        None, f"how fast the feedback learns, below 2; 1 onto features, 0.5 onto scores ({_taking('mu')})"
+    )
     alpha: float | None = setting(
         None,
         f"share of what it did not foresee that corrects the feedback ({_taking('alpha')})",
         breaks="0 trusts the feedback; 1 is unbiased and noisy",
+    )
+    onto: str | None = setting(
+        None,
+        "what the pushes teach of: features before a known label head, or label scores; features where it is known "
+        f"({_taking('onto')})",
+        choices=("features", "scores"),
     )
     update: str = setting("auto", "rule that applies the estimate", choices=("auto", "sgd", "momentum", "adam"))
     decay: float = setting(0.0, "weight decay")

@@ -193,6 +193,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no directions": ({"method": "n-spsa", "directions": 0}, "at least 1 direction"),
     "a pool of one": ({"method": "mezo-gv", "pool": 1}, "at least 2 candidates"),
     "an elite of all": ({"method": "mezo-gv", "share": 1.0}, "elite"),
+    "a readout with mezo": ({"onto": "scores"}, "mezo has no option --onto"),
+    "features of words of several tokens": (
+        {"method": "feedback", "subspace": "writers:1", "label_words": "really terrible,great", "onto": "features"},
+        "take --onto scores",
+    ),
+    "features before a head that moves": (
+        {"method": "feedback", "subspace": "lm_head", "onto": "features"},
+        "take --onto scores",
+    ),
     "a deviation of one": ({"method": "grzo", "scale": "std", "batch_size": 1}, "do not go together"),
 }
 

@@ -189,7 +189,7 @@ def test_features_are_what_the_head_is_given(family: str, data: Path) -> None:
     model: Any = session.loaded.model
     head = model.cls if family == "bert" else model.lm_head
     objective: Any = session.objective
-    columns = objective._words if family == "bert" else objective._single
+    columns = objective.outputs
     with torch.no_grad():
         ours = head(found)[:, columns].log_softmax(dim=1)
         assert torch.allclose(ours, session.objective.log_probs(session.objective.batch(examples)), atol=1e-4)

@@ -64,8 +64,9 @@ def run_session(session: Session, stop: Stop = lambda: False) -> Iterator[Event]
 
 
 def replay(session: Session, steps: list[StepDone], until: int | None = None) -> None:
-    """Bring a fresh session's weights to where the recorded steps left them, without a forward pass.
+    """Bring a fresh session's weights to where the recorded steps left them, without a probe where weights were moved.
 
+    Methods that push outputs do the forward passes that the recording's header tells, on the run's own batches.
     Bitwise equal to the live run on the same device, unless probes were carried in place. Raises ValueError
     when the method cannot be replayed.
     """
@@ -98,7 +99,7 @@ def check_base(session: Session, recording: Recording) -> None:
         )
     if header.versions.get("noise") != str(addressed.VERSION):
         raise ValueError("the recording was made with another version of the noise: its directions cannot be rebuilt")
-    if session.method.replays_with_data:
+    if session.method.replay_passes():
         check_data(session, recording)
 
 
@@ -297,6 +298,7 @@ class _Course:
             len(s.prefix.blocks) if s.prefix else 0,
             s.prefix.of if s.prefix else 0,
             s.ranks.count,
+            s.method.replay_passes(),
         )
 
     def _ended(self, status: str, reason: str) -> RunEnded:

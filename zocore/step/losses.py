@@ -31,13 +31,14 @@ class Part:
     """One micro-batch: which rows belong to which example, and a forward that returns its losses (b,).
 
     Where labels are scored, `scores` is the same forward and returns their log-probabilities (b, L), of which
-    `labels` (b,) are the right ones.
+    `labels` (b,) are the right ones; `features` returns what a known head makes them from (b, D).
     """
 
     layout: Layout
     evaluate: Callable[[], Tensor]
     scores: Callable[[], Tensor] | None = None
     labels: Tensor | None = None
+    features: Callable[[], Tensor] | None = None
 
 
 Ask = Callable[[Part], Tensor]  # what a forward is asked for
@@ -226,6 +227,13 @@ def scores_of(part: Part) -> Tensor:
     if part.scores is None:
         raise ValueError("this objective gives losses alone, and learned feedback needs a score for each label")
     return part.scores()
+
+
+def features_of(part: Part) -> Tensor:
+    """Ask for the features before the head (b, D). Raises ValueError where the head is not known."""
+    if part.features is None:
+        raise ValueError("this objective gives no features, and learned feedback onto features needs them")
+    return part.features()
 
 
 def _checked(losses: Tensor, layout: Layout) -> Tensor:

@@ -19,6 +19,7 @@ from zocore.models.kinds import KINDS
 from zocore.models.load import LoadedModel
 from zocore.models.objectives.batch import Batch, sent
 from zocore.models.objectives.tokens import MAX_TOKENS, Ids, Tokens, row_limit
+from zocore.step.readout import Head
 
 
 class Encoded(NamedTuple):
@@ -57,6 +58,20 @@ class Objective(ABC):
         """Return the examples as one batch on the model's device."""
         labels = sent(torch.tensor([example.label for example in examples]), self.device)
         return self.collate([self._once(example.fields) for example in examples], labels)
+
+    @property
+    def head(self) -> Head | None:
+        """The fixed function from features to label scores; None where it is not known."""
+        return None
+
+    @property
+    def last_layer(self) -> nn.Module | None:
+        """The layer of the model whose weights the head is made of, if any: it must not move."""
+        return None
+
+    def features(self, batch: Batch) -> Tensor:
+        """Return what the head reads (B, D), float32 or wider; one forward. Raises ValueError without a known head."""
+        raise ValueError("these label scores are not made from features by a known head")
 
     def losses(self, batch: Batch) -> Tensor:
         """Return the cross entropy of each example (B,), float32 or wider."""
