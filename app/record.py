@@ -7,12 +7,14 @@ from pathlib import Path
 
 from app.charts import close_up
 from app.form import forms
+from app.jobs.questions import look_along
 from app.tabs import microscope, race
 from zocore.config import RunConfig
 from zocore.diagnostics import loss_slices
 from zocore.runs.events import Event, StepDone
 from zocore.runs.loop import run
 from zocore.runs.recording import CONFIG, SUMMARY, record
+from zocore.runs.session import open_session
 
 FOLDER = Path(__file__).parent / "recorded"
 RACERS = ("mezo", "grzo", "mezo-gv")
@@ -50,10 +52,10 @@ def _drawn(event: Event) -> Event:
 
 def readings(config: RunConfig) -> dict[str, object]:
     """Return the microscope's readings at the bundled model's weights."""
-    session = microscope.opened(microscope.config_of(config, "fp32"))
-    per_example = microscope.opened(microscope.config_of(config, "fp32", "grzo"))
+    session = open_session(microscope.config_of(config, "fp32"))
+    per_example = open_session(microscope.config_of(config, "fp32", "grzo"))
     return {
-        "look": asdict(close_up.look_along(session, 0)),
+        "look": look_along(session, 0, close_up.EPS),
         "alignment": asdict(loss_slices.alignment(session, microscope.COUNTS)),
         "law": asdict(loss_slices.batch_law(per_example, microscope.SIZES, 24)),
     }

@@ -53,12 +53,13 @@ RECORDED = "recorded · a run of the toy preset that came with the project. Pres
 NO_PROBES = "The five sentences appear with the first evaluation."
 
 
-def status(job: Job | None, position: int) -> str:
-    """Return where a job stands, in words."""
+def status(job: Job | None, position: int, wait: float = 0.0) -> str:
+    """Return where a job stands, in words; a waiting one with about how many seconds it still waits."""
     if job is None:
         return RECORDED
     if job.phase == "queued":
-        return f"queued, {ordinal(position + 1)} in line" if position else "queued, next"
+        place = f"queued, {ordinal(position + 1)} in line" if position else "queued, next"
+        return f"{place} · about {clock(max(wait, 5))} to wait" if wait else place
     if job.phase == "loading":
         return "stopping before the first step" if job.stop.is_set() else "loading model and data, first evaluation"
     if job.phase == "running":

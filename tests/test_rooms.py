@@ -30,7 +30,7 @@ ENGINE = [
     "compare",
     "cli",
 ]
-APP = ["quiet", "jobs", "charts", "words", "form", "tabs", "scripts", "api", "page", "record"]
+APP = ["quiet", "jobs", "log", "door", "charts", "words", "form", "tabs", "scripts", "api", "page", "record"]
 ORDERS = {"zocore": ENGINE, "app": APP}
 
 

@@ -34,7 +34,9 @@ class RunConfig:
     label_column: str | None = setting(None, "column of the label; found when not given")
     template: str | None = setting(None, 'prompt around the text, such as "{text} It was"')
     label_words: str | None = setting(None, "word for each label: great,terrible in label order, or 1=great,0=terrible")
-    subspace: str = setting("auto", "what moves: all, lora, scales, or a regular expression on parameter names")
+    subspace: str = setting(
+        "auto", "what moves: all, lora, scales, or parameters by name: a regular expression, or glob:layers.*.mlp"
+    )
     quantise: str | None = setting(None, "load linear layers in few bits", choices=("nf4", "fp4", "int8"))
     steps: int = setting(400, "optimisation steps")
     batch_size: int = setting(16, "examples per step", breaks="small batches make every loss noisier")

@@ -9,7 +9,7 @@ import gradio as gr
 from app import words
 from app.form import catalogue, forms
 from app.form.data_form import DataForm, data_settings
-from app.jobs.store import Limits
+from app.jobs.limits import Limits
 from zocore.config import RunConfig
 from zocore.data.tasks import bundled_tasks
 from zocore.methods import METHODS
@@ -49,14 +49,14 @@ class Controls:
 def collect(values: Mapping[str, Any], limits: Limits) -> RunConfig:
     """Return the settings of a form read by name. Raises InputError with one sentence."""
     config = forms.to_config(values, data_settings(values))
-    guard(config, limits)
+    check_model(config.model, limits)
     return config
 
 
-def guard(config: RunConfig, limits: Limits) -> None:
+def check_model(model: str, limits: Limits) -> None:
     """Raise InputError when a hosted server's visitor names a folder of the server."""
-    if not limits.folders and config.model != "bundled" and config.model not in catalogue.HUB:
-        forms.check_hub_id(config.model)
+    if limits.hosted and model != "bundled" and model not in catalogue.HUB:
+        forms.check_hub_id(model)
 
 
 def build(config: RunConfig, preset: gr.Radio, most: int) -> Controls:

@@ -10,14 +10,16 @@ from typing import Any
 import torch
 
 from app.form import catalogue
+from app.jobs.lab import Lab
+from app.jobs.questions import longest_prompt
 from app.jobs.speeds import Speeds
 from app.words import clock, size
 from zocore import methods
 from zocore.config import RunConfig
-from zocore.data.template import Template
 from zocore.defaults import before_loading
+from zocore.errors import InputError
 from zocore.memory.bill import Bill, bill
-from zocore.runs.session import OF_DATA, read
+from zocore.runs.session import OF_DATA
 
 FLOPS = {"cpu": 8e10, "cuda": 2e13}  # a cautious guess at what a small batch reaches, until a run was measured
 NOISE = {"cpu": 5e-9, "cuda": 2e-10}  # seconds to draw and add the noise of one weight, twice and once more
@@ -85,22 +87,43 @@ def predicted(config: RunConfig, method: str = "") -> Bill | None:
 
 
 def tokens(config: RunConfig) -> int:
-    """Return about how many tokens the longest prompt has, from its characters; the cut where data cannot be read."""
-    path = Path(config.data) if config.data else None
-    try:
-        asked = RunConfig(**{name: getattr(config, name) for name in ("task", "data", *OF_DATA)})
-        found = _longest(asked, path.stat().st_mtime_ns if path else 0)
-    except (OSError, ValueError):
-        return config.max_tokens
-    return min(config.max_tokens, found // CHARS + SPARE)
+    """Return about how many tokens the longest prompt has, from its characters; the cut where it was not measured."""
+    if config.data is None:
+        characters = _bundled(config.task)
+    else:
+        characters = _LONGEST.get(_text_key(config), config.max_tokens * CHARS)
+    return min(config.max_tokens, characters // CHARS + SPARE)
 
 
 @lru_cache(maxsize=16)
-def _longest(config: RunConfig, changed: int) -> int:
-    """Characters of the longest training prompt; only what decides the data counts, and when the file was changed."""
-    task = read(config)
-    template = Template(task.template)
-    return max(len(template.fill(example.fields, "").text) for example in task.train)
+def _bundled(task: str) -> int:
+    try:
+        return longest_prompt(RunConfig(task=task))
+    except InputError:
+        return RunConfig.max_tokens * CHARS
+
+
+_LONGEST: dict[tuple[object, ...], int] = {}  # characters of the longest prompt of one's own data
+MOST_KNOWN = 1000
+
+
+def _text_key(config: RunConfig) -> tuple[object, ...]:
+    """What decides the prompts: the file as it is now, and how it is read."""
+    path = Path(config.data or "")
+    changed = path.stat().st_mtime_ns if path.exists() else 0
+    return changed, *(getattr(config, name) for name in ("data", *OF_DATA))
+
+
+def measure_texts(config: RunConfig, files: Lab) -> None:
+    """Have a child read one's own data, once, so that `tokens` knows its length. Raises InputError for bad data."""
+    key = _text_key(config)
+    if config.data is None or key in _LONGEST:
+        return
+    asked = RunConfig(**{name: getattr(config, name) for name in ("data", *OF_DATA)})
+    characters = int(files.ask("longest", config=asked.to_json()))
+    while len(_LONGEST) >= MOST_KNOWN:
+        del _LONGEST[next(iter(_LONGEST))]
+    _LONGEST[key] = characters
 
 
 def free(device: str) -> int:

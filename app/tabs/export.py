@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zocore.config import RunConfig
-from zocore.runs.events import EvalDone
 from zocore.runs.recording import CONFIG, EVENTS, SUMMARY
-from zocore.runs.replay import export_run
 
 SCRIPT = '''"""{title}: the run that was shown, again. Needs the package zocore and nothing else."""
 
@@ -92,24 +90,3 @@ def recording(folder: Path, to: Path) -> Path:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, stage / name)
     return Path(shutil.make_archive(str(to / "recording"), "zip", stage))
-
-
-def weights(folder: Path, to: Path, delta: bool) -> Path:
-    """Return the tuned weights of a run, whole as a zipped folder or as what changed alone.
-
-    Raises ValueError for a run that cannot be replayed.
-    """
-    stage = to / ("delta" if delta else "model")
-    shutil.rmtree(stage, ignore_errors=True)
-    export_run(folder, stage, None, delta)
-    if delta:
-        return next(stage.glob("*.safetensors"))
-    made = Path(shutil.make_archive(str(to / "model"), "zip", stage))
-    shutil.rmtree(stage)
-    return made
-
-
-def shown_numbers(events: list[Any]) -> list[str]:
-    """Return the test lines as the script prints them."""
-    tests = [event for event in events if isinstance(event, EvalDone) and event.split == "test"]
-    return [f"test after step {e.step}: accuracy {e.accuracy:.4f}, loss {e.loss:.6f}" for e in tests]

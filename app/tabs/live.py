@@ -64,8 +64,11 @@ class Tick:
         return [getattr(self, name) for name in self.__dataclass_fields__]
 
 
-def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look) -> tuple[Tick, Drawn]:
-    """Return what changed since `drawn`: new rows where that is enough, whole figures where it is not."""
+def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, wait: float = 0.0) -> tuple[Tick, Drawn]:
+    """Return what changed since `drawn`: new rows where that is enough, whole figures where it is not.
+
+    `position` is the place in line and `wait` the seconds until it is reached.
+    """
     name = job.id if job else ""
     fresh = drawn.job != name or drawn.look != look or drawn.version < 0
     ended = job is not None and job.over and drawn.phase != job.phase
@@ -75,7 +78,7 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look) -
     changed = [fresh or new != old for new, old in zip(marks, drawn.marks, strict=True)]
     before = ((), ()) if fresh else (drawn.accuracy, drawn.estimator)
     accuracy, estimator = plots.accuracy([view], look.axis), plots.estimator(view, look.axis)
-    text = words.status(job, position)
+    text = words.status(job, position, wait)
     news = Tick(
         status=status(phase, text),
         spoken=text if phase != drawn.phase and job else gr.skip(),

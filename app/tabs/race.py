@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -14,6 +13,7 @@ import gradio as gr
 from app import words
 from app.charts import chart, plots
 from app.form import controls, cost, data_form, forms
+from app.form.starting import Guest, begin
 from app.jobs.job import Job, Lane
 from app.jobs.store import JobStore
 from app.jobs.view import MOST_POINTS, View
@@ -147,14 +147,16 @@ def connect(site: Site) -> None:
     """Join the tab to the store."""
     page, play, store, visitor = site.race, site.play, site.store, site.visitor
 
-    def start(visitor_: str, methods: list[str], seeds: float, budget: float, *values: Any) -> tuple[Any, ...]:
-        visitor_ = visitor_ or secrets.token_urlsafe(16)
+    def start(
+        secret: str, request: gr.Request, methods: list[str], seeds: float, budget: float, *values: Any
+    ) -> tuple[Any, ...]:
+        guest = Guest.of(store, secret, request)
         try:
             config = controls.collect(play.form.named(values), store.limits)
-            job = store.start(visitor_, lanes(config, _in_order(methods), int(seeds), int(budget or 0)), "race")
+            job = begin(store, guest, lanes(config, _in_order(methods), int(seeds), int(budget or 0)), "race")
         except (ValueError, OverflowError) as error:
-            return data_form.error(str(error)), gr.skip(), visitor_, gr.skip()
-        return "", job.id, visitor_, Drawn()
+            return data_form.error(str(error)), gr.skip(), guest.secret, gr.skip()
+        return "", job.id, guest.secret, Drawn()
 
     def stop(visitor_: str, job: str) -> str:
         with contextlib.suppress(InputError):
@@ -215,7 +217,7 @@ def race_tick(store: JobStore, job_id: str, drawn: Drawn, axis: str, guess: str 
     loss = chart.whole(plots.race(views, axis, band=job.over)) if fresh else _more(views, drawn, axis)
     evaluated = fresh or turned or any(len(view.accuracy("test")) + len(view.accuracy("dev")) for view in views)
     return [
-        status(job.phase, _progress(job, store.position(job))),
+        status(job.phase, _progress(job, store)),
         loss,
         chart.whole(plots.accuracy(views, axis)) if evaluated and (fresh or turned) else gr.skip(),
         _table(job, guess) if turned else gr.skip(),
@@ -236,9 +238,9 @@ def _more(views: Sequence[View], drawn: Drawn, axis: str) -> Any:
     return chart.rows(columns) if any(x for x, _ in columns) else gr.skip()
 
 
-def _progress(job: Job, position: int) -> str:
+def _progress(job: Job, store: JobStore) -> str:
     if job.phase != "running" or job.stop.is_set():
-        return words.status(job, position)
+        return words.status(job, store.position(job), store.wait(job))
     done = sum(lane.view.place.forwards for lane in job.lanes)
     planned = sum(cost.passes(lane.config) * lane.config.steps for lane in job.lanes)
     return f"racing · {len(job.lanes)} runs, {done:,} of {planned:,} forward passes"

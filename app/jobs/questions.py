@@ -1,0 +1,203 @@
+"""What the page asks of a model or a file outside a run: each answer is plain JSON, found in a child process."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from app.jobs.speeds import warm_up
+from zocore.config import RunConfig
+from zocore.data.columns import find_label, find_texts
+from zocore.data.files import read_table
+from zocore.data.tasks import read_task
+from zocore.data.template import Template
+from zocore.diagnostics import loss_slices
+from zocore.diagnostics.step_trace import Phase, walk
+from zocore.errors import InputError
+from zocore.runs.replay import export_run
+from zocore.runs.session import Session, open_session, read
+from zocore.runs.timeline import open_scrubber
+
+Json = dict[str, Any]
+Thing = TypeVar("Thing")
+IDLE = 600.0  # seconds after which an unused model is dropped
+SHOWN = 5  # rows of a table
+
+
+class Shelf:
+    """Keeps the last few models made, by key. A key holds the visitor where the model can be moved."""
+
+    def __init__(self, most: int = 3) -> None:
+        self._most = most
+        self._kept: OrderedDict[str, tuple[float, object]] = OrderedDict()
+
+    def take(self, key: str, make: Callable[[], Thing]) -> Thing:
+        """Return the thing of a key, made where it is not here."""
+        self.drop_idle()
+        while len(self._kept) >= self._most and key not in self._kept:
+            self._kept.popitem(last=False)  # before the new one is made: both may not fit
+        _, thing = self._kept.pop(key) if key in self._kept else (0.0, make())
+        self._kept[key] = (time.monotonic(), thing)
+        return thing  # type: ignore[return-value]
+
+    def drop(self, start: str) -> None:
+        """Forget the things whose key starts so."""
+        for key in [key for key in self._kept if key.startswith(start)]:
+            del self._kept[key]
+
+    def drop_idle(self) -> None:
+        """Forget what nobody used for a while."""
+        old = time.monotonic() - IDLE
+        for key in [key for key, (used, _) in self._kept.items() if used < old]:
+            del self._kept[key]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
+
+
+@dataclass
+class Opened:
+    """A session whose steps are done part by part."""
+
+    session: Session
+    number: int = 0
+    parts: Iterator[Phase] | None = None
+    shown: list[Phase] = field(default_factory=list)
+
+    def forward(self) -> None:
+        """Do the next part of a step, or the first of the next step."""
+        phase = next(self.parts, None) if self.parts else None
+        if phase is None:
+            self.number, self.shown = self.number + 1, []
+            self.parts = walk(self.session, self.number)
+            phase = next(self.parts)
+        self.shown.append(phase)
+
+
+def _config(facts: Json) -> RunConfig:
+    return RunConfig.from_json(facts["config"])
+
+
+def step(shelf: Shelf, facts: Json) -> Json:
+    """Do the next part of a step of the settings; "fresh" starts over."""
+    if facts.get("fresh"):
+        shelf.drop(f"step {facts['visitor']} ")
+        return {}
+    config = _config(facts)
+    opened = shelf.take(f"step {facts['visitor']} {config}", lambda: Opened(open_session(config)))
+    opened.forward()
+    return {"number": opened.number, "parts": [asdict(part) for part in opened.shown]}
+
+
+def answers(shelf: Shelf, facts: Json) -> Json:
+    """Ask the first test examples, and a sentence of the visitor's, before the run and after a step of it.
+
+    Without a sentence that can be read the labels' probabilities of the examples alone come back.
+    """
+    folder, own, upto = Path(facts["folder"]), facts["text"], int(facts["step"])
+    # a run that goes on has more steps than its scrubber knows, so the key holds how many it was made with
+    scrubber = shelf.take(f"replay {folder} {facts['steps'] if upto else 0}", lambda: open_scrubber(folder))
+    examples = [example.fields for example in scrubber.session.task.test[: facts["count"]]]
+    asked: list[str | Mapping[str, str]] = [*([own] if own else []), *examples]
+    scrubber.go(0)
+    before = scrubber.answers(asked)
+    now = min(upto, scrubber.last)
+    scrubber.go(now)
+    return {"step": now, "before": before, "now": scrubber.answers(asked)}
+
+
+def _look_at(shelf: Shelf, facts: Json) -> Session:
+    """The session the microscope looks at. Raises InputError for one that is too large."""
+    config = _config(facts)
+    session = shelf.take(f"look {config}", lambda: open_session(config))
+    if session.trainable > facts["largest"]:
+        raise InputError(
+            f"{session.trainable:,} values move: the microscope takes at most {facts['largest']:,}; "
+            "choose a smaller model or LoRA"
+        )
+    return session
+
+
+def look(shelf: Shelf, facts: Json) -> Json:
+    """Ask both sides at every eps along one direction."""
+    return look_along(_look_at(shelf, facts), facts["number"], facts["eps"])
+
+
+def look_along(session: Session, number: int, eps: list[float]) -> Json:
+    """Return the loss and the slope at the weights, and both probes at every eps, along a direction."""
+    along = loss_slices.direction(session, max(0, number))
+    base = loss_slices.slice_along(session, along, [0.0])
+    found = [asdict(one) for one in loss_slices.differences(session, along, eps)]
+    return {"base": base.losses[0], "slope": base.slope, "found": found, "name": session.config.method}
+
+
+def alignment(shelf: Shelf, facts: Json) -> Json:
+    """Measure means of n estimates against the gradient."""
+    return asdict(loss_slices.alignment(_look_at(shelf, facts), facts["counts"]))
+
+
+def batch_law(shelf: Shelf, facts: Json) -> Json:
+    """Measure GRZO's estimate against the gradient for batches of several sizes."""
+    return asdict(loss_slices.batch_law(_look_at(shelf, facts), facts["sizes"], facts["repeats"]))
+
+
+def seconds(shelf: Shelf, facts: Json) -> float:
+    """Time a few steps, whose result is thrown away."""
+    return warm_up(_config(facts))
+
+
+def export(shelf: Shelf, facts: Json) -> str:
+    """Write the tuned weights of a run, whole or as what changed."""
+    return export_run(Path(facts["folder"]), Path(facts["to"]), None, facts["delta"])
+
+
+def table(shelf: Shelf, facts: Json) -> Json:
+    """Read a file: its columns, its first rows, and which columns look like text and label."""
+    found = read_table(Path(facts["path"]), max_bytes=facts["most"])
+    label = find_label(found, None)
+    texts = list(find_texts(found, None, label))
+    rows = [dict(row) for row in found.rows[:SHOWN]]
+    return {"columns": list(found.columns), "rows": rows, "count": len(found.rows), "texts": texts, "label": label}
+
+
+def prompt(shelf: Shelf, facts: Json) -> Json:
+    """Read a task as a run would: one prompt with its answer, the words of the labels, and the sizes of the splits."""
+    texts = facts["text_columns"]
+    task = read_task(
+        facts["data"],
+        text_columns=texts.split(",") if texts else None,
+        label_column=facts["label_column"],
+        template=facts["template"],
+        label_words=facts["label_words"],
+        max_bytes=facts["most"],
+    )
+    first, template = task.train[0], Template(task.template)
+    answer = task.label_words[first.label]
+    text = template.fill(first.fields, answer).text
+    return {
+        "text": text if template.has_answer else f"{text} {answer}",
+        "labels": list(task.label_names),
+        "words": list(task.label_words),
+        "counts": [len(task.train), len(task.dev), len(task.test)],
+    }
+
+
+def longest(shelf: Shelf, facts: Json) -> int:
+    """Return the characters of the longest training prompt."""
+    return longest_prompt(_config(facts))
+
+
+def longest_prompt(config: RunConfig) -> int:
+    """Return the characters of the longest training prompt of a task. Raises InputError for unusable data."""
+    task = read(config)
+    template = Template(task.template)
+    return max(len(template.fill(example.fields, "").text) for example in task.train)
+
+
+QUESTIONS: Mapping[str, Callable[[Shelf, Json], Any]] = {
+    function.__name__: function
+    for function in (step, answers, look, alignment, batch_law, seconds, export, table, prompt, longest)
+}
