@@ -37,6 +37,9 @@ class Door:
             await _refuse(send, 429, f"too many requests from your address: try again in {min(wait, 60):.0f} s")
             return
         most = MOST_BYTES + (self._limits.upload_bytes if upload else 0)
+        if _announced(scope) > most:
+            await _refuse(send, 413, f"the request has more than {most:,} bytes")
+            return
         started = False
 
         async def sent(message: MutableMapping[str, Any]) -> None:
@@ -53,6 +56,12 @@ class Door:
             self._errors.print_exc()
             if not started:
                 await _refuse(send, 400, "this request is none that the server knows")
+
+
+def _announced(scope: Scope) -> int:
+    """The bytes that a request says it has, 0 where it does not say."""
+    said = dict(scope["headers"]).get(b"content-length", b"")
+    return int(said) if said.isdigit() else 0
 
 
 def _measured(receive: Receive, most: int) -> Receive:

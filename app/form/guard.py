@@ -76,7 +76,7 @@ def _pattern(subspace: str) -> str:
 
 def _short(value: object) -> str:
     try:
-        text = value if isinstance(value, str) else json.dumps(value)
+        text = json.dumps(value, ensure_ascii=False)  # so that it stays on one line
     except (ValueError, TypeError, RecursionError):
         text = type(value).__name__
     return text if len(text) < 60 else text[:59] + "…"

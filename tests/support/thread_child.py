@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from app.jobs.child import serve
 from app.jobs.lanes import Engine
@@ -20,7 +21,7 @@ def launcher(engine: Engine) -> Callable[[], Child]:
         mine = os.fdopen(orders_in, "w", encoding="utf-8")
 
         def go() -> None:
-            with messages:
+            with suppress(OSError, ValueError), messages:  # the other end hung up
                 serve(orders, messages, engine)
 
         threading.Thread(target=go, daemon=True).start()
