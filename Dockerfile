@@ -10,11 +10,10 @@ ENV PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=
 RUN useradd --create-home --uid 1000 user
 WORKDIR /home/user/app
 
-# uv knows where the builds of torch are; the notebooks' packages stay out of the image
-COPY requirements.txt .
+# uv knows where the builds of torch are; what the app needs is a layer of its own, made anew only when the list changes
+COPY pyproject.toml .
 RUN pip install uv==0.13.8 \
-    && grep -vE '^(jupyterlab|ipywidgets|anywidget|datasets)' requirements.txt > app.txt \
-    && uv pip install --system --torch-backend "${TORCH_BACKEND}" -r app.txt
+    && uv pip install --system --torch-backend "${TORCH_BACKEND}" -r pyproject.toml --extra app
 
 COPY --chown=user:user zocore zocore
 COPY --chown=user:user app app

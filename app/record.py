@@ -10,7 +10,7 @@ from app.form import forms
 from app.jobs.questions import look_along
 from app.tabs import microscope, race
 from zocore.config import RunConfig
-from zocore.diagnostics import loss_slices
+from zocore.diagnostics import alignment
 from zocore.runs.events import Event, StepDone
 from zocore.runs.loop import run
 from zocore.runs.recording import CONFIG, SUMMARY, record
@@ -56,8 +56,8 @@ def readings(config: RunConfig) -> dict[str, object]:
     per_example = open_session(microscope.config_of(config, "fp32", "grzo"))
     return {
         "look": look_along(session, 0, close_up.EPS),
-        "alignment": asdict(loss_slices.alignment(session, microscope.COUNTS)),
-        "law": asdict(loss_slices.batch_law(per_example, microscope.SIZES, 24)),
+        "alignment": asdict(alignment.alignment(session, microscope.COUNTS)),
+        "law": asdict(alignment.batch_law(per_example, microscope.SIZES, 24)),
     }
 
 

@@ -78,7 +78,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_train_tells_the_run_from_header_to_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The output names method, model, task and cost, then progress, accuracies, answers, the folder."""
-    assert train(tmp_path / "run", "--eval-every", "2", "--diagnose-every", "2") == 0
+    assert train(tmp_path / "run", "--eval-every", "2", "--measure-every", "2") == 0
     told = capsys.readouterr().out
     lines = told.splitlines()
     assert lines[0].startswith("mezo on ")
@@ -137,6 +137,16 @@ def test_replay_export_and_predict_answer_from_the_run_folder(
     assert main(["export", str(finished), "--to", str(tmp_path / "delta"), "--delta"]) == 0
     assert [path.name for path in (tmp_path / "delta").iterdir()] == ["delta.safetensors"]
     capsys.readouterr()
+    base_model, file = read_recording(finished).config.model, str(tmp_path / "delta" / "delta.safetensors")
+    assert main(["predict", str(finished), "good food", "a bad film"]) == 0
+    answers = capsys.readouterr().out
+    assert main(["predict", base_model, "--delta", file, "good food", "a bad film"]) == 0
+    assert capsys.readouterr().out == answers
+    assert main(["export", base_model, "--delta", file, "--to", str(tmp_path / "again model")]) == 0
+    whole = (tmp_path / "model" / "model.safetensors").read_bytes()
+    assert (tmp_path / "again model" / "model.safetensors").read_bytes() == whole
+    assert main(["predict", base_model, "--step", "2", "--delta", file, "good food"]) == 2
+    assert "do not go together" in capsys.readouterr().err
     assert main(["predict", str(finished), "good food", "a bad film"]) == 0
     said = capsys.readouterr()
     assert [line.rsplit("  ", 1)[1] for line in said.out.splitlines()] == ["good food", "a bad film"]

@@ -119,7 +119,7 @@ def test_a_race_that_cannot_be_run_is_refused() -> None:
     """Unknown methods, a budget below one step, and one without end are told in a sentence."""
     for methods, budget, said in (
         (["magic"], 8, "magic"),
-        (["fzoo"], 8, "does not buy one step of fzoo"),
+        (["fzoo"], 8, "does not buy one step of FZOO"),
         (["mezo"], math.inf, "budget"),
     ):
         with pytest.raises(InputError, match=said):

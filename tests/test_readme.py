@@ -26,7 +26,7 @@ def _commands() -> list[list[str]]:
 
 def _shortened(command: list[str]) -> list[str]:
     """The same command, with few steps and examples."""
-    given = {"--step": "2", "--forward-cost": "12", "--seeds": "0,1", "--diagnose-every": "1", "--eval-every": "1"}
+    given = {"--step": "2", "--forward-cost": "12", "--seeds": "0,1", "--measure-every": "1", "--eval-every": "1"}
     words = [given.get(before, word) for before, word in zip(["", *command], command, strict=False)]
     if "--steps" in words:
         words[words.index("--steps") + 1] = "2"

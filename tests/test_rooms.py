@@ -1,11 +1,11 @@
 """The rooms of the house: imports run one way, the engine knows nothing of the app, no test takes from another."""
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.imports import imported
 from tests.support.places import ROOT
 
 # each room may import from itself and from those before it
@@ -19,10 +19,11 @@ ENGINE = [
     "step",
     "presets",
     "methods",
-    "config",
-    "defaults",
+    "tables",
     "data",
     "models",
+    "config",
+    "defaults",
     "memory",
     "runs",
     "diagnostics",
@@ -32,16 +33,6 @@ ENGINE = [
 ]
 APP = ["quiet", "jobs", "log", "door", "charts", "words", "form", "tabs", "scripts", "api", "page", "record"]
 ORDERS = {"zocore": ENGINE, "app": APP}
-
-
-def imported(path: Path) -> Iterator[str]:
-    """Dotted names of every module a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
 def against_the_order(package: Path, order: list[str]) -> list[str]:

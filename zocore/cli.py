@@ -13,6 +13,7 @@ from typing import Any, NoReturn, get_args, get_type_hints
 from zocore.config import RunConfig
 
 RUNS = Path("runs")
+ONLY = ""  # `export RUN --delta`, without a file
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,16 +79,22 @@ def export(options: argparse.Namespace) -> int:
     """Write the tuned model, or what changed alone."""
     from zocore.runs import replay
 
-    print(replay.export_run(options.run, options.to, options.step, options.delta))
+    if file := _delta(options):
+        print(replay.export_delta(options.run, file, options.to))
+    else:
+        print(replay.export_run(Path(options.run), options.to, options.step, options.delta == ONLY))
     return 0
 
 
 def predict(options: argparse.Namespace) -> int:
     """Ask a tuned model."""
-    from zocore.runs import replay
+    from zocore.runs import delta, predict, replay
 
-    for line in replay.predict_run(options.run, options.text, options.step):
-        print(line)
+    if file := _delta(options):
+        lines = predict.predictions(delta.open_delta(options.run, file), options.text)
+    else:
+        lines = replay.predict_run(Path(options.run), options.text, options.step)
+    print("\n".join(lines))
     return 0
 
 
@@ -128,6 +135,15 @@ def bench(options: argparse.Namespace) -> int:
     print("\nthe same model in NF4")
     print(timing.render(timing.bench_quantised(options.shape, **sizes)))
     return 0
+
+
+def _delta(options: argparse.Namespace) -> Path | None:
+    """The file of changes to lay over a base model, None where a run is meant."""
+    if options.delta in (None, ONLY):
+        return None
+    if options.step is not None:
+        raise ValueError("--step and --delta FILE do not go together: a file of changes holds one step's weights")
+    return Path(options.delta)
 
 
 def _budget(options: argparse.Namespace) -> tuple[float, Any]:
@@ -218,15 +234,27 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--out", type=Path, help=f"run folder (default: the next number under {RUNS}/)")
     for name, function in (("resume", resume), ("replay", replay), ("export", export), ("predict", predict)):
         command = _command(commands, name, function)
-        command.add_argument("run", type=Path, metavar="RUN", help="run folder")
+        if name in ("export", "predict"):
+            command.add_argument(
+                "run", metavar="RUN", help="run folder, or the base model that --delta FILE belongs to"
+            )
+        else:
+            command.add_argument("run", type=Path, metavar="RUN", help="run folder")
         if name != "resume":
             command.add_argument("--step", type=int, help="the weights after this step (default: the last)")
         if name == "replay":
             command.add_argument("--verify", action="store_true", help="prove the rebuilt weights equal to the run's")
         if name == "export":
             command.add_argument("--to", type=Path, required=True, help="folder to write")
-            command.add_argument("--delta", action="store_true", help="only what changed, as one safetensors file")
+            command.add_argument(
+                "--delta",
+                nargs="?",
+                const=ONLY,
+                metavar="FILE",
+                help="write only what changed, as one safetensors file; with FILE, lay it over the base model RUN",
+            )
         if name == "predict":
+            command.add_argument("--delta", metavar="FILE", help="what a run changed, to lay over the base model RUN")
             command.add_argument("text", nargs="+", help="sentences to label")
     _measures(commands)
     return parser

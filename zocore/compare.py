@@ -15,6 +15,7 @@ from zocore.runs.events import EvalDone, Event, RunEnded, StepDone
 from zocore.runs.loop import run
 from zocore.runs.recording import claim, record
 from zocore.runs.session import open_session
+from zocore.tables import markdown
 
 TABLE = "race.json"
 Unit = Literal["forward_cost", "forward_passes"]
@@ -66,21 +67,30 @@ def lanes(
         raise InputError(f"there is a learning rate for {idle[0]!r}, which is not in the race")
     if not isfinite(budget):
         raise InputError(f"the budget must be a number, not {budget}")
-    chosen = []
+    entered: list[Lane] = []
     for method in dict.fromkeys(methods):
         lane = replace(config, method=method, lr=(lrs or {}).get(method, config.lr))
         session = open_session(lane)
         price = session.cost_per_step if unit == "forward_cost" else session.method.forward_passes()
-        steps = int(budget / price + 1e-9)
-        if steps < 1:
-            raise InputError(f"a budget of {budget:g} {unit} does not buy one step of {method}, which takes {price:g}")
-        chosen += [Lane(method, seed, replace(lane, steps=steps, seed=seed)) for seed in dict.fromkeys(seeds)]
-    return chosen
+        entered += buy(lane, seeds, budget, price, unit)
+    return entered
 
 
-def race(entered: Sequence[Lane], stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[Lane, Event]]:
+def buy(config: RunConfig, seeds: Sequence[int], budget: float, price: float, unit: Unit) -> list[Lane]:
+    """Return one run for each seed, with the steps that the budget buys at `price` a step.
+
+    Raises InputError when it buys none.
+    """
+    steps = int(budget / price + 1e-9)  # 0.3 / 0.1 is a hair below 3
+    if steps < 1:
+        title, words = METHODS[config.method].title, unit.replace("_", " ")
+        raise InputError(f"a budget of {budget:g} ({words}) does not buy one step of {title}, which takes {price:g}")
+    return [Lane(config.method, seed, replace(config, steps=steps, seed=seed)) for seed in dict.fromkeys(seeds)]
+
+
+def race(lanes: Sequence[Lane], stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[Lane, Event]]:
     """Run the lanes one after the other and yield their events; a lane that fails does not end the race."""
-    for lane in entered:
+    for lane in lanes:
         failed = False
         try:
             for event in run(lane.config, stop):
@@ -134,37 +144,38 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
 
 def render(table: Sequence[Standing]) -> str:
     """Return the standings as a Markdown table."""
-    head = "| method | lr | steps | forward passes | forward cost | seconds | held-out accuracy | loss |"
-    rows = [
-        f"| {s.method} | {s.lr:g} | {s.steps} | {s.forward_passes:.0f} | {s.forward_cost:.0f} | {s.seconds:.1f} | "
-        f"{s.accuracy_before:.3f} -> {s.accuracy[0]:.3f} ± {s.accuracy[1]:.3f} | {s.loss[0]:.4f} ± {s.loss[1]:.4f} |"
-        + (f" {s.failed} failed" if s.failed else "")
-        for s in table
-    ]
-    return "\n".join([head, "|" + "---|" * 8, *rows])
+    head = ["method", "lr", "steps", "forward passes", "forward cost", "seconds", "held-out accuracy", "loss"]
+    return markdown(head, [_row(standing) for standing in table])
 
 
-def run_race(entered: Sequence[Lane], out: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[str]:
+def _row(s: Standing) -> list[str]:
+    failed = f" ({s.failed} failed)" if s.failed else ""
+    counts = [f"{s.lr:g}", f"{s.steps}", f"{s.forward_passes:.0f}", f"{s.forward_cost:.0f}", f"{s.seconds:.1f}"]
+    accuracy = f"{s.accuracy_before:.3f} -> {s.accuracy[0]:.3f} ± {s.accuracy[1]:.3f}"
+    return [s.method + failed, *counts, accuracy, f"{s.loss[0]:.4f} ± {s.loss[1]:.4f}"]
+
+
+def run_race(lanes: Sequence[Lane], out: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[str]:
     """Run a race, record each run under `out`, and yield a line per run, then the table, which is stored too.
 
     Raises InputError when `out` already holds a race.
     """
     if (out / TABLE).exists():
         raise InputError(f"{out} already holds a race: choose another --out")
-    told: list[tuple[Lane, Event]] = []
-    for lane in entered:
+    events: list[tuple[Lane, Event]] = []
+    for lane in lanes:
         folder = out / f"{lane.method}-seed{lane.seed}"
         claim(folder)
-        told += [(lane, event) for event in record((event for _, event in race([lane], stop)), folder)]
-        yield f"{lane.method}, seed {lane.seed}: {_told(told[-1][1])}"
+        events += [(lane, event) for event in record((event for _, event in race([lane], stop)), folder)]
+        yield f"{lane.method}, seed {lane.seed}: {_outcome(events[-1][1])}"
         if stop():
             yield "stopped: the table below holds the runs that finished"
             break
-    table = standings(told)
+    table = standings(events)
     (out / TABLE).write_text(json.dumps([asdict(standing) for standing in table], indent=2) + "\n", encoding="utf-8")
     (out / "table.md").write_text(render(table) + "\n", encoding="utf-8")
     yield from ["", render(table), "", f"race folder: {out}"]
 
 
-def _told(last: Event) -> str:
+def _outcome(last: Event) -> str:
     return f"{last.status}, {last.reason}" if isinstance(last, RunEnded) else "no end"

@@ -4,7 +4,11 @@ import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args, get_type_hints
 
+from zocore.directions.laws import LAWS
 from zocore.methods import METHODS, OPTIONS
+from zocore.models.kinds import KINDS
+
+RENAMED = {"diagnose_every": "measure_every"}  # what older recordings call a setting
 
 
 def setting(default: Any, help: str, *, choices: tuple[str, ...] = (), breaks: str = "") -> Any:
@@ -26,7 +30,7 @@ class RunConfig:
     kind: str | None = setting(
         None,
         "how the model is read; found from its configuration when not given",
-        choices=("causal", "masked", "classifier", "encoder"),
+        choices=tuple(KINDS),
     )
     task: str = setting("sentiment", "a bundled task")
     data: str | None = setting(None, "your own CSV, TSV or JSON Lines file, or a folder with train, dev and test files")
@@ -51,7 +55,7 @@ class RunConfig:
     )
     schedule: str | None = setting(None, "learning rate over the run", choices=("constant", "linear"))
     seed: int = setting(0, "decides noise and data order")
-    noise: str | None = setting(None, "law of the directions", choices=("gaussian", "rademacher"))
+    noise: str | None = setting(None, "law of the directions", choices=tuple(LAWS))
     rank: int = setting(0, "directions of this rank on matrices (LOZO); 0 for full rank")
     keep: float = setting(1.0, "share of each tensor's smallest weights that moves (Sparse-MeZO); 1 for all")
     directions: int | None = setting(None, f"directions per step ({_taking('directions')})")
@@ -68,7 +72,7 @@ class RunConfig:
     max_tokens: int = setting(128, "longest prompt, in tokens")
     eval_every: int = setting(0, "steps between evaluations on the dev split; 0 for none")
     eval_examples: int = setting(400, "most examples in an evaluation")
-    diagnose_every: int = setting(0, "steps between measurements of the estimator; 0 for none")
+    measure_every: int = setting(0, "steps between measurements of the estimator; 0 for none")
     allow_pickle: bool = setting(False, "load weights that are not safetensors; only from people you trust")
 
     def __post_init__(self) -> None:
@@ -82,7 +86,7 @@ class RunConfig:
                 value is None or (math.isfinite(value) and value > 0), f"--{name} must be a number above 0, not {value}"
             )
         _require(math.isfinite(self.decay) and self.decay >= 0, f"--decay must be 0 or more, not {self.decay}")
-        for name in ("eval_every", "diagnose_every", "rank"):
+        for name in ("eval_every", "measure_every", "rank"):
             _require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more, not {getattr(self, name)}")
         _require(self.micro_batch is None or self.micro_batch >= 1, "--micro-batch must be at least 1")
         _require(0 <= self.seed < 2**63, f"--seed must be from 0 to 2^63 - 1, not {self.seed}")
@@ -108,10 +112,11 @@ class RunConfig:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "RunConfig":
         """Return the settings of `to_json`. Raises ValueError for unknown names or values of the wrong type."""
-        known = get_type_hints(cls)
+        types = get_type_hints(cls)
+        values = {RENAMED.get(name, name): value for name, value in values.items()}
         for name, value in values.items():
-            _require(name in known, f"unknown setting {name!r}")
-            kinds = get_args(known[name]) or (known[name],)
+            _require(name in types, f"unknown setting {name!r}")
+            kinds = get_args(types[name]) or (types[name],)
             number = float in kinds and type(value) is int
             _require(number or isinstance(value, kinds), f"{flag(name)} has the wrong type: {value!r}")
         return cls(**values)

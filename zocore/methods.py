@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from zocore.directions.laws import Gaussian, Law, LowRank, Masked, Rademacher
+from zocore.directions.laws import Gaussian, Law, Rademacher
 from zocore.presets import Models, Preset, Subspace, choose, coarse, paper, tuned
 from zocore.step.difference import Forward
 from zocore.step.samplers import Fresh, Guided, OnePerExample
@@ -307,18 +307,3 @@ def build(name: str, **options: object) -> Stepper:
     if unknown:
         raise ValueError(f"{name} has no option {unknown[0]!r}; its options are {', '.join(METHODS[name].options)}")
     return METHODS[name].build(**options)
-
-
-def law(noise: str = "gaussian", *, rank: int = 0, keep: float = 1.0) -> Law:
-    """Return the law of the directions: normals or signs, thin factors when rank > 0, sparse when keep < 1.
-
-    Raises ValueError for an unknown noise or a share outside (0, 1].
-    """
-    laws: dict[str, Law] = {"gaussian": Gaussian(), "rademacher": Rademacher()}
-    if noise not in laws:
-        raise ValueError(f"unknown noise {noise!r}: choose gaussian or rademacher")
-    inner = LowRank(rank) if rank else laws[noise]
-    return inner if keep == 1 else Masked(inner, keep)
-
-
-__all__ = ["METHODS", "OPTIONS", "Memory", "Row", "build", "law"]

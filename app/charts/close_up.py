@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.charts import plots
-from zocore.diagnostics import loss_slices
+from zocore.diagnostics import alignment, loss_slices
 
 EPS = [10 ** (k / 6) for k in range(-36, 1)]  # six a decade, from 1e-6 to 1
 
@@ -17,17 +17,17 @@ class Look:
 
     base: float
     slope: float | None
-    found: tuple[loss_slices.Difference, ...]
+    found: tuple[loss_slices.Secant, ...]
     name: str
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> "Look":
         """Return what was asked, from its plain values."""
-        found = tuple(loss_slices.Difference(**one) for one in facts["found"])
+        found = tuple(loss_slices.Secant(**one) for one in facts["found"])
         return cls(facts["base"], facts["slope"], found, facts["name"])
 
 
-def slice_figure(look: Look, chosen: loss_slices.Difference) -> plots.Figure:
+def slice_figure(look: Look, chosen: loss_slices.Secant) -> plots.Figure:
     """The loss along z near the probes, the secant through them and the tangent."""
     near = [one for one in look.found if one.eps <= 1.8 * chosen.eps]
     x = [-one.eps for one in reversed(near)] + [0.0] + [one.eps for one in near]
@@ -69,7 +69,7 @@ def slice_figure(look: Look, chosen: loss_slices.Difference) -> plots.Figure:
     return {"data": data, "layout": shown | {"uirevision": f"{chosen.eps}"}}
 
 
-def bias_figure(look: Look, chosen: loss_slices.Difference) -> plots.Figure:
+def bias_figure(look: Look, chosen: loss_slices.Secant) -> plots.Figure:
     """The slope found at every eps, with the true one."""
     x, y = [one.eps for one in look.found], [one.slope for one in look.found]
     hue = plots.colour(look.name)
@@ -102,7 +102,7 @@ def bias_figure(look: Look, chosen: loss_slices.Difference) -> plots.Figure:
     return {"data": data, "layout": shown}
 
 
-def alignment_figure(found: loss_slices.Alignment) -> plots.Figure:
+def alignment_figure(found: alignment.Alignment) -> plots.Figure:
     """Cosine and variance against the number of directions, with theory."""
     first = found.variance[0]
     data = [
@@ -144,7 +144,7 @@ def alignment_figure(found: loss_slices.Alignment) -> plots.Figure:
     return {"data": data, "layout": shown}
 
 
-def law_figure(found: loss_slices.BatchLaw) -> plots.Figure:
+def law_figure(found: alignment.BatchLaw) -> plots.Figure:
     """GRZO's cosine against the batch size, with the law and what one shared direction would have."""
     one = 1 / math.sqrt(found.dimension)
     data = [

@@ -10,7 +10,7 @@ from app.words import size
 from zocore.memory.bill import bill
 from zocore.memory.shapes import BUILT_IN, ModelShape, shape_of
 from zocore.models.files import BUNDLED
-from zocore.models.load import kind_of
+from zocore.models.kinds import kind_of
 
 SHORT = 24  # tokens of the texts for which a model is offered with its memory
 HUB: Mapping[str, str] = {  # hub id -> name in `shapes`; all have safetensors

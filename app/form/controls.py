@@ -103,7 +103,7 @@ def build(config: RunConfig, preset: gr.Radio, most: int) -> Controls:
 
 def _advanced(parts: dict[str, gr.components.Component], values: Mapping[str, Any], shown: Mapping[str, bool]) -> None:
     with gr.Accordion("Advanced", open=False):
-        for names in (("batch_size", "max_tokens"), ("eval_every", "diagnose_every")):
+        for names in (("batch_size", "max_tokens"), ("eval_every", "measure_every")):
             with gr.Row(elem_classes="zo-pair"):
                 for name in names:
                     parts[name] = gr.Number(

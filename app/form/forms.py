@@ -15,7 +15,7 @@ from zocore.models.files import HUB_ID
 from zocore.presets import Preset
 
 PRESETS: Mapping[str, RunConfig] = {
-    "toy": RunConfig(task="topic", steps=300, eval_every=50, eval_examples=200, diagnose_every=80),
+    "toy": RunConfig(task="topic", steps=300, eval_every=50, eval_examples=200, measure_every=80),
     "cpu": RunConfig(model="sentence-transformers/all-MiniLM-L6-v2", steps=1000, eval_every=100, eval_examples=200),
     "gpu": RunConfig(model="Qwen/Qwen2.5-0.5B", steps=4000, eval_every=400, device="cuda", dtype="bf16"),
 }
@@ -41,7 +41,7 @@ NAMES = (
     "dtype",
     "max_tokens",
     "eval_every",
-    "diagnose_every",
+    "measure_every",
 )
 SPREAD = (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0, 31.6, 100.0)  # of the lists of lr and eps, about the preset
 METHOD_CHOICES = [(row.title, name) for name, row in METHODS.items()]
@@ -79,7 +79,7 @@ def shown(method: str) -> dict[str, bool]:
     """Return which of the method-dependent controls are of any use to a method."""
     zeroth = METHODS[method].zeroth_order
     options = {name: name in METHODS[method].options for name in OPTIONS}
-    return options | {"eps": zeroth, "noise": zeroth, "diagnose_every": zeroth}
+    return options | {"eps": zeroth, "noise": zeroth, "measure_every": zeroth}
 
 
 def to_form(config: RunConfig) -> dict[str, Any]:

@@ -31,6 +31,6 @@ def work(config: RunConfig, tokens: int | None = None) -> float:
     noise = NOISE * method.forward_passes() if isinstance(method, Method) else NOISE
     tokens_a_step = step * config.batch_size * long + noise
     looks = 2 + (config.steps // config.eval_every if config.eval_every else 0)
-    measured = math.ceil(config.steps / config.diagnose_every) if config.diagnose_every else 0
+    measured = math.ceil(config.steps / config.measure_every) if config.measure_every else 0
     evaluated = looks * config.eval_examples * long * LABELS
     return shape.parameters * ((config.steps + measured * ESTIMATES) * tokens_a_step + evaluated)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.jobs.wire import Happened, Lost, Work
 from zocore.config import RunConfig
-from zocore.diagnostics.broken_runs import EXHIBITS, run_broken
+from zocore.diagnostics.broken_runs import FAULTS, run_broken
 from zocore.errors import InputError
 from zocore.runs import loop
 from zocore.runs.events import Event, RunEnded, StepDone
@@ -31,7 +31,7 @@ def run_lanes(work: Work, stop: Stop, engine: Engine) -> Iterator[Happened | Los
 
     Raises what the run raises when there is one lane.
     """
-    if work.kind in EXHIBITS:
+    if work.kind in FAULTS:
         engine = broken(work.kind)
     running = {
         number: _Running(_events(RunConfig.from_json(config), Path(folder), stop, work.resumed, engine))

@@ -78,7 +78,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "clip": (0, 1e9),
     "eval_every": (0, 5000),
     "eval_examples": (1, 1000),
-    "diagnose_every": (0, 5000),
+    "measure_every": (0, 5000),
 }
 """What each number of a run may be on a hosted server."""
 MOST_TEXT = 2000  # characters of any setting that is text

@@ -13,12 +13,13 @@ from zocore.data.columns import find_label, find_texts
 from zocore.data.files import read_table
 from zocore.data.tasks import read_task
 from zocore.data.template import Template
+from zocore.diagnostics import alignment as measured
 from zocore.diagnostics import loss_slices
-from zocore.diagnostics.step_trace import Phase, walk
+from zocore.diagnostics.step_trace import Phase, trace
 from zocore.errors import InputError
 from zocore.runs.replay import export_run
 from zocore.runs.session import Session, open_session, read
-from zocore.runs.timeline import open_scrubber
+from zocore.runs.timeline import open_timeline
 
 Json = dict[str, Any]
 Thing = TypeVar("Thing")
@@ -72,7 +73,7 @@ class Opened:
         phase = next(self.parts, None) if self.parts else None
         if phase is None:
             self.number, self.shown = self.number + 1, []
-            self.parts = walk(self.session, self.number)
+            self.parts = trace(self.session, self.number)
             phase = next(self.parts)
         self.shown.append(phase)
 
@@ -98,15 +99,15 @@ def answers(shelf: Shelf, facts: Json) -> Json:
     Without a sentence that can be read the labels' probabilities of the examples alone come back.
     """
     folder, own, upto = Path(facts["folder"]), facts["text"], int(facts["step"])
-    # a run that goes on has more steps than its scrubber knows, so the key holds how many it was made with
-    scrubber = shelf.take(f"replay {folder} {facts['steps'] if upto else 0}", lambda: open_scrubber(folder))
-    examples = [example.fields for example in scrubber.session.task.test[: facts["count"]]]
+    # a run that goes on has more steps than its timeline knows, so the key holds how many it was made with
+    timeline = shelf.take(f"replay {folder} {facts['steps'] if upto else 0}", lambda: open_timeline(folder))
+    examples = [example.fields for example in timeline.session.task.test[: facts["count"]]]
     asked: list[str | Mapping[str, str]] = [*([own] if own else []), *examples]
-    scrubber.go(0)
-    before = scrubber.answers(asked)
-    now = min(upto, scrubber.last)
-    scrubber.go(now)
-    return {"step": now, "before": before, "now": scrubber.answers(asked)}
+    timeline.go(0)
+    before = timeline.answers(asked)
+    now = min(upto, timeline.last)
+    timeline.go(now)
+    return {"step": now, "before": before, "now": timeline.answers(asked)}
 
 
 def _look_at(shelf: Shelf, facts: Json) -> Session:
@@ -130,18 +131,18 @@ def look_along(session: Session, number: int, eps: list[float]) -> Json:
     """Return the loss and the slope at the weights, and both probes at every eps, along a direction."""
     along = loss_slices.direction(session, max(0, number))
     base = loss_slices.slice_along(session, along, [0.0])
-    found = [asdict(one) for one in loss_slices.differences(session, along, eps)]
+    found = [asdict(one) for one in loss_slices.secants(session, along, eps)]
     return {"base": base.losses[0], "slope": base.slope, "found": found, "name": session.config.method}
 
 
 def alignment(shelf: Shelf, facts: Json) -> Json:
     """Measure means of n estimates against the gradient."""
-    return asdict(loss_slices.alignment(_look_at(shelf, facts), facts["counts"]))
+    return asdict(measured.alignment(_look_at(shelf, facts), facts["counts"]))
 
 
 def batch_law(shelf: Shelf, facts: Json) -> Json:
     """Measure GRZO's estimate against the gradient for batches of several sizes."""
-    return asdict(loss_slices.batch_law(_look_at(shelf, facts), facts["sizes"], facts["repeats"]))
+    return asdict(measured.batch_law(_look_at(shelf, facts), facts["sizes"], facts["repeats"]))
 
 
 def seconds(shelf: Shelf, facts: Json) -> float:

@@ -13,7 +13,7 @@ from app.quiet import QUIET
 from app.tabs.live import Drawn
 from app.tabs.play import Handlers, tick_outputs
 from app.tabs.tab import Site, Tab
-from zocore.diagnostics.broken_runs import EXHIBITS
+from zocore.diagnostics.broken_runs import FAULTS
 
 STEPS = 200  # at most: the detector usually ends the run sooner
 
@@ -24,10 +24,10 @@ def lay_out(site: Site) -> None:
     gr.HTML(f"<p class='zo-lead'>{words.ABOUT_BREAK}</p>")
     problem = gr.HTML("", elem_id="zo-break-problem")
     with gr.Row(elem_classes="zo-cards", equal_height=True):
-        for name, exhibit in EXHIBITS.items():
+        for name, fault in FAULTS.items():
             with gr.Column(elem_classes="zo-panel", min_width=230):
-                about = f"<p>{exhibit.about}</p><p class='zo-quiet'>{words.BREAK_WATCH[name]}</p>"
-                gr.HTML(f"<h2>{exhibit.title}</h2>{about}")
+                about = f"<p>{fault.about}</p><p class='zo-quiet'>{words.BREAK_WATCH[name]}</p>"
+                gr.HTML(f"<h2>{fault.title}</h2>{about}")
                 press = gr.Button("Break it this way", elem_id=f"zo-break-{name}", size="sm")
             outputs = [problem, play.job, visitor, play.drawn, site.tabs]
             begun = press.click(
@@ -43,7 +43,7 @@ def _starter(name: str, form: controls.Controls, store: JobStore) -> Any:
             config = controls.collect(form.named(values), store.limits)
             if config.method != "mezo":
                 config = replace(config.without_options(), method="mezo", subspace="auto")
-            config = replace(config, steps=STEPS, diagnose_every=0, eval_every=0, update="auto")
+            config = replace(config, steps=STEPS, measure_every=0, eval_every=0, update="auto")
             job = begin(store, guest, [config], name)
         except ValueError as error:
             return data_form.error(str(error)), gr.skip(), guest.secret, gr.skip(), gr.skip()

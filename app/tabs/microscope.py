@@ -18,7 +18,7 @@ from app.quiet import QUIET
 from app.tabs.live import status
 from app.tabs.tab import Site, Tab
 from zocore.config import RunConfig
-from zocore.diagnostics import loss_slices
+from zocore.diagnostics import alignment
 from zocore.errors import InputError
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "microscope.json"
@@ -46,13 +46,13 @@ ABOUT_BATCH = (
 
 
 @lru_cache(maxsize=1)
-def recorded() -> tuple[Look, loss_slices.Alignment, loss_slices.BatchLaw]:
+def recorded() -> tuple[Look, alignment.Alignment, alignment.BatchLaw]:
     """Return the readings that the tab opens with."""
     readings = json.loads(RECORDED.read_text())
     return (
         Look.from_json(readings["look"]),
-        loss_slices.Alignment(**readings["alignment"]),
-        loss_slices.BatchLaw(**readings["law"]),
+        alignment.Alignment(**readings["alignment"]),
+        alignment.BatchLaw(**readings["law"]),
     )
 
 
@@ -99,7 +99,7 @@ def _side() -> tuple[Any, ...]:
     return number, dtype, look, eps, count, batch, gr.HTML("", elem_id="zo-look-problem")
 
 
-def _charts(look: Look, aligned: loss_slices.Alignment, law: loss_slices.BatchLaw) -> tuple[Any, ...]:
+def _charts(look: Look, aligned: alignment.Alignment, law: alignment.BatchLaw) -> tuple[Any, ...]:
     line = gr.HTML(status("recorded", ABOUT_RECORDED), elem_id="zo-look-status", elem_classes="zo-status")
     start = figures(look, -3)
     with gr.Row(equal_height=True):
@@ -123,12 +123,12 @@ def _connect(bench: Bench, site: Site) -> None:
 
     def counted(guest: Guest, dtype: str, *values: Any) -> tuple[Any, ...]:
         config = _settings(site, values, dtype)
-        aligned = loss_slices.Alignment(**_ask(site, guest, config, "alignment", counts=COUNTS))
+        aligned = alignment.Alignment(**_ask(site, guest, config, "alignment", counts=COUNTS))
         return chart.whole(alignment_figure(aligned)), "", measured(config)
 
     def batched(guest: Guest, dtype: str, *values: Any) -> tuple[Any, ...]:
         config = _settings(site, values, dtype, "grzo")
-        law = loss_slices.BatchLaw(**_ask(site, guest, config, "batch_law", sizes=SIZES, repeats=12))
+        law = alignment.BatchLaw(**_ask(site, guest, config, "batch_law", sizes=SIZES, repeats=12))
         return chart.whole(law_figure(law)), "", measured(config)
 
     def moved(found: Look | None, at: float) -> tuple[Any, Any]:
@@ -186,7 +186,7 @@ def config_of(config: RunConfig, dtype: str, method: str = "") -> RunConfig:
     """Return the settings the microscope looks with: those of the form, in a dtype, and batches of 16."""
     if config.method in ("sgd", "adamw") and not method:
         raise InputError("backprop has no probes to look at: choose a zeroth-order method on the Play tab")
-    chosen = replace(config, dtype=dtype, batch_size=16, micro_batch=None, diagnose_every=0)
+    chosen = replace(config, dtype=dtype, batch_size=16, micro_batch=None, measure_every=0)
     if method and config.method != method:
         chosen = replace(
             chosen,

@@ -22,6 +22,7 @@ from app.tabs import standings
 from app.tabs.live import status
 from app.tabs.play import TICK
 from app.tabs.tab import Site, Tab
+from zocore import compare
 from zocore.config import RunConfig
 from zocore.errors import InputError
 from zocore.methods import METHODS
@@ -77,23 +78,19 @@ def lanes(config: RunConfig, methods: Sequence[str], seeds: int, budget: int) ->
         raise InputError(f"a race has two to five methods, not {len(methods)}")
     if not budget or not math.isfinite(budget) or budget < 2:
         raise InputError("the budget must be at least 2 forward passes")
-    found = []
+    found: list[compare.Lane] = []
     for method in methods:
         lane = forms.with_presets(_bare(config, method))
-        price = cost.passes(lane)
-        if budget < price:
-            raise InputError(
-                f"{budget:.0f} forward passes do not buy one step of {METHODS[method].title}, which takes {price}"
-            )
-        found += [replace(lane, steps=int(budget // price), seed=config.seed + k) for k in range(max(1, seeds))]
-    return found
+        each = range(config.seed, config.seed + max(1, seeds))
+        found += compare.buy(lane, each, budget, cost.passes(lane), "forward_passes")
+    return [lane.config for lane in found]
 
 
 def _bare(config: RunConfig, method: str) -> RunConfig:
     """The settings without what belongs to another method."""
     home = METHODS[method].home
     subspace = "auto" if home == "scales" or config.subspace == "scales" else config.subspace
-    return replace(config.without_options(), method=method, subspace=subspace, diagnose_every=0)
+    return replace(config.without_options(), method=method, subspace=subspace, measure_every=0)
 
 
 @lru_cache(maxsize=1)

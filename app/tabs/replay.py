@@ -111,7 +111,7 @@ def _phase(part: Phase, newest: bool) -> str:
     loss = f'<b class="zo-figure">loss {part.loss:.5f}</b>' if part.loss is not None else ""
     state = " open" if newest else ""
     code = f"<details{state}><summary>The lines that ran</summary><pre>{escape(part.code)}</pre></details>"
-    return f"<li><h3>{escape(part.title)}{loss}</h3><p>{escape(part.told)}</p>{code}</li>"
+    return f"<li><h3>{escape(part.title)}{loss}</h3><p>{escape(part.text)}</p>{code}</li>"
 
 
 def _or_problem(find: Callable[[], str]) -> str:

@@ -65,7 +65,7 @@ def test_work_counts_all_that_a_run_does() -> None:
     assert work(replace(plain, steps=1000)) == pytest.approx(10 * work(plain), rel=0.1)
     for more in (
         {"batch_size": 64}, {"method": "mezo-gv"}, {"method": "n-spsa", "directions": 32}, {"method": "grzo"},
-        {"eval_every": 1}, {"eval_examples": 1000}, {"diagnose_every": 1},
+        {"eval_every": 1}, {"eval_examples": 1000}, {"measure_every": 1},
     ):  # fmt: skip
         assert work(replace(plain, **more)) > 1.2 * work(plain), more
     assert work(replace(plain, method="n-spsa", directions=32)) > 12 * work(plain)

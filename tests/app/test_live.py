@@ -15,7 +15,7 @@ from app.tabs.live import Drawn, Look
 from tests.support.places import RECORDED
 from zocore.config import RunConfig
 from zocore.runs.events import Event, StepDone, Warned
-from zocore.runs.timeline import open_scrubber
+from zocore.runs.timeline import open_timeline
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_a_race_has_two_to_five_lanes_and_a_budget_that_buys_a_step():
     assert [(lane.method, lane.steps, lane.seed) for lane in lanes] == [
         ("mezo", 40, 5), ("mezo", 40, 6), ("n-spsa", 10, 5), ("n-spsa", 10, 6),
     ]  # fmt: skip
-    for methods, budget, said in ((["mezo"], 80, "two to five"), (["mezo", "n-spsa"], 4, "do not buy one step")):
+    for methods, budget, said in ((["mezo"], 80, "two to five"), (["mezo", "n-spsa"], 4, "does not buy one step")):
         with pytest.raises(ValueError, match=said):
             race.lanes(RunConfig(), methods, 1, budget)
 
@@ -178,6 +178,6 @@ def test_the_recorded_readings_of_the_microscope_draw():
 
 
 def test_the_recorded_run_is_of_the_bundled_model_and_replays():
-    scrubber = open_scrubber(RECORDED.parent)
-    scrubber.go(2)
-    assert scrubber.last == View.of(scrubber.recording.events).planned
+    timeline = open_timeline(RECORDED.parent)
+    timeline.go(2)
+    assert timeline.last == View.of(timeline.recording.events).planned

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.places import SHARED
-from zocore.data.tasks import bundled_tasks, load_task, read_task, subset
+from zocore.data.tasks import bundled_tasks, load_task, read_task
 from zocore.data.template import Template
 from zocore.errors import InputError
 
@@ -103,8 +103,6 @@ def test_of_a_long_file_a_random_part_is_taken(tmp_path):
     kept = [int(e.fields["text"].split()[2].rstrip(",")) for e in task.train + task.dev + task.test]
     assert len(kept) == 20
     assert max(kept) > 20
-    few = subset(task, 5, None, 2)
-    assert (len(few.train), few.dev, len(few.test)) == (5, task.dev, 2)
 
 
 NUMBERS = [(text, f"{i}.5") for i, (text, _) in enumerate(ROWS * 5)]

@@ -1,4 +1,4 @@
-"""Every exhibit of the museum ends in a detector's message of its own; a sound run ends in none."""
+"""Every fault ends in a warning of its own; a sound run ends in none."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import pytest
 
 from tests.support import tiny
 from zocore.config import RunConfig
-from zocore.diagnostics.broken_runs import EXHIBITS, run_broken
-from zocore.diagnostics.machinery_checks import look, restore_drift, update_alignment
+from zocore.diagnostics.broken_runs import FAULTS, run_broken
+from zocore.diagnostics.machinery_checks import find_fault, restore_drift, update_alignment
 from zocore.runs.events import Event, RunEnded, Warned
 from zocore.runs.session import open_session
 
-SAID = {
+WARNINGS = {
     "lr": "learning rate is too high",
     "tiny-eps": "eps is too small",
     "huge-eps": "eps is too large",
@@ -22,15 +22,15 @@ SAID = {
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    model: Path = tiny.save(tmp_path_factory.mktemp("museum") / "llama", "llama")
+    model: Path = tiny.save(tmp_path_factory.mktemp("broken") / "llama", "llama")
     return RunConfig(model=str(model), lr=1e-4, eps=1e-3, steps=120, batch_size=8, eval_examples=4)
 
 
-@pytest.mark.parametrize("name", EXHIBITS)
-def test_a_broken_run_ends_in_its_detectors_message(config, name):
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_broken_run_ends_in_a_warning_that_names_its_fault(config, name):
     events: list[Event] = list(run_broken(name, config))
-    said = [event.message for event in events if isinstance(event, Warned)]
-    assert said and SAID[name] in said[0]
+    warnings = [event.message for event in events if isinstance(event, Warned)]
+    assert warnings and WARNINGS[name] in warnings[0]
     assert isinstance(events[-1], RunEnded) and events[-1].steps < 120
 
 
@@ -39,5 +39,5 @@ def test_a_sound_session_passes_every_check(config):
     before = session.fingerprint()
     assert restore_drift(session) == 0
     assert update_alignment(session, 1) == pytest.approx(1, abs=1e-3)
-    assert look(session, 1) is None
+    assert find_fault(session, 1) is None
     assert session.fingerprint() == before

@@ -1,4 +1,4 @@
-"""What looks into a run from outside: the opened step, the scrubber, slices and alignment; nothing moves unasked."""
+"""What looks into a run from outside: the traced step, the timeline, slices and alignment; nothing moves unasked."""
 
 from math import sqrt
 from pathlib import Path
@@ -9,12 +9,13 @@ import torch
 
 from tests.support import tiny
 from zocore.config import RunConfig
-from zocore.diagnostics.loss_slices import BatchLaw, alignment, batch_law, differences, direction, slice_along
-from zocore.diagnostics.step_trace import same_step, walk
+from zocore.diagnostics.alignment import BatchLaw, alignment, batch_law
+from zocore.diagnostics.loss_slices import direction, secants, slice_along
+from zocore.diagnostics.step_trace import trace
 from zocore.runs.loop import run
 from zocore.runs.recording import claim, record
 from zocore.runs.session import Session, open_session
-from zocore.runs.timeline import open_scrubber
+from zocore.runs.timeline import open_timeline
 
 
 @pytest.fixture(scope="module")
@@ -31,42 +32,42 @@ def weights(session: Session) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("method", ["mezo", "n-spsa", "grzo", "mezo-gv", "mezo-greedy", "fzoo"])
-def test_an_opened_step_is_the_step(model, method):
-    """Walking a step open leaves bitwise the weights that the plain step leaves."""
+def test_a_traced_step_is_the_step(model, method):
+    """Tracing a step leaves bitwise the weights that the plain step leaves."""
     opened, plain = (open_session(config(model, method=method)) for _ in range(2))
-    phases = list(walk(opened, 1))
-    same_step(plain, 1)
+    phases = list(trace(opened, 1))
+    plain.method.step(plain.leaves, plain.losses(1), plain.key(1), plain.lr(1), 1e-3, plain.state)
     assert all(torch.equal(a, b) for a, b in zip(weights(opened), weights(plain), strict=True))
     assert [phase.title for phase in phases][-3:] == ["Difference", "Restore", "Update"]
     assert phases[-2].moved == 0.0 and phases[-1].moved > 0
     assert all(phase.code for phase in phases)
 
 
-def test_backprop_cannot_be_opened(model):
+def test_backprop_cannot_be_traced(model):
     with pytest.raises(ValueError, match="takes a gradient"):
-        next(walk(open_session(config(model, method="sgd")), 1))
+        next(trace(open_session(config(model, method="sgd")), 1))
 
 
 @pytest.mark.parametrize("method", ["mezo", "grzo"])
 @pytest.mark.parametrize("update", ["auto", "momentum"])
-def test_a_scrubber_goes_back_and_forth_to_the_same_weights(model, tmp_path, monkeypatch, method, update):
+def test_a_timeline_goes_back_and_forth_to_the_same_weights(model, tmp_path, monkeypatch, method, update):
     monkeypatch.setattr("zocore.runs.timeline.STRIDE", 4)
     claim(tmp_path / "run")
     events = list(record(run(config(model, method=method, update=update)), tmp_path / "run"))
-    scrubber = open_scrubber(tmp_path / "run")
-    base = weights(scrubber.session)
-    scrubber.go(6)
-    assert scrubber.session.fingerprint() == events[-1].weights_fingerprint
-    answers = scrubber.answers(["It was good"])
-    scrubber.go(3)
-    scrubber.go(5)
-    scrubber.go(0)
-    assert all(torch.equal(a, b) for a, b in zip(weights(scrubber.session), base, strict=True))
-    scrubber.go(6)
-    assert scrubber.session.fingerprint() == events[-1].weights_fingerprint
-    assert scrubber.answers(["It was good"]) == answers
+    timeline = open_timeline(tmp_path / "run")
+    base = weights(timeline.session)
+    timeline.go(6)
+    assert timeline.session.fingerprint() == events[-1].weights_fingerprint
+    answers = timeline.answers(["It was good"])
+    timeline.go(3)
+    timeline.go(5)
+    timeline.go(0)
+    assert all(torch.equal(a, b) for a, b in zip(weights(timeline.session), base, strict=True))
+    timeline.go(6)
+    assert timeline.session.fingerprint() == events[-1].weights_fingerprint
+    assert timeline.answers(["It was good"]) == answers
     with pytest.raises(ValueError, match="no step 7"):
-        scrubber.go(7)
+        timeline.go(7)
 
 
 def test_looking_moves_nothing_and_agrees_with_the_derivative(model):
@@ -74,7 +75,7 @@ def test_looking_moves_nothing_and_agrees_with_the_derivative(model):
     before = weights(session)
     along = direction(session)
     found = slice_along(session, along, [-1e-2, 0.0, 1e-2])
-    near = differences(session, along, [1e-3])[0]
+    near = secants(session, along, [1e-3])[0]
     assert found.slope == pytest.approx(near.slope, rel=0.02, abs=1e-3)
     assert found.losses[1] == pytest.approx((near.plus + near.minus) / 2, abs=1e-3)
     aligned = alignment(session, [1, 4], repeats=4)

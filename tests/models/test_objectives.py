@@ -1,6 +1,7 @@
 """Scoring: batches equal single rows, label-only logits equal full ones, and losses are one per example."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,13 +11,14 @@ from torch.nn.functional import cross_entropy
 
 from tests.support import tiny
 from tests.support.places import SHARED
-from zocore.data.tasks import Example, Task, read_task, subset
+from zocore.data.tasks import Example, Task, read_task
 from zocore.errors import InputError
 from zocore.models.load import load
+from zocore.models.objectives.base import objective_for
 from zocore.models.objectives.batch import padded
 from zocore.models.objectives.causal import CausalChoice, mean_log_probs
-from zocore.models.objectives.choice import evaluate, objective_for
 from zocore.models.objectives.encoder import Classification, LabelSimilarity
+from zocore.models.objectives.evaluation import evaluate
 from zocore.models.objectives.label_rows import head_of, only_rows
 from zocore.models.objectives.masked import MaskedChoice
 
@@ -67,7 +69,7 @@ def test_a_padded_batch_scores_as_single_rows_do(family, words):
     means = torch.stack(
         [torch.stack([alone(maker, f"{text} It was", word).mean() for word in words]) for text in TEXTS]
     )
-    torch.testing.assert_close(maker.scores(batch), means.log_softmax(dim=1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(maker.log_probs(batch), means.log_softmax(dim=1), atol=1e-5, rtol=1e-5)
     expected = cross_entropy(means, batch.labels, reduction="none")
     torch.testing.assert_close(maker.losses(batch), expected, atol=1e-5, rtol=1e-5)
     assert batch.attention_mask.min() == 0
@@ -78,9 +80,9 @@ def test_a_padded_batch_scores_as_single_rows_do(family, words):
 
 def test_options_of_one_token_score_alike_in_both_forms():
     maker = objective("llama")
-    short = maker.scores(maker.batch(EXAMPLES))
+    short = maker.log_probs(maker.batch(EXAMPLES))
     long = objective("llama", of=task(("terrible", "great", "a b"), names=("0", "1", "2")))
-    both = long.scores(long.batch(EXAMPLES))[:, :2]
+    both = long.log_probs(long.batch(EXAMPLES))[:, :2]
     torch.testing.assert_close(both.log_softmax(dim=1), short, atol=1e-5, rtol=1e-5)
 
 
@@ -117,16 +119,16 @@ def test_the_head_sees_the_label_rows_alone(family, kind):
 
 def test_adapters_leave_the_head_where_it_is():
     plain = objective("llama")
-    expected = plain.scores(plain.batch(EXAMPLES))
+    expected = plain.log_probs(plain.batch(EXAMPLES))
     config = LoraConfig(target_modules=["q_proj", "lm_head"])
     adapted = CausalChoice(get_peft_model(tiny.model("llama"), config), tiny.tokenizer(), task())
-    torch.testing.assert_close(adapted.scores(adapted.batch(EXAMPLES)), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(adapted.log_probs(adapted.batch(EXAMPLES)), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_decoder_with_a_classification_head_reads_the_last_token():
     maker = objective("llama", "classifier")
-    alone = torch.cat([maker.scores(maker.batch([example])) for example in EXAMPLES])
-    torch.testing.assert_close(maker.scores(maker.batch(EXAMPLES)), alone, atol=1e-5, rtol=1e-5)
+    alone = torch.cat([maker.log_probs(maker.batch([example])) for example in EXAMPLES])
+    torch.testing.assert_close(maker.log_probs(maker.batch(EXAMPLES)), alone, atol=1e-5, rtol=1e-5)
 
 
 def test_the_hook_goes_even_when_the_forward_fails():
@@ -230,7 +232,7 @@ def test_the_mask_is_read_in_its_place():
     ids = tokenizer("It was <mask> : " + TEXTS[0], return_tensors="pt")["input_ids"]
     words = [tokenizer(" " + word, add_special_tokens=False)["input_ids"][0] for word in ("terrible", "great")]
     logits = maker.model(ids, attention_mask=torch.ones_like(ids)).logits[0, (ids[0] == 3).nonzero()[0, 0]]
-    torch.testing.assert_close(maker.scores(batch)[0], logits[words].log_softmax(dim=0), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(maker.log_probs(batch)[0], logits[words].log_softmax(dim=0), atol=1e-5, rtol=1e-5)
 
 
 def test_a_template_without_a_mask_gets_one():
@@ -260,7 +262,7 @@ def test_a_head_is_matched_to_the_labels_by_name():
     named = Classification(model, tiny.tokenizer(frame=True), task(names=("negative", "positive")))
     plain = Classification(model, tiny.tokenizer(frame=True), task())
     batch = plain.batch(EXAMPLES)
-    torch.testing.assert_close(named.scores(batch), plain.scores(batch).flip(1))
+    torch.testing.assert_close(named.log_probs(batch), plain.log_probs(batch).flip(1))
     with pytest.raises(ValueError, match="2 outputs for 3 labels"):
         objective("bert", "classifier", task(LONG, names=LONG))
 
@@ -269,13 +271,13 @@ def test_label_descriptions_stay_put_while_the_weights_move():
     maker = objective("bert", "encoder")
     assert maker.descriptions == ("It was terrible", "It was great")
     batch = maker.batch(EXAMPLES)
-    anchors, embedded, scores = maker._anchors.clone(), maker.embed(batch), maker.scores(batch)
+    anchors, embedded, scores = maker._anchors.clone(), maker.embed(batch), maker.log_probs(batch)
     torch.testing.assert_close(embedded.norm(dim=1), torch.ones(4))
     torch.testing.assert_close(scores, (20 * embedded @ anchors.T).log_softmax(dim=1))
     for parameter in maker.model.parameters():
         parameter.data.mul_(1.1)
     assert torch.equal(maker._anchors, anchors)
-    assert not torch.allclose(maker.scores(batch), scores)
+    assert not torch.allclose(maker.log_probs(batch), scores)
 
 
 REFUSED = {
@@ -303,7 +305,7 @@ def test_words_that_one_tokenizer_cannot_tell_apart(maker):
 def test_evaluation_keeps_the_order_and_counts_forwards():
     maker = objective("opt")
     found = evaluate(maker, EXAMPLES, batch_size=3)
-    scores = torch.cat([maker.scores(maker.batch([example])) for example in EXAMPLES])
+    scores = torch.cat([maker.log_probs(maker.batch([example])) for example in EXAMPLES])
     labels = torch.tensor([example.label for example in EXAMPLES])
     assert found.predictions == tuple(scores.argmax(dim=1).tolist())
     assert found.loss == pytest.approx(float(cross_entropy(scores, labels)), abs=1e-5)
@@ -356,7 +358,7 @@ def test_a_real_decoder_on_real_sentences():
     if not folder.is_dir() or not (SHARED / "data" / "sst2").is_dir():
         pytest.skip("needs the folders of real data and models: set ZOCORE_SHARED")
     real = read_task(SHARED / "data" / "sst2", template="{text} It was", label_words="terrible,great")
-    maker = objective_for(load(folder), subset(real, 8, 40, 8))
+    maker = objective_for(load(folder), replace(real, dev=real.dev[:40]))
     found = evaluate(maker, maker.task.dev)
     assert found.count == 40
     assert 0.3 < found.loss < 1.5

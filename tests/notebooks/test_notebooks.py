@@ -174,7 +174,7 @@ def test_runs_to_its_last_assert(path: Path, tmp_path: Path) -> None:
 # What the folded solutions state, run after the notebook they belong to.
 SOLUTIONS = {
     "01": """
-signs = loss_slices.alignment(open_session(replace(SETTINGS, noise="rademacher")), [1, 2])
+signs = alignment.alignment(open_session(replace(SETTINGS, noise="rademacher")), [1, 2])
 assert all(0.2 < a / b < 2 for a, b in zip(signs.cosine, found.cosine))
 middle, two = looks[0].base, looks[0].found[DISTANCES.index(1e-2)]
 assert abs(((two.plus + two.minus) / 2 - middle) * 2 / two.eps**2 / second_difference(0, two.eps) - 1) < 1e-3

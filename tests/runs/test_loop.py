@@ -102,7 +102,7 @@ def test_a_seed_decides_everything(name: str) -> None:
 def test_measuring_and_evaluating_leave_the_run_as_it_is(name: str) -> None:
     """With evaluations and diagnoses in between, steps, counts and final weights are bitwise the same."""
     plain = untimed(run(settings(**ALL[name])))
-    watched = untimed(run(settings(**ALL[name], eval_every=1, diagnose_every=2)))
+    watched = untimed(run(settings(**ALL[name], eval_every=1, measure_every=2)))
     assert of(StepDone, watched) == of(StepDone, plain)
     assert watched[-1] == plain[-1]
     assert [(e.step, e.split) for e in of(EvalDone, watched)] == [
@@ -230,7 +230,7 @@ def test_the_global_generators_are_left_alone(name: str) -> None:
         return torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()
 
     before = states()
-    list(run(settings(**ALL[name], diagnose_every=2)))
+    list(run(settings(**ALL[name], measure_every=2)))
     assert states() == before
     torch.rand(3)
     losses = [e.loss for e in of(StepDone, list(run(settings(**ALL[name]))))]
@@ -241,7 +241,7 @@ def test_the_global_generators_are_left_alone(name: str) -> None:
 @pytest.mark.parametrize("name", ["mezo", "adamw"])
 def test_grad_mode_is_the_callers_own_in_every_thread(name: str) -> None:
     """Each event drawn in a thread of its own leaves grad mode on there and here, and the events are the same."""
-    config = settings(**ALL[name], diagnose_every=2)
+    config = settings(**ALL[name], measure_every=2)
     events, modes, source = [], [], run(config)
 
     def draw() -> None:
@@ -279,7 +279,7 @@ def test_settings_that_cannot_work_fail_before_the_first_event() -> None:
 
 def test_an_estimator_that_cannot_be_measured_is_told_and_the_run_goes_on() -> None:
     """A diagnosis with losses that are no numbers gives a warning in place of figures."""
-    session = open_session(settings(diagnose_every=100))
+    session = open_session(settings(measure_every=100))
     breaking(session, 1, lambda found: found * float("nan"), count=2)
     events = list(run_session(session))
     assert of(EstimatorMeasured, events) == []

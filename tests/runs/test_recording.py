@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, get_type_hints
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
@@ -18,14 +19,23 @@ from tests.support.short_runs import BACKPROP, IN_PLACE, ZEROTH_ORDER, data_file
 from zocore.config import RunConfig
 from zocore.errors import InputError
 from zocore.noise import addressed
+from zocore.runs.delta import open_delta, read_delta
 from zocore.runs.events import EvalDone, Event, RunEnded, RunStarted, StepDone
-from zocore.runs.export import load_delta
+from zocore.runs.export import write_model
 from zocore.runs.loop import replay, run, run_session
+from zocore.runs.predict import predictions
 from zocore.runs.recording import EVENTS, claim, read_recording, record
-from zocore.runs.replay import IN_PLACE_TOLERANCE, difference, export_run, predict_run, rebuild, replay_run
+from zocore.runs.replay import (
+    IN_PLACE_TOLERANCE,
+    difference,
+    export_delta,
+    export_run,
+    predict_run,
+    rebuild,
+    replay_run,
+)
 from zocore.runs.session import open_session
 from zocore.subspaces.quantised import prepare
-from zocore.subspaces.quantised_file import load_scales
 
 HARD = [float("nan"), float("inf"), -float("inf"), 0.1, 1 / 3, -0.0, 5e-324, 1.7976931348623157e308, 1e22, 2**-1074]
 
@@ -90,7 +100,7 @@ def recorded(folder: Path, **changes: Any) -> list[Event]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of six GRZO steps with evaluations, which has every kind of line."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    recorded(folder, method="grzo", steps=6, eval_every=2, diagnose_every=4)
+    recorded(folder, method="grzo", steps=6, eval_every=2, measure_every=4)
     return folder
 
 
@@ -436,17 +446,50 @@ def test_the_delta_alone_brings_the_weights_back(name: str, tmp_path: Path) -> N
     assert not same(weights(base), weights(session))
     (file,) = (tmp_path / "to").iterdir()
     assert sorted(load_file(file)) == sorted(leaf.name for leaf in session.leaves)
-    if session.config.subspace == "scales":
-        load_scales(file, base.loaded.model)
-        text = ["the film was great"]
-        assert torch.equal(base.objective.probabilities(text), session.objective.probabilities(text))
-    else:
-        load_delta(file, base.leaves, recording.header.fingerprint)
-        assert same(weights(base), weights(session))
+    delta, fingerprint = read_delta(file), recording.header.fingerprint
+    delta.lay_over(base.leaves, base.loaded.model, fingerprint)
+    assert same(weights(base), weights(session))
+    text = ["the film was great"]
+    assert torch.equal(base.objective.probabilities(text), session.objective.probabilities(text))
+    if session.config.subspace != "scales":
         with pytest.raises(InputError, match="belongs to other base weights"):
-            load_delta(file, base.leaves, "0" * 64)
+            delta.lay_over(base.leaves, base.loaded.model, "0" * 64)
         with pytest.raises(InputError, match="holds other tensors"):
-            load_delta(file, base.leaves[:-1], recording.header.fingerprint)
+            delta.lay_over(base.leaves[:-1], base.loaded.model, fingerprint)
+
+
+@pytest.mark.parametrize("name", ["mezo", "lora on nf4", "qzo nf4", "grzo, bert"])
+def test_a_base_model_and_the_delta_answer_and_are_written_as_the_run(name: str, tmp_path: Path) -> None:
+    """From the file and the base model alone, without the run or its data, come the run's weights and answers."""
+    recorded(tmp_path / "run", **ZEROTH_ORDER[name])
+    export_run(tmp_path / "run", tmp_path / "to", None, delta=True)
+    _, session = rebuild(tmp_path / "run")
+    (file,) = (tmp_path / "to").iterdir()
+    shutil.rmtree(tmp_path / "run")
+    opened = open_delta(session.config.model, file)
+    assert opened.task.train == ()
+    assert same(weights(opened), weights(session))
+    texts = ["the film was great", "bad food"]
+    assert predictions(opened, texts) == predictions(session, texts)
+    export_delta(session.config.model, file, tmp_path / "model")
+    written = load_file(tmp_path / "model" / "model.safetensors")
+    write_model(session, tmp_path / "expected")
+    expected = load_file(tmp_path / "expected" / "model.safetensors")
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[name], expected[name]) for name in written)
+
+
+def test_a_delta_of_another_model_or_of_none_is_one_sentence(finished: Path, tmp_path: Path) -> None:
+    """A base of other weights, a file that is none of ours, one that does not say how its model was loaded."""
+    export_run(finished, tmp_path / "to", None, delta=True)
+    file = tmp_path / "to" / "delta.safetensors"
+    with pytest.raises(InputError, match="belongs to other base weights"):
+        open_delta(model_folder("gpt2"), file)
+    with pytest.raises(InputError, match="does not hold what a run changed"):
+        open_delta("bundled", Path(model_folder()) / "model.safetensors")
+    save_file(load_file(file), tmp_path / "bare.safetensors", {"format": "zocore delta 1"})
+    with pytest.raises(InputError, match="export it again"):
+        open_delta("bundled", tmp_path / "bare.safetensors")
 
 
 def test_an_export_overwrites_nothing(finished: Path, tmp_path: Path) -> None:

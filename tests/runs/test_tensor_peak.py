@@ -2,7 +2,7 @@
 
 import torch
 
-from zocore.runs.memory_meter import COUNTED, Meter, storage_bytes
+from zocore.runs.peak_memory import COUNTED, PeakMemory, storage_bytes
 from zocore.runs.tensor_peak import TensorPeak
 
 KILO = 1000 * 4  # bytes of a thousand float32 values
@@ -36,29 +36,29 @@ def test_sees_what_only_the_graph_holds() -> None:
     assert plain.most <= 2 * KILO + 8
 
 
-def test_the_meter_counts_steps_and_nothing_apart() -> None:
+def test_peak_memory_counts_steps_and_nothing_apart() -> None:
     """What is held counts once, what the first steps make is added, and what happens between steps is not seen."""
     weight = torch.zeros(1000)
-    meter = Meter(torch.device("cpu"), lambda: [weight, weight.view(10, 100)])
-    assert (meter.kind, meter.peak()) == ("tensors", 0)
-    with meter.step(100):
+    memory = PeakMemory(torch.device("cpu"), lambda: [weight, weight.view(10, 100)])
+    assert (memory.kind, memory.peak()) == ("tensors", 0)
+    with memory.step(100):
         kept = torch.zeros(1000)  # a buffer that the next step uses again
         torch.zeros(2000)
-    assert meter.peak() == 4 * KILO
-    with meter.apart():
+    assert memory.peak() == 4 * KILO
+    with memory.apart():
         torch.zeros(9000)
-    with meter.step(90):
+    with memory.step(90):
         torch.zeros(3000).add_(kept[0])
-    assert meter.peak() == 5 * KILO
+    assert memory.peak() == 5 * KILO
     for _ in range(COUNTED):
-        with meter.step(100):
+        with memory.step(100):
             pass
-    with meter.step(100):  # no longer counted: a batch as large was counted before
+    with memory.step(100):  # no longer counted: a batch as large was counted before
         torch.zeros(90_000)
-    assert meter.peak() == 5 * KILO
-    with meter.step(101):
+    assert memory.peak() == 5 * KILO
+    with memory.step(101):
         torch.zeros(7000)
-    assert meter.peak() == 9 * KILO
+    assert memory.peak() == 9 * KILO
 
 
 def test_storages_are_counted_once() -> None:

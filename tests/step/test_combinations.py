@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.support.toys import Toy, flat, gradient, language_model, mixed
-from zocore.directions.laws import Gaussian, Law, LowRank, Masked, Rademacher
-from zocore.methods import build, law
+from zocore.directions.laws import Gaussian, Law, LowRank, Masked, Rademacher, law
+from zocore.methods import build
 from zocore.noise.addressed import Key
 from zocore.step.difference import Central, Forward
 from zocore.step.samplers import Fresh, Guided, OnePerExample

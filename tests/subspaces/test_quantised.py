@@ -31,17 +31,17 @@ from zocore.carriers.flipout import Flipout, matmul_weights
 from zocore.carriers.in_place import InPlace
 from zocore.carriers.layout import Layout
 from zocore.carriers.scratch import Scratch
-from zocore.directions.laws import Direction, Gaussian
+from zocore.directions.laws import Direction, Gaussian, law
 from zocore.directions.per_example import PerExample
 from zocore.errors import InputError
-from zocore.methods import build, law
+from zocore.methods import build
 from zocore.noise.addressed import Key
+from zocore.runs.delta import codes_fingerprint, read_delta, save_delta
 from zocore.step.difference import Central, Measured
 from zocore.step.losses import Losses, Part
 from zocore.step.shaping import Clip
 from zocore.subspaces.by_name import all_weights
-from zocore.subspaces.quantised import check_live, is_four_bit, prepare, quant_scales, quantised
-from zocore.subspaces.quantised_file import codes_fingerprint, load_scales, save_scales
+from zocore.subspaces.quantised import is_four_bit, prepare, quant_scales, quantised
 from zocore.weights.leaf import Leaf
 
 QUANTISERS: dict[str, dict[str, Any]] = {
@@ -529,26 +529,6 @@ def test_without_clip_and_floor_qzo_on_one_scale_per_weight_is_mezo() -> None:
     assert torch.equal(*results)
 
 
-# The guard
-
-
-def test_guard_accepts_live_scales_and_leaves_no_trace() -> None:
-    case = load("llama", "int8")
-    before = live(case.leaves[0]).clone()
-    check_live(case.leaves, case.losses())
-    assert torch.equal(live(case.leaves[0]), before)
-
-
-def test_guard_refuses_cached_weights() -> None:
-    case = load("llama", "nf4")
-    module: Any = case.leaves[0].sites[0].module
-    cached = kernels.dequantize_4bit(module.weight.data, module.weight.quant_state)
-    module.forward = lambda x: functional.linear(x, cached)
-    with pytest.raises(RuntimeError, match="does not read model.layers.0.self_attn.q_proj.weight.absmax"):
-        check_live(case.leaves, case.losses())
-    assert torch.equal(live(case.leaves[0]).view(-1), case.leaves[0].tensor.view(-1))
-
-
 # Refusals
 
 
@@ -579,6 +559,17 @@ def test_backprop_over_scales_is_refused() -> None:
 # The file
 
 
+def save(path: Path, leaves: list[Leaf], model: Any, name: str) -> None:
+    save_delta(path, leaves, model, {"base_model": name, "base_fingerprint": ""})
+
+
+def lay_over(path: Path, model: Any) -> list[Leaf]:
+    """Give a fresh model a file's scales and return those."""
+    delta, leaves = read_delta(path), quant_scales(model)
+    delta.lay_over(leaves, model, "")
+    return [leaf for leaf in leaves if leaf.name in delta.tensors]
+
+
 @EVERY
 def test_tuned_scales_come_back_bitwise(quantiser: str, tmp_path: Path) -> None:
     case = load("opt", quantiser)
@@ -586,9 +577,9 @@ def test_tuned_scales_come_back_bitwise(quantiser: str, tmp_path: Path) -> None:
     case.step("qzo", lr=1e-3)
     tuned = case.losses()()
     assert not torch.equal(plain, tuned)
-    save_scales(tmp_path / "scales.safetensors", case.leaves, case.model, "tiny-opt")
+    save(tmp_path / "scales.safetensors", case.leaves, case.model, "tiny-opt")
     fresh = replace(case, model=raw("opt", quantiser))
-    fresh.leaves = load_scales(tmp_path / "scales.safetensors", fresh.model)
+    fresh.leaves = lay_over(tmp_path / "scales.safetensors", fresh.model)
     assert torch.equal(fresh.losses()(), tuned)
     assert (tmp_path / "scales.safetensors").stat().st_size < 4 * sum(x.numel() for x in case.masters()) + 4000
 
@@ -605,17 +596,17 @@ def test_a_whole_saved_model_comes_back_bitwise(quantiser: str, tmp_path: Path) 
 
 
 def saved(case: Case, path: Path) -> Path:
-    save_scales(path / "s.safetensors", case.leaves, case.model, "tiny")
+    save(path / "s.safetensors", case.leaves, case.model, "tiny")
     return path / "s.safetensors"
 
 
 def test_files_of_another_model_are_refused(tmp_path: Path) -> None:
     path = saved(load("llama", "nf4"), tmp_path)
     refusals: dict[str, Callable[[], Any]] = {
-        "other quantised weights": lambda: load_scales(path, raw("llama", "fp4")),
-        "this model has no model.layers": lambda: load_scales(path, raw("opt", "nf4")),
-        "has shape": lambda: load_scales(path, raw("llama", "nf4", 128)),
-        "there is no file": lambda: load_scales(tmp_path / "absent", raw("llama", "nf4")),
+        "other quantised weights": lambda: lay_over(path, raw("llama", "fp4")),
+        "this model has no model.layers": lambda: lay_over(path, raw("opt", "nf4")),
+        "has shape": lambda: lay_over(path, raw("llama", "nf4", 128)),
+        "there is no file": lambda: lay_over(tmp_path / "absent", raw("llama", "nf4")),
     }
     for message, attempt in refusals.items():
         with pytest.raises(InputError, match=message):
@@ -623,19 +614,19 @@ def test_files_of_another_model_are_refused(tmp_path: Path) -> None:
     changed = raw("llama", "nf4")
     next(quantised(changed))[1].weight.data[0] ^= 1
     with pytest.raises(InputError, match="belong to tiny in nf4: this model has other quantised weights"):
-        load_scales(path, changed)
+        lay_over(path, changed)
 
 
 def test_files_that_are_no_scales_are_refused(tmp_path: Path) -> None:
     garbage = tmp_path / "garbage"
     garbage.write_bytes(b"no safetensors")
     with pytest.raises(InputError, match="'garbage' is not a safetensors file"):
-        load_scales(garbage, raw("llama", "nf4"))
-    with pytest.raises(InputError, match="does not hold tuned quantisation scales"):
-        load_scales(Path(base("llama")) / "model.safetensors", raw("llama", "nf4"))
+        lay_over(garbage, raw("llama", "nf4"))
+    with pytest.raises(InputError, match="does not hold what a run changed"):
+        lay_over(Path(base("llama")) / "model.safetensors", raw("llama", "nf4"))
     case = load("llama", "nf4")
     with pytest.raises(ValueError, match="is no quantisation scale"):
-        save_scales(tmp_path / "s", all_weights(case.model), case.model, "tiny")
+        save(tmp_path / "s", [*case.leaves, *all_weights(case.model)], case.model, "tiny")
 
 
 def test_a_file_of_some_layers_wants_the_other_scales_as_they_were(tmp_path: Path) -> None:
@@ -643,10 +634,10 @@ def test_a_file_of_some_layers_wants_the_other_scales_as_they_were(tmp_path: Pat
     case.step("qzo", lr=1e-3)
     path = saved(case, tmp_path)
     fresh = replace(case, model=raw("llama", "nf4"))
-    fresh.leaves = load_scales(path, fresh.model)
+    fresh.leaves = lay_over(path, fresh.model)
     assert torch.equal(fresh.losses()(), case.losses()()) and len(fresh.leaves) == 2
     with pytest.raises(InputError, match="double quantisation: False.*other scales differ"):
-        load_scales(path, raw("llama", "nf4-double"))  # the same codes, other scales
+        lay_over(path, raw("llama", "nf4-double"))  # the same codes, other scales
 
 
 # Cost and use

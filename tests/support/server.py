@@ -21,9 +21,14 @@ def free_port() -> int:
 
 def serve(runs: Path, *options: str) -> tuple[subprocess.Popen[bytes], str]:
     """Start `python -m app` and wait until it answers."""
+    return start([sys.executable, "-m", "app"], runs, *options, path=str(ROOT))
+
+
+def start(program: list[str | Path], runs: Path, *options: str, path: str = "") -> tuple[subprocess.Popen[bytes], str]:
+    """Start the app by a program of one's own, in the folder that holds its runs, and wait until it answers."""
     port = free_port()
-    command = [sys.executable, "-m", "app", "--port", str(port), "--runs", str(runs), *options]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [*program, "--port", str(port), "--runs", str(runs), *options]
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with (runs.parent / "server.log").open("ab") as log:
         server = subprocess.Popen(command, cwd=runs.parent, env=environment, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}/"

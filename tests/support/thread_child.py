@@ -21,7 +21,7 @@ def launcher(engine: Engine) -> Callable[[], Child]:
         mine = os.fdopen(orders_in, "w", encoding="utf-8")
 
         def go() -> None:
-            with suppress(OSError, ValueError), messages:  # the other end hung up
+            with suppress(OSError, ValueError, SystemExit), messages:  # the other end hung up, or the process ends
                 serve(orders, messages, engine)
 
         threading.Thread(target=go, daemon=True).start()

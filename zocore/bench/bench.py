@@ -32,6 +32,7 @@ from zocore.models.quiet import quiet
 from zocore.noise.addressed import Key
 from zocore.step.losses import Losses, Part
 from zocore.subspaces.by_name import all_weights
+from zocore.tables import markdown
 from zocore.weights.leaf import Leaf
 
 EPS, TINY_LR = 1e-3, 1e-9  # a step so small that thousands of them leave the model what it was
@@ -158,8 +159,8 @@ def bench_quantised(shape: str, batch: int = 16, tokens: int = 64, repeats: int 
 
 def render(timings: list[Timing]) -> str:
     """Return the timings as a Markdown table."""
-    rows = [f"| {t.name} | {t.seconds * 1e3:.0f} | {t.over_plain:.2f} | {t.over_lean:.2f} |" for t in timings]
-    return "\n".join(["| step | ms | over two plain forwards | over two lean forwards |", "|---|---|---|---|", *rows])
+    rows = [[t.name, f"{t.seconds * 1e3:.0f}", f"{t.over_plain:.2f}", f"{t.over_lean:.2f}"] for t in timings]
+    return markdown(["step", "ms", "over two plain forwards", "over two lean forwards"], rows)
 
 
 class one_thread:

@@ -28,7 +28,7 @@ from zocore.carriers.layout import Layout
 from zocore.carriers.scratch import looks_up_rows
 from zocore.directions.laws import LowRank
 from zocore.directions.per_example import PerExample
-from zocore.weights.leaf import Leaf, ParameterSite, Site
+from zocore.weights.leaf import Leaf, ParameterSite, Site, by_module
 
 
 @dataclass(frozen=True)
@@ -131,10 +131,7 @@ class Flipout:
             rows[example] = torch.unique(torch.cat([seen, rows.get(example, seen)]))
 
     def _by_module(self) -> list[tuple[nn.Module, list[tuple[Leaf, Responder]]]]:
-        groups: dict[int, tuple[nn.Module, list[tuple[Leaf, Responder]]]] = {}
-        for leaf, module, respond in self._responders:
-            groups.setdefault(id(module), (module, []))[1].append((leaf, respond))
-        return list(groups.values())
+        return by_module((module, (leaf, respond)) for leaf, module, respond in self._responders)
 
     def _matrix_sites(self) -> list[tuple[Leaf, nn.Module, Responder]]:
         return [entry for entry in self._responders if entry[0].tensor.ndim > 1 and not _is_table(entry[1])]

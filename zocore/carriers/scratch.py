@@ -18,7 +18,8 @@ from torch.utils.hooks import RemovableHandle
 
 from zocore.carriers.layout import Layout
 from zocore.directions.laws import Combination, Direction
-from zocore.weights.leaf import Leaf, Site
+from zocore.weights.displaced import displace, wide
+from zocore.weights.leaf import Leaf, Site, by_module
 
 Shared = Direction | Combination
 MoveTo = Callable[[float], None]
@@ -30,13 +31,13 @@ class Scratch:
 
     leaves: Sequence[Leaf]
     layout: Layout | None = None  # unused: a shared direction is the same for every row
-    _buffers: dict[tuple[torch.dtype, int], Tensor] = field(default_factory=dict)
+    _buffers: dict[tuple[torch.dtype, torch.device, int], Tensor] = field(default_factory=dict)
 
     @contextmanager
     def along(self, direction: Shared) -> Iterator[MoveTo]:
         """Yield `move_to(offset)`: until the block ends, forwards see theta + offset * z."""
         probe = _Probe(direction, self._buffer)
-        handles = [handle for module, sites in _by_module(self.leaves) for handle in probe.attach(module, sites)]
+        handles = [handle for module, sites in _sites(self.leaves) for handle in probe.attach(module, sites)]
         try:
             yield probe.move_to
         finally:
@@ -53,9 +54,9 @@ class Scratch:
 
     def _buffer(self, elements: int, dtype: torch.dtype, device: torch.device, depth: int) -> Tensor:
         """A flat buffer of at least `elements`, kept between steps; each depth of nested modules has its own."""
-        held = self._buffers.get((dtype, depth))
+        held = self._buffers.get((dtype, device, depth))
         if held is None or held.numel() < elements:
-            held = self._buffers[dtype, depth] = torch.empty(elements, dtype=dtype, device=device)
+            held = self._buffers[dtype, device, depth] = torch.empty(elements, dtype=dtype, device=device)
         return held[:elements]
 
 
@@ -117,7 +118,7 @@ class _Probe:
         self.reached.add(leaf.id)
         if self.offset == 0:
             return None
-        numbers, inverse = torch.unique(ids, return_inverse=True)
+        numbers, inverse = looked_up(ids.to(leaf.tensor.device))
         rows = leaf.matrix[numbers].to(wide(leaf.tensor.dtype))
         self.direction.displace(rows, rows, leaf, self.offset, numbers)
         return functional.embedding(inverse, rows.to(output.dtype))
@@ -125,6 +126,9 @@ class _Probe:
 
 def write_displaced(out: Tensor, leaf: Leaf, direction: Shared, offset: float) -> None:
     """Write theta + offset * z into `out` (rows, width) of any float dtype, with one rounding."""
+    shift = direction.shift(leaf)
+    if shift is not None:
+        return displace(out, leaf.matrix, shift, offset)
     if out.dtype == leaf.tensor.dtype == wide(out.dtype):
         return direction.displace(out, leaf.matrix, leaf, offset)
     for tile in leaf.tiles():
@@ -134,9 +138,16 @@ def write_displaced(out: Tensor, leaf: Leaf, direction: Shared, offset: float) -
         out[tile].copy_(work)
 
 
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which noise is added: float64 for float64, float32 for everything else."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+def looked_up(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return row numbers (n,) of a table and, for each id, where its number stands among them.
+
+    On a CPU each number once, which saves noise; elsewhere as they come, since counting them would stop the
+    device until it is done.
+    """
+    if ids.device.type == "cpu":
+        numbers, inverse = torch.unique(ids, return_inverse=True)
+        return numbers, inverse
+    return ids.flatten(), torch.arange(ids.numel(), device=ids.device).view(ids.shape)
 
 
 def looks_up_rows(module: nn.Module) -> bool:
@@ -149,7 +160,7 @@ def unreached(leaves: Sequence[Leaf], forward: Callable[[], Any]) -> list[str]:
     seen: set[int] = set()
     handles = [
         module.register_forward_pre_hook(lambda *_, sites=sites: seen.update(leaf.id for leaf, _ in sites))
-        for module, sites in _by_module(leaves)
+        for module, sites in _sites(leaves)
     ]
     try:
         forward()
@@ -159,9 +170,5 @@ def unreached(leaves: Sequence[Leaf], forward: Callable[[], Any]) -> list[str]:
     return [leaf.name for leaf in leaves if leaf.id not in seen]
 
 
-def _by_module(leaves: Sequence[Leaf]) -> list[tuple[nn.Module, list[tuple[Leaf, Site]]]]:
-    groups: dict[int, tuple[nn.Module, list[tuple[Leaf, Site]]]] = {}
-    for leaf in leaves:
-        for site in leaf.sites:
-            groups.setdefault(id(site.module), (site.module, []))[1].append((leaf, site))
-    return list(groups.values())
+def _sites(leaves: Sequence[Leaf]) -> list[tuple[nn.Module, list[tuple[Leaf, Site]]]]:
+    return by_module((site.module, (leaf, site)) for leaf in leaves for site in leaf.sites)

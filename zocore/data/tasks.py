@@ -117,22 +117,6 @@ def read_task(
     return Task(path.stem, path.stem, prompt, reading.names, words, *splits, description)
 
 
-def subset(task: Task, train: int | None, dev: int | None, test: int | None, seed: int = 0) -> Task:
-    """Return the task with at most so many examples per split, drawn at random by `seed`; None keeps all."""
-    return replace(
-        task,
-        train=_few(task.train, train, seed),
-        dev=_few(task.dev, dev, seed),
-        test=_few(task.test, test, seed),
-    )
-
-
-def _few(examples: tuple[Example, ...], count: int | None, seed: int) -> tuple[Example, ...]:
-    if count is None or count >= len(examples):
-        return examples
-    return tuple(examples[i] for i in sorted(permutation(len(examples), seed, SPLIT_EPOCH)[:count]))
-
-
 def _understood(
     table: Table, texts: Sequence[str] | None, label: str | None, template: str | None
 ) -> tuple[Reading, str]:

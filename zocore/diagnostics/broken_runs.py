@@ -1,4 +1,4 @@
-"""A museum of failures: runs broken on purpose, each in one way that people have met, until a detector speaks.
+"""Runs broken on purpose, each in one way that people have met, until a warning names the fault.
 
 Three are settings that make no sense; two are faults that this engine cannot have, so they are built in here.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from zocore.carriers.in_place import InPlace
 from zocore.config import RunConfig
 from zocore.defaults import filled
-from zocore.diagnostics.machinery_checks import look
+from zocore.diagnostics.machinery_checks import find_fault
 from zocore.directions.laws import Combination, Direction
 from zocore.directions.per_example import Touched
 from zocore.noise.addressed import Key
@@ -22,13 +22,13 @@ from zocore.step.step import Method
 from zocore.step.update import State
 from zocore.weights.leaf import Leaf
 
-LOOK_EVERY = 25  # steps between two looks at the machinery
-AFTER = 15  # steps still done after a detector spoke
+CHECK_EVERY = 25  # steps between two checks of the machinery
+AFTER = 15  # steps still done after a warning
 Stop = Callable[[], bool]
 
 
 @dataclass(frozen=True)
-class Exhibit:
+class Fault:
     """One way to break a run."""
 
     title: str
@@ -87,26 +87,26 @@ def _times(name: str, factor: float) -> Callable[[RunConfig], RunConfig]:
     return lambda config: replace(config, **{name: factor * getattr(filled(config), name)})
 
 
-EXHIBITS: Mapping[str, Exhibit] = {
-    "lr": Exhibit(
+FAULTS: Mapping[str, Fault] = {
+    "lr": Fault(
         "Learning rate × 100",
         "Each step overshoots, the next one measures the slope of a worse place.",
         _times("lr", 100),
     ),
-    "tiny-eps": Exhibit(
+    "tiny-eps": Fault(
         "eps too small in half precision",
         "In 16 bits the probe rounds back onto the weights: both sides give one loss.",
         lambda config: replace(config, dtype="bf16", eps=1e-6),
     ),
-    "huge-eps": Exhibit(
+    "huge-eps": Fault(
         "eps too large", "The probes stand so far off that curvature decides what they see.", _times("eps", 100)
     ),
-    "lost-seed": Exhibit(
+    "lost-seed": Fault(
         "Lost seed",
         "The update draws its noise again without the probe's seed, and walks where nobody looked.",
         sabotage=_lose_seed,
     ),
-    "no-restore": Exhibit(
+    "no-restore": Fault(
         "No restore",
         "After the second probe the weights stay at minus eps z: a random walk under the training.",
         sabotage=_forget_restore,
@@ -115,22 +115,22 @@ EXHIBITS: Mapping[str, Exhibit] = {
 
 
 def run_broken(name: str, config: RunConfig, stop: Stop = lambda: False) -> Iterator[Event]:
-    """Yield the events of a run broken in one way; it ends soon after a detector spoke."""
-    exhibit = EXHIBITS[name]
-    session = open_session(exhibit.settings(replace(config, method="mezo", update="auto", carrier="scratch")))
-    exhibit.sabotage(session)
-    spoken: list[int] = []
+    """Yield the events of a run broken in one way; it ends soon after a warning."""
+    fault = FAULTS[name]
+    session = open_session(fault.settings(replace(config, method="mezo", update="auto", carrier="scratch")))
+    fault.sabotage(session)
+    warned: list[int] = []
     last = 0
 
     def over() -> bool:
-        return stop() or bool(spoken and last >= spoken[0] + AFTER)
+        return stop() or bool(warned and last >= warned[0] + AFTER)
 
     for event in run_session(session, over):
         yield event
         if isinstance(event, Warned):
-            spoken.append(event.step)
+            warned.append(event.step)
         if isinstance(event, StepDone):
             last = event.step
-            if last % LOOK_EVERY == 0 and not spoken and (found := look(session, last)):
-                spoken.append(last)
-                yield Warned(last, found)
+            if last % CHECK_EVERY == 0 and not warned and (message := find_fault(session, last)):
+                warned.append(last)
+                yield Warned(last, message)

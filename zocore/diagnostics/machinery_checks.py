@@ -9,8 +9,10 @@ from math import sqrt
 import torch
 from torch import Tensor
 
+from zocore.diagnostics.loss_slices import direction
 from zocore.directions.laws import Combination, Direction
 from zocore.runs.session import Session
+from zocore.runs.snapshot import Snapshot
 
 TRIAL = 2**21  # the step number of the checks' own noise
 MEASURABLE = 1e-6  # relative movement that in-place float32 probes leave by rounding
@@ -20,13 +22,12 @@ BENT = 0.3  # share of its own loss that a probe may see on top
 
 def restore_drift(session: Session) -> float:
     """Return how far one probe leaves the weights from where they were, relative to their length; 0 when restored."""
-    before = _copy(session)
-    losses = session.losses(1)
+    before, losses = Snapshot.of(session), session.losses(1)
     with losses.along(_trial(session)) as at:
         at(session.config.eps or 1e-3)
-    moved, length = _distance(session, before), sqrt(sum(float(t.double().square().sum()) for t in before))
-    _put_back(session, before)
-    return moved / max(length, 1e-12)
+    drift = before.distance(session) / max(before.length(), 1e-12)
+    before.restore(session)
+    return drift
 
 
 def update_alignment(session: Session, step: int) -> float:
@@ -34,14 +35,13 @@ def update_alignment(session: Session, step: int) -> float:
 
     The step is undone.
     """
-    before, key = _copy(session), session.key(step)
-    state = dict(session.state)
+    before, key = Snapshot.of(session), session.key(step)
     assert session.config.eps is not None
     done = session.method.step(
         session.leaves, session.losses(step), key, session.lr(step), session.config.eps, session.state
     )
     inner = moved = length = 0.0
-    for leaf, old in zip(session.leaves, before, strict=True):
+    for leaf, old in zip(session.leaves, before.tensors, strict=True):
         move = (leaf.tensor - old).double()
         z = sum((_tensor(d, leaf).double() for d in done.directions), torch.zeros_like(move))
         inner, moved, length = (
@@ -49,9 +49,7 @@ def update_alignment(session: Session, step: int) -> float:
             moved + float(move.square().sum()),
             length + float(z.square().sum()),
         )
-    _put_back(session, before)
-    session.state.clear()
-    session.state.update(state)
+    before.restore(session)
     return abs(inner) / sqrt(moved * length) if moved and length else 1.0
 
 
@@ -77,7 +75,7 @@ def rounding_share(session: Session, step: int, directions: int = 4) -> float:
     return sqrt(sums[0] / sums[1]) if sums[1] else 1.0
 
 
-def look(session: Session, step: int) -> str | None:
+def find_fault(session: Session, step: int) -> str | None:
     """Return the first thing that is wrong with the session, or None."""
     if restore_drift(session) > MEASURABLE:
         return (
@@ -103,8 +101,6 @@ def look(session: Session, step: int) -> str | None:
 
 
 def _trial(session: Session) -> Direction:
-    from zocore.diagnostics.loss_slices import direction
-
     return Direction(session.key(TRIAL), direction(session).law)
 
 
@@ -112,22 +108,3 @@ def _tensor(direction: object, leaf: object) -> Tensor:
     if not isinstance(direction, Direction | Combination):
         raise ValueError("the check needs directions that the whole batch shares")
     return direction.tensor(leaf)  # type: ignore[arg-type]
-
-
-def _copy(session: Session) -> list[Tensor]:
-    return [leaf.tensor.detach().clone() for leaf in session.leaves]
-
-
-def _distance(session: Session, before: list[Tensor]) -> float:
-    return sqrt(
-        sum(
-            float((leaf.tensor - old).double().square().sum()) for leaf, old in zip(session.leaves, before, strict=True)
-        )
-    )
-
-
-def _put_back(session: Session, before: list[Tensor]) -> None:
-    with torch.no_grad():
-        for leaf, old in zip(session.leaves, before, strict=True):
-            leaf.tensor.copy_(old)
-            leaf.commit()

@@ -1,20 +1,17 @@
-"""One zeroth-order step walked open: the same parts in the same order as `Method.step`, told one by one."""
+"""One zeroth-order step, traced: the parts of `Method.step` in their order, each with what it found."""
 
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import sqrt
 
-import torch
-from torch import Tensor
-
 from zocore.runs.session import Session
+from zocore.runs.snapshot import Snapshot
 from zocore.step.difference import Measured
 from zocore.step.losses import AnyDirection, Losses
-from zocore.step.step import Method, Step
-from zocore.weights.leaf import Leaf
+from zocore.step.step import Method
 
-SHOWN = 3  # directions told one by one; the rest are told together
+SHOWN = 3  # directions shown one by one; the rest share one line
 
 
 @dataclass(frozen=True)
@@ -22,18 +19,18 @@ class Phase:
     """One part of a step: what it does, what it found, and the lines that ran."""
 
     title: str
-    told: str
+    text: str
     code: str
     loss: float | None = None
     moved: float = 0.0  # distance of the weights the model now sees from where the step began
 
 
-def walk(session: Session, number: int) -> Iterator[Phase]:
-    """Do step `number` on the session's weights and yield its phases. Raises ValueError for backprop."""
+def trace(session: Session, number: int) -> Iterator[Phase]:
+    """Do step `number` on the session's weights and yield its parts. Raises ValueError for backprop."""
     method, eps, lr = session.method, session.config.eps, session.lr(number)
     if not isinstance(method, Method) or eps is None:
-        raise ValueError(f"{method.name} takes a gradient: only steps from forward passes can be opened")
-    losses, key, before = session.losses(number), session.key(number), _copies(session)
+        raise ValueError(f"{method.name} takes a gradient: only steps from forward passes can be traced")
+    losses, key, before = session.losses(number), session.key(number), Snapshot.of(session)
     directions = tuple(method.sampler(key, losses, eps))
     yield Phase("Choose", _chosen(directions, losses), _lines(type(method.sampler).__call__))
     yield from _probes(session, losses, directions, eps)
@@ -41,7 +38,7 @@ def walk(session: Session, number: int) -> Iterator[Phase]:
     measured = method.difference(losses, directions, eps)  # every point was asked above: no forward is run again
     coefficients = tuple(method.shaping(measured).tolist()) if measured.finite else ()
     yield Phase("Difference", _differences(measured, eps), _lines(type(method.difference).__call__))
-    drift = distance(session, before)
+    drift = before.distance(session)
     yield Phase(
         "Restore",
         f"the weights are {drift:.1e} from where the step began",
@@ -52,9 +49,9 @@ def walk(session: Session, number: int) -> Iterator[Phase]:
         yield Phase("Skip", "a loss was not a finite number, so the weights stay", _lines(Method.step))
         return
     method.apply(session.leaves, directions, coefficients, touched, key, lr, session.state)
-    moved = distance(session, before)
-    told = f"shaped to {_some(coefficients)}; every weight moved along z, by {moved:.2e} in all (lr {lr:.2g})"
-    yield Phase("Update", told, _lines(Method.apply), moved=moved)
+    moved = before.distance(session)
+    text = f"shaped to {_some(coefficients)}; every weight moved along z, by {moved:.2e} in all (lr {lr:.2g})"
+    yield Phase("Update", text, _lines(Method.apply), moved=moved)
 
 
 def _probes(session: Session, losses: Losses, directions: tuple[AnyDirection, ...], eps: float) -> Iterator[Phase]:
@@ -69,36 +66,12 @@ def _probes(session: Session, losses: Losses, directions: tuple[AnyDirection, ..
                 value = float(at(sign * eps).double().mean())
                 if count < SHOWN:
                     side = "+" if sign > 0 else "-"
-                    told = f"the model reads theta {side} eps z, about {far:.2g} away, and answers with one loss"
+                    text = f"the model reads theta {side} eps z, about {far:.2g} away, and answers with one loss"
                     yield Phase(
-                        f"Perturb {side} and forward{name}", told, _lines(type(losses.shared).along), value, far
+                        f"Perturb {side} and forward{name}", text, _lines(type(losses.shared).along), value, far
                     )
     if len(directions) > SHOWN:
         yield Phase("More directions", f"the same for the other {len(directions) - SHOWN}", _lines(Losses.along))
-
-
-def distance(session: Session, before: list[Tensor]) -> float:
-    """Return the length of the difference between the leaves and a copy of them."""
-    squares = [
-        float((leaf.tensor - old).double().square().sum()) for leaf, old in zip(session.leaves, before, strict=True)
-    ]
-    return sqrt(sum(squares))
-
-
-def same_step(session: Session, number: int) -> Step:
-    """Do step `number` as a run does, for comparison with `walk`."""
-    assert session.config.eps is not None
-    losses, key, lr = session.losses(number), session.key(number), session.lr(number)
-    return session.method.step(session.leaves, losses, key, lr, session.config.eps, session.state)
-
-
-def _copies(session: Session) -> list[Tensor]:
-    with torch.no_grad():
-        return [_copy(leaf) for leaf in session.leaves]
-
-
-def _copy(leaf: Leaf) -> Tensor:
-    return leaf.tensor.detach().clone()
 
 
 def _chosen(directions: tuple[AnyDirection, ...], losses: Losses) -> str:

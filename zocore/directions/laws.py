@@ -12,11 +12,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from zocore.noise import addressed, kernels
-from zocore.noise.addressed import Key, Purpose
+from zocore.noise.addressed import Key, Purpose, address
+from zocore.noise.shift import Shift
+from zocore.weights.displaced import Rows, displace
 from zocore.weights.leaf import Leaf
-
-Rows = int | Tensor  # the first row of a run of rows, or the number of each row (int64)
 
 
 class Law(Protocol):
@@ -24,6 +23,9 @@ class Law(Protocol):
 
     def displace(self, out: Tensor, base: Tensor, leaf: Leaf, key: Key, c: float, rows: Rows) -> None:
         """Write base + c * z into `out`, both (n, width), for the given rows of `leaf`."""
+
+    def shift(self, leaf: Leaf, key: Key) -> Shift | None:
+        """Return z as one pass can write it in any dtype, or None when it takes several."""
 
     def prepared(self, leaves: Sequence[Leaf]) -> "Law":
         """Return the law as it holds for these leaves at the start of a run."""
@@ -37,12 +39,15 @@ class Law(Protocol):
 class Gaussian:
     """z ~ N(0, 1) in every element: MeZO's direction."""
 
-    name = "gaussian"
     reads_weights = False
 
     def displace(self, out: Tensor, base: Tensor, leaf: Leaf, key: Key, c: float, rows: Rows) -> None:
         """Write base + c * z into `out`."""
-        _displace(out, base, key, leaf.id, Purpose.NORMAL, c, rows)
+        displace(out, base, self.shift(leaf, key), c, rows)
+
+    def shift(self, leaf: Leaf, key: Key) -> Shift:
+        """Normals at the leaf's address."""
+        return Shift(address(key, leaf.id, Purpose.NORMAL))
 
     def prepared(self, leaves: Sequence[Leaf]) -> "Gaussian":
         """Nothing depends on the leaves."""
@@ -53,12 +58,15 @@ class Gaussian:
 class Rademacher:
     """z = +1 or -1 with equal chance: E[z z^T] = I as for the Gaussian, a thirtieth of the arithmetic."""
 
-    name = "rademacher"
     reads_weights = False
 
     def displace(self, out: Tensor, base: Tensor, leaf: Leaf, key: Key, c: float, rows: Rows) -> None:
         """Write base + c * z into `out`."""
-        _displace(out, base, key, leaf.id, Purpose.SIGN, c, rows)
+        displace(out, base, self.shift(leaf, key), c, rows)
+
+    def shift(self, leaf: Leaf, key: Key) -> Shift:
+        """Signs at the leaf's address."""
+        return Shift(address(key, leaf.id, Purpose.SIGN), signs=True)
 
     def prepared(self, leaves: Sequence[Leaf]) -> "Rademacher":
         """Nothing depends on the leaves."""
@@ -75,7 +83,6 @@ class LowRank:
 
     rank: int = 8
     refresh: int = 50
-    name = "low-rank"
     reads_weights = False
 
     def __post_init__(self) -> None:
@@ -87,17 +94,20 @@ class LowRank:
         rows, width = leaf.matrix.shape
         lazy = replace(key, step=key.step - key.step % self.refresh)
         u, v = torch.zeros(rows, self.rank, device=device), torch.zeros(width, self.rank, device=device)
-        _displace(u, u, key, leaf.id, Purpose.LEFT_FACTOR, 1.0)
-        _displace(v, v, lazy, leaf.id, Purpose.RIGHT_FACTOR, self.rank**-0.5)
+        displace(u, u, Shift(address(key, leaf.id, Purpose.LEFT_FACTOR)), 1.0)
+        displace(v, v, Shift(address(lazy, leaf.id, Purpose.RIGHT_FACTOR)), self.rank**-0.5)
         return u, v
 
     def displace(self, out: Tensor, base: Tensor, leaf: Leaf, key: Key, c: float, rows: Rows) -> None:
         """Write base + c * z into `out`."""
+        displace(out, base, self.shift(leaf, key), c, rows)
+
+    def shift(self, leaf: Leaf, key: Key) -> Shift:
+        """The product of the factors, or the normals of a vector."""
         if leaf.tensor.ndim < 2:
-            return Gaussian().displace(out, base, leaf, key, c, rows)
-        u, v = self.factors(leaf, key, out.device)
-        z = pick(u, rows, len(out)).to(out.dtype) @ v.T.to(out.dtype)
-        torch.add(base, z.mul_(c), out=out)
+            return Gaussian().shift(leaf, key)
+        u, v = self.factors(leaf, key, leaf.tensor.device)
+        return Shift(left=u, right=v.T.contiguous())
 
     def prepared(self, leaves: Sequence[Leaf]) -> "LowRank":
         """Nothing depends on the leaves."""
@@ -114,7 +124,6 @@ class Masked:
     inner: Law
     keep: float = 0.25  # share of each leaf that may move
     thresholds: Mapping[int, float] | None = field(default=None, compare=False, hash=False)
-    name = "sparse"
     reads_weights = True
 
     def __post_init__(self) -> None:
@@ -131,6 +140,9 @@ class Masked:
         self.inner.displace(z, z, leaf, key, 1.0, rows)
         torch.add(base, z.mul_(mask).mul_(c), out=out)
 
+    def shift(self, leaf: Leaf, key: Key) -> None:
+        """The mask takes a pass of its own."""
+
     def prepared(self, leaves: Sequence[Leaf]) -> "Masked":
         """Fix each leaf's threshold at the `keep` quantile of |theta|."""
         return replace(
@@ -141,6 +153,21 @@ class Masked:
         rank = max(1, round(self.keep * leaf.tensor.numel()))
         weights = leaf.tensor.to(torch.promote_types(leaf.tensor.dtype, torch.float32))
         return float(weights.abs().flatten().kthvalue(rank).values)
+
+
+LAWS: Mapping[str, Law] = {"gaussian": Gaussian(), "rademacher": Rademacher()}
+"""The laws of a single number, by the name that --noise takes."""
+
+
+def law(noise: str = "gaussian", *, rank: int = 0, keep: float = 1.0) -> Law:
+    """Return the law of the directions: numbers of a law by name, thin factors when rank > 0, sparse when keep < 1.
+
+    Raises ValueError for an unknown noise or a share outside (0, 1].
+    """
+    if noise not in LAWS:
+        raise ValueError(f"unknown noise {noise!r}: choose one of {', '.join(LAWS)}")
+    inner = LowRank(rank) if rank else LAWS[noise]
+    return inner if keep == 1 else Masked(inner, keep)
 
 
 @dataclass(frozen=True)
@@ -154,6 +181,10 @@ class Direction:
     def displace(self, out: Tensor, base: Tensor, leaf: Leaf, c: float, rows: Rows = 0) -> None:
         """Write base + c * z into `out`, both (n, width): the given rows of `leaf`; `out` may be `base`."""
         self.law.displace(out, base, leaf, self.key, c, rows)
+
+    def shift(self, leaf: Leaf) -> Shift | None:
+        """Return z of a leaf as one pass can write it, or None."""
+        return self.law.shift(leaf, self.key)
 
     @property
     def reads_weights(self) -> bool:
@@ -182,6 +213,14 @@ class Combination:
             direction.displace(v, v, leaf, weight, rows)
         torch.add(base, v.mul_(c), out=out)
 
+    def shift(self, leaf: Leaf) -> Shift | None:
+        """Return v of a leaf as one pass can write it, or None for several terms."""
+        if len(self.terms) > 1:
+            return None
+        weight, direction = self.terms[0]
+        found = direction.shift(leaf)
+        return found and replace(found, weight=weight * found.weight)
+
     def tensor(self, leaf: Leaf) -> Tensor:
         """Return v of one leaf whole, in its shape."""
         return _whole(self, leaf)
@@ -205,25 +244,10 @@ def _whole(direction: Direction | Combination, leaf: Leaf) -> Tensor:
 def draw_signs(key: Key, leaf: Leaf, purpose: Purpose, rows: int, width: int, device: torch.device) -> Tensor:
     """Return independent Rademacher signs (rows, width), float32, of one leaf and purpose."""
     z = torch.zeros(rows, width, device=device)
-    _displace(z, z, key, leaf.id, purpose, 1.0)
+    displace(z, z, Shift(address(key, leaf.id, purpose), signs=True), 1.0)
     return z
 
 
 def pick(matrix: Tensor, rows: Rows, count: int) -> Tensor:
     """Return `count` rows of `matrix` (rows, width): from a first row on, or those numbered."""
-    return matrix[rows : rows + count] if isinstance(rows, int) else matrix[rows]
-
-
-def _displace(out: Tensor, base: Tensor, key: Key, leaf_id: int, purpose: Purpose, c: float, rows: Rows = 0) -> None:
-    """out = base + c * noise, compiled where it can be, else drawn and added."""
-    where = addressed.address(key, leaf_id, purpose)
-    signs = purpose in (Purpose.SIGN, Purpose.ROW_SIGN, Purpose.COLUMN_SIGN)
-    if out.device.type == "cpu" and out.dtype == torch.float32 and out.is_contiguous() and base.is_contiguous():
-        kernels.displace(out, base, where, signs, c, rows)
-        return
-    draw = addressed.signs if signs else addressed.normals
-    if isinstance(rows, int):
-        z = draw(where, rows * out.shape[1], out.numel(), out.device).view(out.shape)
-    else:
-        z = draw(where, rows.to(out.device), out.shape[1])
-    torch.add(base, z.to(out.dtype).mul_(c), out=out)
+    return matrix[rows : rows + count] if isinstance(rows, int) else matrix[rows.to(matrix.device)]

@@ -7,16 +7,16 @@ only two distinct vectors over all seeds, so those tensors move along one fixed 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from zocore.directions.laws import Direction, Law, LowRank, Rows, draw_signs, pick
+from zocore.directions.laws import Direction, Law, LowRank, draw_signs, pick
 from zocore.noise.addressed import Key, Purpose
-from zocore.weights.leaf import Leaf
-
-TILE = 2**17  # elements of U made at once
+from zocore.noise.shift import Shift
+from zocore.weights.displaced import Rows, displace, thin_product, wide
+from zocore.weights.leaf import Leaf, tiles
 
 # for each leaf id that is a lookup table only: the rows each example looked up
 Touched = Mapping[int, Sequence[Tensor]]
@@ -62,38 +62,51 @@ class WeightedExamples:
 
     def displace(self, out: Tensor, base: Tensor, leaf: Leaf, c: float, rows: Rows = 0) -> None:
         """Write base + c * sum_i a_i Delta_i into `out`, both (n, width): the given rows of `leaf`."""
-        law = self.directions.law
-        if isinstance(law, LowRank) and leaf.tensor.ndim > 1 and leaf.id not in self.touched:
-            return self._displace_thin(out, base, leaf, c, rows, law)
-        r, s = self._signs(leaf, rows, len(out), out)
-        for first in range(0, len(out), step := max(1, TILE // out.shape[1])):  # temporaries stay in cache
-            tile = slice(first, first + step)
+        shift = self.shift(leaf)
+        if shift is not None:
+            return displace(out, base, shift, c, rows)
+        r, s = self._signs(leaf, rows, len(out)), self._column_signs(leaf)
+        for tile in tiles(out):
             u = torch.zeros_like(out[tile])
-            self.directions.base.displace(u, u, leaf, c, rows + first if isinstance(rows, int) else rows[tile])
-            torch.add(base[tile], u.mul_(r[tile] @ s), out=out[tile])
+            self.directions.base.displace(u, u, leaf, c, rows + tile.start if isinstance(rows, int) else rows[tile])
+            torch.add(base[tile], u.mul_(thin_product(r[tile], s)), out=out[tile])
 
-    def _displace_thin(self, out: Tensor, base: Tensor, leaf: Leaf, c: float, rows: Rows, law: LowRank) -> None:
-        """U = L V^T gives sum_i a_i (r_i * L) (s_i * V)^T: one product of B times rank columns, added in place."""
-        left, right = law.factors(leaf, self.directions.key, out.device)
-        r = self.directions.row_signs(leaf, out.device)  # (B, rows)
-        s = self.directions.column_signs(leaf, out.device)  # (B, width)
-        a = torch.tensor(self.weights, dtype=out.dtype, device=out.device) * c
-        scaled = pick(r.T, rows, len(out)).to(out.dtype) * a  # (n, B)
-        thin = (scaled.unsqueeze(2) * pick(left, rows, len(out)).to(out.dtype).unsqueeze(1)).flatten(1)  # (n, B rank)
-        wide = (s.T.unsqueeze(2) * right.unsqueeze(1)).flatten(1).to(out.dtype)  # (width, B rank)
-        torch.addmm(base, thin, wide.T, out=out)
+    def shift(self, leaf: Leaf) -> Shift | None:
+        """Return the sum as one pass can write it, or None for a looked-up table or a law of several passes."""
+        if leaf.id in self.touched:
+            return None
+        law = self.directions.law
+        if isinstance(law, LowRank) and leaf.tensor.ndim > 1:
+            return self._thin(leaf, law)
+        base = self.directions.base.shift(leaf)
+        return base and replace(base, left=self._signs(leaf, 0, leaf.matrix.shape[0]), right=self._column_signs(leaf))
 
     def rows(self, leaf: Leaf) -> Tensor | None:
         """Return the only rows that move, ascending, for a table that was looked up; None when all do."""
         touched = self.touched.get(leaf.id)
-        return None if touched is None else torch.unique(torch.cat(list(touched)))
+        return None if touched is None else torch.unique(torch.cat(list(touched))).to(leaf.tensor.device)
 
-    def _signs(self, leaf: Leaf, rows: Rows, count: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """R^T diag(a), (count, B), for the given rows, and S, (B, width)."""
-        r = pick(self.directions.row_signs(leaf, like.device).T, rows, count)
+    def _thin(self, leaf: Leaf, law: LowRank) -> Shift:
+        """U = L V^T gives sum_i a_i (r_i * L) (s_i * V)^T: one product of B times rank terms."""
+        factors = law.factors(leaf, self.directions.key, leaf.tensor.device)
+        left, right = (factor.to(wide(leaf.tensor.dtype)) for factor in factors)
+        r = self._signs(leaf, 0, leaf.matrix.shape[0])  # (rows, B)
+        s = self._column_signs(leaf)  # (B, width)
+        terms = (r.unsqueeze(2) * left.unsqueeze(1)).flatten(1)  # (rows, B rank)
+        return Shift(left=terms, right=(s.unsqueeze(1) * right.T.unsqueeze(0)).flatten(0, 1))  # (B rank, width)
+
+    def _signs(self, leaf: Leaf, rows: Rows, count: int) -> Tensor:
+        """R^T diag(a), (count, B), for the given rows: zero where an example did not look a row up."""
+        device = leaf.tensor.device
+        r = pick(self.directions.row_signs(leaf, device).T, rows, count)
         touched = self.touched.get(leaf.id)
         if touched is not None:
-            numbers = torch.arange(rows, rows + count) if isinstance(rows, int) else rows
-            r = r * torch.stack([torch.isin(numbers, seen.to(numbers.device)) for seen in touched], dim=1)
-        a = torch.tensor(self.weights, dtype=like.dtype, device=like.device)
-        return r.to(like.dtype) * a, self.directions.column_signs(leaf, like.device).to(like.dtype)
+            numbers = torch.arange(rows, rows + count, device=device) if isinstance(rows, int) else rows.to(device)
+            r = r * torch.stack([torch.isin(numbers, seen.to(device)) for seen in touched], dim=1)
+        a = torch.tensor(self.weights, dtype=wide(leaf.tensor.dtype))
+        # without waiting for the device, which is still busy with the leaf before
+        return (r.to(a.dtype) * a.to(device, non_blocking=True)).contiguous()
+
+    def _column_signs(self, leaf: Leaf) -> Tensor:
+        """S (B, width)."""
+        return self.directions.column_signs(leaf, leaf.tensor.device).to(wide(leaf.tensor.dtype))

@@ -14,6 +14,7 @@ from math import ceil
 
 from zocore.memory.shapes import ModelShape
 from zocore.methods import METHODS, Memory
+from zocore.tables import aligned
 
 GB = 10**9
 GIB = 2**30
@@ -311,17 +312,10 @@ def fits(bill: Bill) -> list[str]:
 def render(bills: Sequence[Bill]) -> str:
     """The bills as an aligned text table in GB (MB when all are small), with the smallest card for each."""
     unit, scale = ("GB", GB) if any(one.total >= GB for one in bills) else ("MB", 10**6)
-    header = ["method", "weights", "scratch", "activations", "gradients", "optimiser", f"total {unit}"]
-    rows = [[*header, "fits from"]]
+    head = ["method", "weights", "scratch", "activations", "gradients", "optimiser", f"total {unit}", "fits from"]
+    rows = []
     for one in bills:
         parts = (one.weights, one.scratch, one.activations, one.gradients, one.optimiser_state, one.total)
         card = next(iter(fits(one)), "no single card")
         rows.append([one.method, *(f"{part / scale:.2f}" for part in parts), card])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(_line(row, widths) for row in rows)
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    first, *numbers, last = row
-    cells = [number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True)]
-    return "  ".join([first.ljust(widths[0]), *cells, last])
+    return aligned(head, rows)

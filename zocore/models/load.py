@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import transformers
@@ -17,21 +17,14 @@ from torch import Tensor, nn
 
 from zocore.errors import InputError
 from zocore.models.files import Source, find_model
+from zocore.models.kinds import KINDS, kind_of
 from zocore.models.quiet import quiet
 from zocore.noise import addressed
 
-Kind = Literal["causal", "masked", "classifier", "encoder"]
 QUANTISERS = ("nf4", "fp4", "int8")
 
 LOADING = threading.Lock()  # transformers patches torch while it loads: two threads at once break each other
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
-CLASSES: dict[str, Any] = {
-    "causal": transformers.AutoModelForCausalLM,
-    "masked": transformers.AutoModelForMaskedLM,
-    "classifier": transformers.AutoModelForSequenceClassification,
-    "encoder": transformers.AutoModel,
-}
-SUFFIXES = {"ForCausalLM": "causal", "LMHeadModel": "causal", "ForMaskedLM": "masked"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +33,7 @@ class LoadedModel:
 
     model: nn.Module
     tokenizer: Any
-    kind: Kind
+    kind: str  # one of `KINDS`
     name: str  # as the user gave it
     path: str  # folder or hub id
     fingerprint: str  # sha256 over the names and bytes of all weights as loaded
@@ -70,28 +63,17 @@ def load(
         config = _tried(source, transformers.AutoConfig.from_pretrained, options)
         found = _checked_kind(kind or kind_of(config), config, quantise)
         tokenizer = _tried(source, transformers.AutoTokenizer.from_pretrained, options)
-        if found == "classifier" and labels is not None:
+        if KINDS[found].labelled and labels is not None:
             _name_outputs(config, labels)
         options |= _class_options(found, config) | _quantisation(quantise, _dtype(dtype), device)
         options |= {"config": config, "dtype": _dtype(dtype), "use_safetensors": not allow_pickle or None}
         options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        model, info = _tried(source, CLASSES[found].from_pretrained, options)
+        model, info = _tried(source, KINDS[found].load_class().from_pretrained, options)
     notes = _complete(model, found, info, seed, source)
     if quantise is None:
         model.to(device)
     _prepare(model, tokenizer)
     return LoadedModel(model, tokenizer, found, source.name, source.location, fingerprint(model), notes)
-
-
-def kind_of(config: Any) -> Kind:
-    """Return what a configuration's architecture does: causal, masked, classifier, or (any other) encoder."""
-    architecture = (getattr(config, "architectures", None) or [""])[0]
-    if architecture.endswith("ForSequenceClassification"):
-        return "classifier"
-    for suffix, kind in SUFFIXES.items():
-        if architecture.endswith(suffix):
-            return kind  # type: ignore[return-value]
-    return "encoder"
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -116,9 +98,9 @@ def _dtype(dtype: torch.dtype | str) -> torch.dtype:
     return found
 
 
-def _checked_kind(kind: str, config: Any, quantise: str | None) -> Kind:
-    if kind not in CLASSES:
-        raise InputError(f"unknown model kind {kind!r}: choose one of {', '.join(CLASSES)}")
+def _checked_kind(kind: str, config: Any, quantise: str | None) -> str:
+    if kind not in KINDS:
+        raise InputError(f"unknown model kind {kind!r}: choose one of {', '.join(KINDS)}")
     if getattr(config, "is_encoder_decoder", False):
         raise InputError(
             f"models of type {config.model_type} are encoder-decoders, which are not supported: "
@@ -126,7 +108,7 @@ def _checked_kind(kind: str, config: Any, quantise: str | None) -> Kind:
         )
     if quantise is not None and quantise not in QUANTISERS:
         raise InputError(f"unknown quantisation {quantise!r}: choose one of {', '.join(QUANTISERS)}")
-    return kind  # type: ignore[return-value]
+    return kind
 
 
 def _name_outputs(config: Any, labels: Sequence[str]) -> None:
@@ -138,9 +120,9 @@ def _name_outputs(config: Any, labels: Sequence[str]) -> None:
         config.label2id = {name: number for number, name in enumerate(labels)}
 
 
-def _class_options(kind: Kind, config: Any) -> dict[str, Any]:
+def _class_options(kind: str, config: Any) -> dict[str, Any]:
     """Leave out the pooling layer of a plain encoder, which nothing would read."""
-    if kind != "encoder":
+    if not KINDS[kind].bare:
         return {}
     found: Any = transformers.AutoModel._model_mapping.get(type(config), None)
     pools = found is not None and "add_pooling_layer" in inspect.signature(found).parameters
@@ -178,14 +160,14 @@ def _tried(source: Source, load: Any, options: dict[str, Any]) -> Any:
         raise InputError(f"the model {source.name!r} cannot be loaded: {first or type(error).__name__}") from error
 
 
-def _complete(model: nn.Module, kind: Kind, info: Any, seed: int, source: Source) -> tuple[str, ...]:
+def _complete(model: nn.Module, kind: str, info: Any, seed: int, source: Source) -> tuple[str, ...]:
     """Draw the head that a checkpoint lacks from the seed; any other missing weight is an error."""
     mismatched = {entry[0] if isinstance(entry, tuple) else entry for entry in info["mismatched_keys"]}
     missing = sorted(set(info["missing_keys"]) | mismatched)
     prefix = f"{model.base_model_prefix}."
     allowed = [name for name in missing if not name.startswith(prefix) or ".pooler." in name]
-    if missing and (kind != "classifier" or len(allowed) < len(missing)):
-        lacking = next(name for name in missing if kind != "classifier" or name not in allowed)
+    if missing and (not KINDS[kind].labelled or len(allowed) < len(missing)):
+        lacking = next(name for name in missing if not KINDS[kind].labelled or name not in allowed)
         raise InputError(
             f"the weights of {source.name!r} do not fit a {kind} model: {len(missing)} tensors are missing "
             f"or of another shape, such as {lacking}"

@@ -25,7 +25,9 @@ WORD = 0xFFFFFFFF  # mask of one 32-bit word
 SIGNS_PER_BLOCK = 128  # four words of 32 bits
 NORMALS_PER_BLOCK = 4  # two Box-Muller pairs
 MAX_LEAF_ID = 2**24 - 1
-TILE_BLOCKS = 2**15  # plain torch works fastest while its dozen temporaries stay in cache
+TILE_BLOCKS = 2**15  # plain torch works fastest on a CPU while its dozen temporaries stay in cache
+GPU_TILE = 2**24  # elements made at once elsewhere, where each of 150 operations is a launch
+LARGEST = 2**32 * NORMALS_PER_BLOCK  # elements that block numbers of 32 bits reach
 VERSION = 1  # goes into every recording: another version of this file means other noise
 
 
@@ -118,7 +120,7 @@ def _gather(
     if isinstance(start, Tensor):
         return _gather_rows(where, start * count, count, per_block, expand)
     first, last = start // per_block, -(-(start + count) // per_block)
-    parts = [expand(philox(blocks, where)).reshape(-1) for blocks in _tiles(first, last, device)]
+    parts = [expand(philox(blocks, where)).reshape(-1) for blocks in _tiles(first, last, device, per_block)]
     whole = torch.cat(parts) if parts else torch.empty(0, device=device)
     return whole[start - first * per_block :][:count]
 
@@ -132,9 +134,10 @@ def _gather_rows(where: Address, starts: Tensor, count: int, per_block: int, exp
     return whole.gather(1, columns)
 
 
-def _tiles(first: int, last: int, device: torch.device | str) -> Iterator[Tensor]:
-    for block in range(first, last, TILE_BLOCKS):
-        yield torch.arange(block, min(block + TILE_BLOCKS, last), dtype=torch.int64, device=device)
+def _tiles(first: int, last: int, device: torch.device | str, per_block: int) -> Iterator[Tensor]:
+    size = TILE_BLOCKS if torch.device(device).type == "cpu" else GPU_TILE // per_block
+    for block in range(first, last, size):
+        yield torch.arange(block, min(block + size, last), dtype=torch.int64, device=device)
 
 
 def _sign_block(words: tuple[Tensor, ...]) -> Tensor:

@@ -29,18 +29,18 @@ ONE, TWO, HALF, MINUS_TWO = f4(1), f4(2), f4(0.5), f4(-2)
 ULP_23 = f4(2.0**-23)
 
 
-def displace(out: Tensor, base: Tensor, where: Address, signs: bool, c: float, rows: int | Tensor) -> None:
-    """Write base + c * z into `out` (n, width) for rows from a first one on, or those numbered (n,) int64.
+def displace(out: Tensor, base: Tensor, where: Address, signs: bool, c: float, at: int | Tensor) -> None:
+    """Write base + c * z into `out` (n, width) from element `at` of a leaf on, or for rows numbered (n,) int64.
 
     Both tensors are contiguous float32 on the CPU and may be the same one.
     """
     arguments = (f4(c), *where.counter, *where.key)
-    if isinstance(rows, int):
+    if isinstance(at, int):
         one = displace_by_signs if signs else displace_by_normals
-        one(out.view(-1).numpy(), base.view(-1).numpy(), rows * out.shape[1], *arguments)
+        one(out.view(-1).numpy(), base.view(-1).numpy(), at, *arguments)
     else:
         many = displace_rows_by_signs if signs else displace_rows_by_normals
-        many(out.numpy(), base.numpy(), rows.numpy(), *arguments)
+        many(out.numpy(), base.numpy(), at.numpy(), *arguments)
 
 
 compiled = njit(nogil=True, error_model="numpy", cache=True)
@@ -164,6 +164,15 @@ def displace_rows_by_signs(out, base, rows, offset, a1, a2, a3, k0, k1):
     """The same for the rows (n, width) so numbered."""
     for i in range(rows.size):
         displace_by_signs(out[i], base[i], rows[i] * out.shape[1], offset, a1, a2, a3, k0, k1)
+
+
+@compiled
+def add_products(total, left, right):
+    """total[i, j] += sum_k left[i, k] * right[k, j], term by term: the order of k is the order of the roundings."""
+    for i in range(total.shape[0]):
+        for k in range(right.shape[0]):
+            for j in range(right.shape[1]):
+                total[i, j] += left[i, k] * right[k, j]
 
 
 def random_words(where: Address, start: int, count: int) -> Tensor:

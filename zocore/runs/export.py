@@ -1,48 +1,31 @@
-"""What a run changed, as one safetensors file, and adapters folded into the weights they adapt."""
+"""A tuned model written as a Hugging Face folder, its adapters folded into the weights they adapt."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from zocore.errors import InputError
-from zocore.runs.events import RunStarted
+from zocore.models.quiet import quiet
+from zocore.runs.session import Session
 from zocore.subspaces.quantised import is_four_bit, is_int8
-from zocore.weights.leaf import Leaf
-
-FORMAT = "zocore delta 1"
 
 
-def save_delta(path: Path, leaves: Sequence[Leaf], header: RunStarted) -> None:
-    """Write the leaves' tensors by name, with the base model's id and fingerprint."""
-    metadata = {"format": FORMAT, "base_model": header.model, "base_fingerprint": header.fingerprint}
-    save_file({leaf.name: leaf.tensor.detach().cpu().contiguous() for leaf in leaves}, path, metadata)
+def check_free(folder: Path) -> None:
+    """Raise InputError when the folder to write already holds something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} already exists and is not empty: choose another --to")
 
 
-def load_delta(path: Path, leaves: Sequence[Leaf], fingerprint: str) -> None:
-    """Give the leaves of a freshly loaded base model the file's values.
-
-    Raises InputError when the file is none of ours, or belongs to another base model or other tensors.
-    """
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        if metadata.get("format") != FORMAT:
-            raise InputError(f"{path.name} is no file of tuned weights")
-        if metadata["base_fingerprint"] != fingerprint:
-            raise InputError(f"{path.name} belongs to other base weights ({metadata['base_model']})")
-        found = {name: file.get_tensor(name) for name in list(file.keys())}
-    if {leaf.name: leaf.tensor.shape for leaf in leaves} != {name: t.shape for name, t in found.items()}:
-        raise InputError(
-            f"{path.name} holds other tensors than this subspace: open the model with the run's --subspace"
-        )
-    with torch.no_grad():
-        for leaf in leaves:
-            leaf.tensor.copy_(found[leaf.name])
-            leaf.commit()
+def write_model(session: Session, folder: Path) -> str:
+    """Write the session's model and tokenizer; return a note on its precision, empty where nothing is to be said."""
+    model = session.loaded.model
+    widened = merge_adapters(model)
+    with torch.no_grad(), quiet():
+        model.save_pretrained(folder)  # type: ignore[operator]
+    session.loaded.tokenizer.save_pretrained(folder)
+    return ", in full precision: its few bits would round the adapters away" if widened else ""
 
 
 def merge_adapters(model: Any) -> bool:

@@ -11,11 +11,11 @@ import torch
 from zocore.carriers.scratch import Scratch
 from zocore.config import RunConfig
 from zocore.defaults import estimates
-from zocore.models.objectives.choice import evaluate
+from zocore.models.objectives.evaluation import evaluate
 from zocore.noise import addressed
 from zocore.runs.estimator import measure
 from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
-from zocore.runs.memory_meter import Meter
+from zocore.runs.peak_memory import PeakMemory
 from zocore.runs.recording import Recording, decode_directions, decode_touched, encode_directions
 from zocore.runs.session import Session, data_fingerprint, open_session
 from zocore.runs.warnings import MAX_SKIPPED, Watch
@@ -98,11 +98,11 @@ class _Course:
     watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
-        self.meter = Meter(torch.device(self.session.config.device or "cpu"), self.session.tensors)
+        self.memory = PeakMemory(torch.device(self.session.config.device or "cpu"), self.session.tensors)
 
     def take_up(self, steps: list[StepDone]) -> None:
         """Go on counting where the recorded steps ended; what loading and replaying took is not a step's memory."""
-        self.meter.reset()
+        self.memory.reset()
         for event in steps:
             self.watch.add(event)
             self.peak = max(self.peak, event.memory_bytes)
@@ -143,8 +143,8 @@ class _Course:
 
     def _advance(self) -> Iterator[Event]:
         config, number = self.session.config, self.done + 1
-        if config.diagnose_every and (number - 1) % config.diagnose_every == 0:
-            yield from self._diagnose(number)
+        if config.measure_every and (number - 1) % config.measure_every == 0:
+            yield from self._measure(number)
         event = self._step(number)
         yield event
         yield from self.watch.add(event)
@@ -156,11 +156,11 @@ class _Course:
         session, started = self.session, time.perf_counter()
         losses, lr, eps = session.losses(number), session.lr(number), session.config.eps
         assert eps is not None
-        with self.meter.step(losses.positions):
+        with self.memory.step(losses.positions):
             step = session.method.step(session.leaves, losses, session.key(number), lr, eps, session.state)
         self.done, self.seconds = number, self.seconds + time.perf_counter() - started
         self.passes, self.cost = self.passes + losses.forward_passes, self.cost + losses.forward_cost
-        self.peak = max(self.peak, self.meter.peak())
+        self.peak = max(self.peak, self.memory.peak())
         return self._told(step, lr, eps)
 
     def _told(self, step: Step, lr: float, eps: float) -> StepDone:
@@ -180,18 +180,18 @@ class _Course:
             self.cost,
             self.seconds,
             self.done / max(self.seconds, 1e-9),
-            self.meter.peak(),
+            self.memory.peak(),
             step.skipped,
             touched or None,
         )
 
-    def _diagnose(self, number: int) -> Iterator[Event]:
+    def _measure(self, number: int) -> Iterator[Event]:
         """Measure the estimator with forwards of its own, where the method draws directions at all."""
         session, eps = self.session, self.session.config.eps
         if not isinstance(session.method, Method) or eps is None:
             return
         plain = all(leaf.shown_dtype is None and leaf.floor is None for leaf in session.leaves)
-        with self.meter.apart():
+        with self.memory.apart():
             # never in place: a measurement must not leave even a rounding behind
             losses = replace(session.losses(number), shared=Scratch(session.leaves))
             reading = measure(session.method, session.leaves, losses, session.key(number), eps, backprop=plain)
@@ -211,16 +211,16 @@ class _Course:
     def _sample(self, step: int) -> SampleShown:
         """The model's answers on the first few test examples."""
         shown = self.session.task.test[:SAMPLES]
-        with self.meter.apart(), torch.no_grad():
-            scores = self.session.objective.scores(self.session.objective.batch(list(shown)))
+        with self.memory.apart(), torch.no_grad():
+            log_probs = self.session.objective.log_probs(self.session.objective.batch(list(shown)))
         names = self.session.task.label_names
         texts = ["\n".join(example.fields.values()) for example in shown]
-        return SampleShown(step, texts, [names[example.label] for example in shown], scores.exp().tolist())
+        return SampleShown(step, texts, [names[example.label] for example in shown], log_probs.exp().tolist())
 
     def _evaluate(self, step: int, split: str) -> EvalDone:
         started, config = time.perf_counter(), self.session.config
         examples = getattr(self.session.task, split)[: config.eval_examples]
-        with self.meter.apart():
+        with self.memory.apart():
             found = evaluate(self.session.objective, examples, batch_size=4 * config.batch_size)
         return EvalDone(step, split, found.loss, found.accuracy, len(examples), time.perf_counter() - started)
 
@@ -233,7 +233,7 @@ class _Course:
             s.loaded.kind,
             s.loaded.fingerprint,
             data_fingerprint(task),
-            str(self.meter.device),
+            str(self.memory.device),
             s.config.dtype or "",
             sum(p.numel() for p in s.loaded.model.parameters()),
             s.trainable,
@@ -243,7 +243,7 @@ class _Course:
             {"train": len(task.train), "dev": len(task.dev), "test": len(task.test)},
             s.method.forward_passes(),
             s.cost_per_step,
-            self.meter.kind,
+            self.memory.kind,
             [*s.loaded.notes, *estimates(s.config)],
             {"noise": str(addressed.VERSION), "python": platform.python_version()}
             | {name: version(name) for name in NAMED},

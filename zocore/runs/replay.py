@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from zocore.errors import InputError
-from zocore.models.quiet import quiet
-from zocore.runs.export import merge_adapters, save_delta
+from zocore.runs.delta import open_delta, save_session
+from zocore.runs.export import check_free, write_model
 from zocore.runs.loop import check_base, check_data, replay
+from zocore.runs.predict import predictions
 from zocore.runs.recording import Recording, read_recording
 from zocore.runs.session import Session, open_session
 
@@ -82,13 +81,7 @@ def difference(one: Session, other: Session) -> float:
 
 def predict_run(folder: Path, texts: list[str], step: int | None) -> list[str]:
     """Return one line per sentence: the likeliest label and every label's probability."""
-    _, session = rebuild(folder, step)
-    names = session.task.label_names
-    lines = []
-    for text, row in zip(texts, session.objective.probabilities(texts).tolist(), strict=True):
-        told = ", ".join(f"{name} {probability:.3f}" for name, probability in zip(names, row, strict=True))
-        lines.append(f"{names[max(range(len(row)), key=row.__getitem__)]}  ({told})  {text}")
-    return lines
+    return predictions(rebuild(folder, step)[1], texts)
 
 
 def export_run(folder: Path, to: Path, step: int | None, delta: bool) -> str:
@@ -96,22 +89,21 @@ def export_run(folder: Path, to: Path, step: int | None, delta: bool) -> str:
 
     Raises InputError when the target already holds something.
     """
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise InputError(f"{to} already exists and is not empty: choose another --to")
-    recording, session = rebuild(folder, step)
+    check_free(to)
+    _, session = rebuild(folder, step)
     to.mkdir(parents=True, exist_ok=True)
-    model = session.loaded.model
     if delta:
-        if session.config.subspace == "scales":
-            from zocore.subspaces.quantised_file import save_scales
-
-            save_scales(to / "scales.safetensors", session.leaves, model, recording.header.model)
-        else:
-            save_delta(to / "delta.safetensors", session.leaves, recording.header)
+        save_session(to, session)
         return f"wrote what changed ({session.trainable} values) to {to}"
-    widened = merge_adapters(model)
-    with torch.no_grad(), quiet():
-        model.save_pretrained(to)  # type: ignore[operator]
-    session.loaded.tokenizer.save_pretrained(to)
-    more = ", in full precision: its few bits would round the adapters away" if widened else ""
-    return f"wrote the tuned model to {to}{more}"
+    return f"wrote the tuned model to {to}{write_model(session, to)}"
+
+
+def export_delta(model: str, delta: Path, to: Path) -> str:
+    """Write the model that a file of changes makes of its base model; return a sentence that says so.
+
+    Raises InputError when the target already holds something, or file and model do not fit.
+    """
+    check_free(to)
+    session = open_delta(model, delta)
+    to.mkdir(parents=True, exist_ok=True)
+    return f"wrote the tuned model to {to}{write_model(session, to)}"

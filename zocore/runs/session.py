@@ -15,10 +15,11 @@ from zocore.carriers.scratch import Scratch, unreached
 from zocore.config import RunConfig, flag
 from zocore.data.tasks import Example, Task, load_task, read_task
 from zocore.defaults import before_loading, filled
+from zocore.directions.laws import law
 from zocore.directions.per_example import PerExample
 from zocore.errors import InputError
 from zocore.models.load import LoadedModel, load
-from zocore.models.objectives.choice import Objective, objective_for
+from zocore.models.objectives.base import Objective, objective_for
 from zocore.noise.addressed import Key, permutation
 from zocore.step.losses import Carrier, Losses, Part
 from zocore.step.step import Method, Stepper
@@ -63,7 +64,11 @@ class Session:
 
     def losses(self, step: int) -> Losses:
         """A fresh oracle for the batch of a step."""
-        batch = self.objective.batch(self.examples(step))
+        return self.losses_of(self.examples(step))
+
+    def losses_of(self, examples: Sequence[Example]) -> Losses:
+        """A fresh oracle for a batch of these examples."""
+        batch = self.objective.batch(examples)
         micro = self.config.micro_batch or self.config.batch_size
         parts = [
             Part(part.layout, lambda part=part: self.objective.losses(part))  # type: ignore[misc]
@@ -135,15 +140,16 @@ def read(config: RunConfig) -> Task:
     )
 
 
-def open_session(config: RunConfig, frozen: Sequence[str] | None = None) -> Session:
+def open_session(config: RunConfig, frozen: Sequence[str] | None = None, task: Task | None = None) -> Session:
     """Return a run ready for its first step; data is checked before the model is loaded.
 
-    `frozen` names the leaves to leave out, as a recording has them; without it one forward finds them. Raises
+    `frozen` names the leaves to leave out, as a recording has them; without it one forward finds them. `task`
+    takes the place of the one that the settings name. Raises
     ValueError (InputError for the user's files) with one sentence when the parts do not go together.
     """
     config = before_loading(config)
     method = _method(config)  # cheap, so bad combinations are refused first
-    task = read(config)
+    task = task or read(config)
     loaded = load(
         config.model,
         dtype=config.dtype or "fp32",
@@ -197,7 +203,7 @@ def _method(config: RunConfig) -> Stepper:
     if config.noise == "rademacher" and config.rank:
         raise ValueError("--noise rademacher and --rank do not go together: thin factors are normals")
     if of_law:
-        options["law"] = methods.law(config.noise or "gaussian", rank=config.rank, keep=config.keep)
+        options["law"] = law(config.noise or "gaussian", rank=config.rank, keep=config.keep)
     rule = row.update if config.update == "auto" else UPDATES[config.update]()
     method = methods.build(config.method, **options, update=replace(rule, decay=config.decay))
     if not isinstance(method, Method):

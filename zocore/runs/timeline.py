@@ -8,28 +8,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from zocore.runs.events import StepDone
 from zocore.runs.loop import check_base, replay
 from zocore.runs.recording import Recording, read_recording
 from zocore.runs.session import Session, open_session
+from zocore.runs.snapshot import Snapshot
 from zocore.step.step import Method
-from zocore.step.update import State
 
 BUDGET = 300_000_000  # bytes of remembered copies
 STRIDE = 50  # steps between two copies
 
 
 @dataclass
-class Scrubber:
-    """Owns a session of its own, whose weights it moves along the recorded steps."""
+class Timeline:
+    """Owns a session, whose weights it moves along the recorded steps."""
 
     recording: Recording
     session: Session
     step: int = 0
-    _copies: dict[int, tuple[list[Tensor], State]] = field(default_factory=dict)
+    _snapshots: dict[int, Snapshot] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.session.method, Method):
@@ -48,7 +45,8 @@ class Scrubber:
         if not 0 <= step <= self.last:
             raise ValueError(f"the recording has steps 0 to {self.last}: there is no step {step}")
         if step < self.step:
-            self._back(max(known for known in self._copies if known <= step))
+            self.step = max(remembered for remembered in self._snapshots if remembered <= step)
+            self._snapshots[self.step].restore(self.session)
         while self.step < step:
             until = min(step, (self.step // STRIDE + 1) * STRIDE)
             replay(self.session, [event for event in self._steps if self.step < event.step <= until])
@@ -57,8 +55,8 @@ class Scrubber:
 
     def answers(self, texts: Sequence[str | Mapping[str, str]]) -> list[list[float]]:
         """Return the label probabilities (n, L) of new texts at the weights as they are."""
-        found: list[list[float]] = self.session.objective.probabilities(texts).tolist()
-        return found
+        probabilities: list[list[float]] = self.session.objective.probabilities(texts).tolist()
+        return probabilities
 
     @property
     def _steps(self) -> list[StepDone]:
@@ -66,24 +64,13 @@ class Scrubber:
 
     def _remember(self) -> None:
         size = sum(leaf.tensor.nbytes for leaf in self.session.leaves)
-        if self.step % STRIDE == 0 and self.step not in self._copies and (size * len(self._copies) <= BUDGET):
-            tensors = [leaf.tensor.detach().clone() for leaf in self.session.leaves]
-            self._copies[self.step] = (tensors, {name: buffer.clone() for name, buffer in self.session.state.items()})
-
-    def _back(self, step: int) -> None:
-        tensors, state = self._copies[step]
-        with torch.no_grad():
-            for leaf, tensor in zip(self.session.leaves, tensors, strict=True):
-                leaf.tensor.copy_(tensor)
-                leaf.commit()
-        self.session.state.clear()
-        self.session.state.update({name: buffer.clone() for name, buffer in state.items()})
-        self.step = step
+        if self.step % STRIDE == 0 and self.step not in self._snapshots and size * len(self._snapshots) <= BUDGET:
+            self._snapshots[self.step] = Snapshot.of(self.session)
 
 
-def open_scrubber(folder: Path) -> Scrubber:
-    """Return a scrubber over a run folder, at step 0. Raises ValueError when the run cannot be replayed."""
+def open_timeline(folder: Path) -> Timeline:
+    """Return the timeline of a run folder, at step 0. Raises ValueError when the run cannot be replayed."""
     recording = read_recording(folder)
     session = open_session(recording.config, recording.header.frozen)
     check_base(session, recording)
-    return Scrubber(recording, session)
+    return Timeline(recording, session)

@@ -7,12 +7,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from zocore.carriers.scratch import wide
-from zocore.directions.laws import Combination, Rows
+from zocore.directions.laws import Combination
 from zocore.directions.per_example import PerExample, Touched, WeightedExamples
 from zocore.noise.addressed import Key, Purpose, address
+from zocore.noise.shift import Shift
 from zocore.step.losses import AnyDirection
-from zocore.weights.leaf import Leaf
+from zocore.weights.displaced import Rows, displace, wide
+from zocore.weights.leaf import Leaf, tiles
 from zocore.weights.rounding import store
 
 State = dict[tuple[str, int], Tensor]  # (buffer name, leaf id) -> float32 buffer of the leaf's matrix shape
@@ -23,6 +24,9 @@ class Estimate(Protocol):
 
     def displace(self, out: Tensor, base: Tensor, leaf: Leaf, c: float, rows: Rows = 0) -> None:
         """Write base + c * g into `out`, both (n, width): the given rows of `leaf`."""
+
+    def shift(self, leaf: Leaf) -> Shift | None:
+        """Return g of a leaf as one pass can write it, or None when it takes several."""
 
     def rows(self, leaf: Leaf) -> Tensor | None:
         """The only rows where g is not zero, or None when it may be anywhere."""
@@ -45,10 +49,14 @@ class Gradient:
     tensors: dict[int, Tensor]
 
     def displace(self, out: Tensor, base: Tensor, leaf: Leaf, c: float, rows: Rows = 0) -> None:
-        """Write base + c * gradient into `out`."""
+        """Write base + c * gradient into `out`, multiplied first: a fused sum rounds otherwise on other devices."""
         matrix = self.tensors[leaf.id].reshape(leaf.matrix.shape)
         part = matrix[rows : rows + len(out)] if isinstance(rows, int) else matrix[rows]
-        torch.add(base, part.to(out.dtype), alpha=c, out=out)
+        for tile in tiles(out):
+            torch.add(base[tile], part[tile].to(out.dtype) * c, out=out[tile])
+
+    def shift(self, leaf: Leaf) -> None:
+        """A tensor that exists is no noise."""
 
     def rows(self, leaf: Leaf) -> None:
         """Every row may move."""
@@ -106,18 +114,26 @@ class Adam:
         steps += 1
         now = torch.zeros_like(m)
         g.displace(now, now, leaf, 1.0)
-        m.lerp_(now, 1 - self.beta1)
-        v.mul_(self.beta2).addcmul_(now, now, value=1 - self.beta2)
-        unbiased = m / (1 - self.beta1 ** float(steps))
-        step = unbiased / ((v / (1 - self.beta2 ** float(steps))).sqrt() + self.epsilon)
-        move(leaf, Gradient({leaf.id: step}), -lr, _shrink(leaf, lr, self.decay), key)
+        for tile in tiles(m):
+            _adam(now[tile], m[tile], v[tile], self, float(steps))
+        move(leaf, Gradient({leaf.id: now}), -lr, _shrink(leaf, lr, self.decay), key)
+
+
+def _adam(g: Tensor, m: Tensor, v: Tensor, rule: Adam, steps: float) -> None:
+    """Refresh both moments with g and write the step into g, in operations that round alike on every device."""
+    m.mul_(rule.beta1).add_(g * (1 - rule.beta1))
+    v.mul_(rule.beta2).add_(g.square().mul_(1 - rule.beta2))
+    deviation = (v * (1 / (1 - rule.beta2**steps))).double().sqrt_().to(v.dtype)  # float32's own is not exact on CPUs
+    torch.div(m * (1 / (1 - rule.beta1**steps)), deviation.add_(rule.epsilon), out=g)
 
 
 def move(leaf: Leaf, g: Estimate, c: float, shrink: float, key: Key) -> None:
     """theta = shrink * theta + c * g, floored, with one rounding of the stored value per element."""
-    rows = g.rows(leaf)
-    matrix = leaf.matrix
-    if leaf.tensor.dtype == wide(leaf.tensor.dtype):
+    rows, matrix, shift = g.rows(leaf), leaf.matrix, g.shift(leaf)
+    narrow = leaf.tensor.dtype != wide(leaf.tensor.dtype)
+    if shift is not None:
+        displace(matrix, matrix, shift, c, 0, shrink, address(key, leaf.id, Purpose.ROUNDING) if narrow else None)
+    elif not narrow:
         # a sparse law reads the weights: they shrink beside, not before, the noise they select
         if rows is None:
             g.displace(matrix, matrix if shrink == 1 else matrix * shrink, leaf, c)

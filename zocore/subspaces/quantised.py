@@ -11,10 +11,9 @@ The authors' code perturbs the scales as the kernel holds them (float16), where 
 lost; here a float32 master moves and the layer reads a copy. Their zero floor is 1e-7 here as in their code.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from zocore.subspaces.by_name import name_pattern
@@ -62,25 +61,6 @@ def quant_scales(model: nn.Module, pattern: str = "", floor: float = FLOOR) -> l
         names = ", ".join(leaf.name for leaf in leaves[:4])
         raise ValueError(f"no quantised layer matches {pattern!r}; their scales have names like {names}")
     return chosen
-
-
-def check_live(leaves: Sequence[Leaf], losses: Callable[[], Tensor]) -> None:
-    """Prove that a forward reads the scales: half as much again on the first leaf must move the losses.
-
-    Spends three forwards. Raises RuntimeError when a back-end works from a copy of the weights made earlier.
-    """
-    leaf = leaves[0]
-    before = losses()
-    try:
-        for site in leaf.sites:
-            site.show(leaf.tensor * 1.5)
-        scaled = losses()
-    finally:
-        leaf.commit()
-    if torch.equal(before, scaled):
-        raise RuntimeError(f"the model does not read {leaf.name} in its forward: a cache of its weights must be off")
-    if not torch.equal(before, losses()):
-        raise RuntimeError(f"the losses did not come back after {leaf.name} was moved and restored")
 
 
 def quantised(model: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -5,14 +5,26 @@ the length of one forward, so a probe never writes to the weights. For an ordina
 storage; a quantisation scale (`subspaces/quantised.py`) or a 16-bit parameter with a float32 master has them apart.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 TILE = 2**17  # elements handled at once where a float32 copy is needed: half a megabyte stays in cache
+GPU_TILE = 2**24  # there a launch costs more than the traffic it saves
+
+
+Item = TypeVar("Item")
+
+
+def by_module(pairs: Iterable[tuple[nn.Module, Item]]) -> list[tuple[nn.Module, list[Item]]]:
+    """Return each module once with all that was paired with it, in the order of first appearance."""
+    groups: dict[int, tuple[nn.Module, list[Item]]] = {}
+    for module, item in pairs:
+        groups.setdefault(id(module), (module, []))[1].append(item)
+    return list(groups.values())
 
 
 class Site(Protocol):
@@ -85,12 +97,17 @@ class Leaf:
         return self.shown_dtype or self.tensor.dtype
 
     def tiles(self) -> Iterator[slice]:
-        """Slices of rows of `matrix` of about TILE elements."""
-        rows, width = self.matrix.shape
-        step = max(1, TILE // max(width, 1))
-        return (slice(first, min(first + step, rows)) for first in range(0, rows, step))
+        """Slices of rows of `matrix` that are worked on at once."""
+        return tiles(self.matrix)
 
     def commit(self) -> None:
         """Make the module read the updated tensor, where it reads a copy of it."""
         for site in self.sites:
             site.commit()
+
+
+def tiles(matrix: Tensor) -> Iterator[slice]:
+    """Slices of rows of a matrix, of about TILE elements each, or GPU_TILE."""
+    rows, width = matrix.shape
+    step = max(1, (TILE if matrix.device.type == "cpu" else GPU_TILE) // max(width, 1))
+    return (slice(first, min(first + step, rows)) for first in range(0, rows, step))

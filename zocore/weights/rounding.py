@@ -5,11 +5,10 @@ bfloat16 weights of size 0.02 move at all. Stochastic rounding goes up or down w
 mean exact, so steps survive on average, and each stored value is still off by less than one ulp.
 """
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
+from zocore.noise import device_pass
 from zocore.noise.addressed import Address, uniform_words
 from zocore.noise.kernels import random_words
 
@@ -19,15 +18,19 @@ def store(target: Tensor, exact: Tensor, where: Address, start: int) -> None:
 
     Element i of the tensor uses random word `start` + i of the address. Raises TypeError for other dtypes.
     """
-    on_cpu = exact.device.type == "cpu"
-    words = (random_words if on_cpu else partial(uniform_words, device=exact.device))(where, start, exact.numel())
-    words = words.view(exact.shape)
+    if target.dtype in (torch.bfloat16, torch.float16) and device_pass.fits(target, exact):
+        return device_pass.round_stochastically(target, exact, where, start)
+    words = _words(where, start, exact.numel(), exact.device).view(exact.shape)
     if target.dtype == torch.bfloat16:
         target.copy_(_drop_bits(exact, words, 16))
     elif target.dtype == torch.float16:
         target.copy_(torch.where(exact.abs() < 2.0**-14, _subnormal(exact, words), _drop_bits(exact, words, 13)))
     else:
         raise TypeError(f"stochastic rounding is for bfloat16 and float16, not {target.dtype}")
+
+
+def _words(where: Address, start: int, count: int, device: torch.device) -> Tensor:
+    return random_words(where, start, count) if device.type == "cpu" else uniform_words(where, start, count, device)
 
 
 def _drop_bits(exact: Tensor, words: Tensor, bits: int) -> Tensor:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from zocore.data.tasks import Example, Task
 from zocore.data.template import Template
 from zocore.errors import InputError
+from zocore.models.kinds import KINDS
+from zocore.models.load import LoadedModel
 from zocore.models.objectives.batch import Batch
 from zocore.models.objectives.tokens import MAX_TOKENS, Ids, Tokens, row_limit
 
@@ -45,7 +47,7 @@ class Objective(ABC):
         """Return encoded examples and their labels (B,) as one batch."""
 
     @abstractmethod
-    def scores(self, batch: Batch) -> Tensor:
+    def log_probs(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L), float32 or wider; one forward of the model."""
 
     def batch(self, examples: Sequence[Example]) -> Batch:
@@ -55,7 +57,7 @@ class Objective(ABC):
 
     def losses(self, batch: Batch) -> Tensor:
         """Return the cross entropy of each example (B,), float32 or wider."""
-        return -self.scores(batch).gather(1, batch.labels.unsqueeze(1)).squeeze(1)
+        return -self.log_probs(batch).gather(1, batch.labels.unsqueeze(1)).squeeze(1)
 
     def probabilities(self, texts: Sequence[str | Mapping[str, str]]) -> Tensor:
         """Return the label probabilities (n, L) of new texts: strings, or fields where the task has several.
@@ -64,7 +66,7 @@ class Objective(ABC):
         """
         examples = [Example(self._fields(text), 0) for text in texts]
         with torch.no_grad():
-            return torch.cat([self.scores(self.batch([example])).exp() for example in examples])
+            return torch.cat([self.log_probs(self.batch([example])).exp() for example in examples])
 
     def length(self, example: Example) -> int:
         """Return how many tokens the example's text takes, to sort by."""
@@ -88,6 +90,12 @@ class Objective(ABC):
         if missing:
             raise InputError(f"this task reads {', '.join(names)}: {missing[0]} is missing")
         return {name: given[name] for name in names}
+
+
+def objective_for(loaded: LoadedModel, task: Task, max_tokens: int = MAX_TOKENS) -> Objective:
+    """Return the objective for a model's kind. Raises InputError when the task does not fit the model."""
+    objective: Objective = KINDS[loaded.kind].objective_class()(loaded.model, loaded.tokenizer, task, max_tokens)
+    return objective
 
 
 def widened(logits: Tensor) -> Tensor:

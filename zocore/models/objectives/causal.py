@@ -56,7 +56,7 @@ class CausalChoice(Objective):
             None if single else self._targets.to(self.device).repeat(len(rows), 1),
         )
 
-    def scores(self, batch: Batch) -> Tensor:
+    def log_probs(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L): the softmax over the options' mean log-probs."""
         assert batch.positions is not None
         with only_rows(self.model, batch.positions):

@@ -63,7 +63,7 @@ class Classification(SentenceObjective):
             raise ValueError(f"the head has {outputs} outputs for {len(task.label_names)} labels")
         self._order = torch.tensor(_matched(config.id2label, task.label_names))
 
-    def scores(self, batch: Batch) -> Tensor:
+    def log_probs(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L): the softmax over the head's outputs."""
         logits = self.model(**batch.inputs).logits  # (B, L)
         return widened(logits[:, self._order.to(logits.device)]).log_softmax(dim=1)
@@ -98,7 +98,7 @@ class LabelSimilarity(SentenceObjective):
         weights = batch.attention_mask.unsqueeze(2).to(hidden.dtype)
         return nn.functional.normalize((hidden * weights).sum(dim=1) / weights.sum(dim=1), dim=1)
 
-    def scores(self, batch: Batch) -> Tensor:
+    def log_probs(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L): the softmax over scaled cosines."""
         return (SCALE * self.embed(batch) @ self._anchors.T).log_softmax(dim=1)
 

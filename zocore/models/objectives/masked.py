@@ -45,7 +45,7 @@ class MaskedChoice(Objective):
         positions = torch.tensor([[row.mask_at] for row in rows], device=self.device)
         return Batch(model_inputs(self.model, ids, mask), labels, layout_of(mask, 1), positions)
 
-    def scores(self, batch: Batch) -> Tensor:
+    def log_probs(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L): the softmax over their words at the mask."""
         assert batch.positions is not None
         with only_rows(self.model, batch.positions):

@@ -11,7 +11,7 @@ from zocore.runs.tensor_peak import TensorPeak
 COUNTED = 3  # first steps in which each tensor is counted on a CPU; later only where the batch is the largest so far
 
 
-class Meter:
+class PeakMemory:
     """Peak memory of the steps so far in bytes, `held()` being every tensor that a run holds between steps.
 
     On a CPU, what operations use inside themselves is not seen, nor are Python and its libraries.

@@ -1,42 +1,12 @@
-"""Which objective fits a model, and how well it does on examples it was not trained on."""
+"""How well a model does on examples it was not trained on."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from zocore.data.tasks import Example, Task
-from zocore.models.load import LoadedModel
+from zocore.data.tasks import Example
 from zocore.models.objectives.base import Objective
-from zocore.models.objectives.batch import Batch
-from zocore.models.objectives.causal import CausalChoice
-from zocore.models.objectives.encoder import Classification, LabelSimilarity
-from zocore.models.objectives.masked import MaskedChoice
-from zocore.models.objectives.tokens import MAX_TOKENS
-
-__all__ = [
-    "Batch",
-    "CausalChoice",
-    "Classification",
-    "Evaluation",
-    "LabelSimilarity",
-    "MaskedChoice",
-    "Objective",
-    "evaluate",
-    "objective_for",
-]
-
-OBJECTIVES: dict[str, type[Objective]] = {
-    "causal": CausalChoice,
-    "masked": MaskedChoice,
-    "classifier": Classification,
-    "encoder": LabelSimilarity,
-}
-
-
-def objective_for(loaded: LoadedModel, task: Task, max_tokens: int = MAX_TOKENS) -> Objective:
-    """Return the objective for a model's kind. Raises InputError when the task does not fit the model."""
-    return OBJECTIVES[loaded.kind](loaded.model, loaded.tokenizer, task, max_tokens)
 
 
 @dataclass(frozen=True)
@@ -76,10 +46,10 @@ def evaluate(
         numbers = order[first : first + batch_size]
         batch = objective.batch([examples[number] for number in numbers])
         with torch.no_grad():
-            scores = objective.scores(batch)
+            log_probs = objective.log_probs(batch)
         forwards += 1
-        losses[numbers] = -scores.gather(1, batch.labels.unsqueeze(1)).squeeze(1).double().cpu()
-        predictions[numbers] = scores.argmax(dim=1).cpu()
+        losses[numbers] = -log_probs.gather(1, batch.labels.unsqueeze(1)).squeeze(1).double().cpu()
+        predictions[numbers] = log_probs.argmax(dim=1).cpu()
     return _summed(examples, losses, predictions.tolist(), forwards)
 
 
