@@ -77,12 +77,12 @@ def lanes(config: RunConfig, methods: Sequence[str], seeds: int, budget: int) ->
     if not 2 <= len(methods) <= 5:
         raise InputError(f"a race has two to five methods, not {len(methods)}")
     if not budget or not math.isfinite(budget) or budget < 2:
-        raise InputError("the budget must be at least 2 forward passes")
+        raise InputError("the budget must be at least the worth of 2 forward passes")
     found: list[compare.Lane] = []
     for method in methods:
         lane = forms.with_presets(_bare(config, method))
         each = range(config.seed, config.seed + max(1, seeds))
-        found += compare.buy(lane, each, budget, cost.passes(lane), "forward_passes")
+        found += compare.buy(lane, each, budget, cost.price(lane), "forward_cost")
     return [lane.config for lane in found]
 
 
@@ -109,8 +109,8 @@ def layout() -> RacePage:
         with gr.Column(scale=4, min_width=300, elem_classes="zo-side"):
             gr.HTML(f"<p class='zo-quiet'>{words.ABOUT_RACE}</p>")
             methods = gr.CheckboxGroup(forms.METHOD_CHOICES, value=list(LANES), label="Lanes", elem_id="zo-lanes")
-            seeds = gr.Slider(1, 3, value=1, step=1, label="Seeds of each method", elem_id="zo-seeds", buttons=[])
-            budget = gr.Number(200, label="Budget, forward passes a run", precision=0, minimum=2, elem_id="zo-budget")
+            seeds = gr.Slider(1, 5, value=3, step=1, label="Seeds of each method", elem_id="zo-seeds", buttons=[])
+            budget = gr.Number(200, label="Budget of a run, in plain forwards' worth", precision=0, elem_id="zo-budget")
             guess = gr.Radio(guesses(LANES), value=None, label=words.PREDICT, elem_id="zo-guess")
             with gr.Row(elem_classes="zo-buttons"):
                 start = gr.Button(
@@ -123,12 +123,14 @@ def layout() -> RacePage:
             with gr.Column(elem_classes="zo-panel"):
                 gr.HTML("<h2>Loss</h2>")
                 axis = gr.Radio(
-                    words.RACE_AXES, value="forwards", label="Over", elem_id="zo-race-axis", elem_classes="zo-over"
+                    words.RACE_AXES, value="cost", label="Over", elem_id="zo-race-axis", elem_classes="zo-over"
                 )
-                loss = chart.chart("race-loss", "Loss of each lane", 320, plots.race(shown))
+                loss = chart.chart("race-loss", "Loss of each lane", 320, plots.race(shown, "cost", band=True))
             with gr.Column(elem_classes="zo-panel"):
                 gr.HTML("<h2>Held-out accuracy</h2>")
-                accuracy = chart.chart("race-accuracy", "Held-out accuracy of each lane", 220, plots.accuracy(shown))
+                accuracy = chart.chart(
+                    "race-accuracy", "Held-out accuracy of each lane", 220, plots.accuracy(shown, "cost")
+                )
             with gr.Column(elem_classes="zo-panel"):
                 gr.HTML("<h2>At equal cost</h2>")
                 table = gr.HTML(standings.table(recorded(), None), elem_id="zo-race-table")
@@ -238,9 +240,9 @@ def _more(views: Sequence[View], drawn: Drawn, axis: str) -> Any:
 def _progress(job: Job, store: JobStore) -> str:
     if job.phase != "running" or job.stop.is_set():
         return words.status(job, store.position(job), store.wait(job))
-    done = sum(lane.view.place.forwards for lane in job.lanes)
-    planned = sum(cost.passes(lane.config) * lane.config.steps for lane in job.lanes)
-    return f"racing · {len(job.lanes)} runs, {done:,} of {planned:,} forward passes"
+    done = sum(lane.view.place.cost for lane in job.lanes)
+    planned = sum(cost.price(lane.config) * lane.config.steps for lane in job.lanes)
+    return f"racing · {len(job.lanes)} runs, {done:,.0f} of {planned:,.0f} plain forwards' worth"
 
 
 def _table(job: Job, guess: str | None) -> str:
