@@ -39,7 +39,7 @@ def begin(store: JobStore, guest: Guest, configs: Sequence[RunConfig], kind: str
     for config in checked:
         cost.measure_texts(config, store.files)
         price = cost.cost(config, store.speeds)
-        expected += price.per_step * price.steps
+        expected += price.seconds
         if limits.hosted:
             amount += work(config)
             _check_memory(price, limits.memory)

@@ -12,12 +12,10 @@ from zocore.config import RunConfig
 from zocore.step.step import Method
 
 NOISE = 200  # tokens' worth of drawing and adding the noise of every weight, for one forward
-PER_EXAMPLE = 2.0  # price of a forward in which each example has its own direction
 ESTIMATES = 8  # in one measurement of the estimator
-LABELS = 4  # forwards of an example when it is scored, more or less: one for each word of several tokens
 
 
-def work(config: RunConfig, tokens: int | None = None) -> float:
+def work(config: RunConfig) -> float:
     """Return the work of a run; infinite for a model whose sizes are not known.
 
     Raises ValueError for settings that do not go together.
@@ -25,12 +23,12 @@ def work(config: RunConfig, tokens: int | None = None) -> float:
     shape = catalogue.shape(config.model)
     if shape is None:
         return math.inf
-    long = min(tokens or cost.tokens(config), config.max_tokens)
+    text = cost.texts(config)
+    long = text.tokens * text.rows
     method = methods.build(config.method, **config.options)
-    step = method.forward_cost(PER_EXAMPLE if method.per_example else 1.0)
     noise = NOISE * method.forward_passes() if isinstance(method, Method) else NOISE
-    tokens_a_step = step * config.batch_size * long + noise
+    tokens_a_step = cost.price(config) * config.batch_size * long + noise
     looks = 2 + (config.steps // config.eval_every if config.eval_every else 0)
     measured = math.ceil(config.steps / config.measure_every) if config.measure_every else 0
-    evaluated = looks * config.eval_examples * long * LABELS
+    evaluated = looks * config.eval_examples * long
     return shape.parameters * ((config.steps + measured * ESTIMATES) * tokens_a_step + evaluated)

@@ -3,15 +3,17 @@
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
+
+from transformers import AutoTokenizer
 
 from app.jobs.speeds import warm_up
 from zocore.config import RunConfig
 from zocore.data.columns import find_label, find_texts
 from zocore.data.files import read_table
-from zocore.data.tasks import read_task
+from zocore.data.tasks import Task, read_task
 from zocore.data.template import Template
 from zocore.diagnostics import alignment as measured
 from zocore.diagnostics import loss_slices
@@ -25,6 +27,7 @@ Json = dict[str, Any]
 Thing = TypeVar("Thing")
 IDLE = 600.0  # seconds after which an unused model is dropped
 SHOWN = 5  # rows of a table
+LONGEST = 20  # prompts, by their characters, whose tokens are counted
 
 
 class Shelf:
@@ -159,6 +162,7 @@ def table(shelf: Shelf, facts: Json) -> Json:
     """Read a file: its columns, its first rows, and which columns look like text and label."""
     found = read_table(Path(facts["path"]), max_bytes=facts["most"])
     label = find_label(found, None)
+    found = replace(found, rows=[row for row in found.rows if row.get(label)] or found.rows)
     texts = list(find_texts(found, None, label))
     rows = [dict(row) for row in found.rows[:SHOWN]]
     return {"columns": list(found.columns), "rows": rows, "count": len(found.rows), "texts": texts, "label": label}
@@ -183,22 +187,40 @@ def prompt(shelf: Shelf, facts: Json) -> Json:
         "labels": list(task.label_names),
         "words": list(task.label_words),
         "counts": [len(task.train), len(task.dev), len(task.test)],
+        "rows": task.rows,
+        "unlabelled": len(task.unlabelled),
+        "lines": list(task.unlabelled[:SHOWN]),
     }
 
 
-def longest(shelf: Shelf, facts: Json) -> int:
-    """Return the characters of the longest training prompt."""
-    return longest_prompt(_config(facts))
+def texts(shelf: Shelf, facts: Json) -> Json:
+    """Measure a task: the longest prompt in characters and, where the model's tokenizer is here, in tokens.
 
-
-def longest_prompt(config: RunConfig) -> int:
-    """Return the characters of the longest training prompt of a task. Raises InputError for unusable data."""
+    `rows` are the rows of one example in a batch, and `options` the tokens of the longest label word: when a label
+    has several tokens, a language model reads every label after every prompt.
+    """
+    config, folder = _config(facts), facts["tokenizer"]
     task = read(config)
+    sizes: Json = {"characters": longest_prompt(task), "tokens": None, "rows": 1, "options": 1}
+    if folder:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        template = Template(task.template)
+        prompts = sorted((template.fill(example.fields, "").text for example in task.train), key=len)[-LONGEST:]
+        sizes["tokens"] = max(len(tokenizer(prompt)["input_ids"]) for prompt in prompts)
+        bare = len(tokenizer("a", add_special_tokens=False)["input_ids"])
+        words = [len(tokenizer(f"a {word}", add_special_tokens=False)["input_ids"]) - bare for word in task.label_words]
+        if facts["causal"] and max(words) > 1:
+            sizes |= {"rows": len(words), "options": max(words)}
+    return sizes
+
+
+def longest_prompt(task: Task) -> int:
+    """Return the characters of the longest training prompt of a task."""
     template = Template(task.template)
     return max(len(template.fill(example.fields, "").text) for example in task.train)
 
 
 QUESTIONS: Mapping[str, Callable[[Shelf, Json], Any]] = {
     function.__name__: function
-    for function in (step, answers, look, alignment, batch_law, seconds, export, table, prompt, longest)
+    for function in (step, answers, look, alignment, batch_law, seconds, export, table, prompt, texts)
 }

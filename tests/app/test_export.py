@@ -195,11 +195,11 @@ def test_the_predicted_memory_follows_the_length_of_the_prompts(tmp_path, store)
         data.write_text("text,label\n" + "".join(f"{'word ' * words},{i % 2}\n" for i in range(20)))
         os.utime(data, ns=(words, words))
         cost.measure_texts(config, store.files)
-        sizes.append(cost.tokens(config))
+        sizes.append(cost.texts(config).tokens)
     assert sizes == [19 // cost.CHARS + cost.SPARE, 199 // cost.CHARS + cost.SPARE, config.max_tokens]
-    assert cost.tokens(replace(config, lr=1e-4, method="grzo", steps=7)) == sizes[-1]
+    assert cost.texts(replace(config, lr=1e-4, method="grzo", steps=7)).tokens == sizes[-1]
     data.unlink()
-    assert cost.tokens(config) == config.max_tokens  # what nobody measured is taken to be as long as it may be
+    assert cost.texts(config).tokens == config.max_tokens  # what nobody measured is taken to be as long as it may be
     with pytest.raises(InputError, match="there is no file"):
         cost.measure_texts(config, store.files)
 
