@@ -1,7 +1,7 @@
 """The task: one that comes with the project, or the visitor's own file with a preview and one sentence per error."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -126,7 +126,24 @@ def example(task: Mapping[str, Any]) -> str:
     labels = ", ".join(f"{name} → {word}" for name, word in zip(task["labels"], task["words"], strict=True))
     counts = "{:,} train, {:,} dev, {:,} test".format(*task["counts"])
     prompt = f'<p class="zo-quiet">One prompt, with its answer:</p><pre>{escape(_cut(task["text"], 600))}</pre>'
-    return f'{prompt}<p class="zo-quiet">{escape(labels)} · {counts}</p>'
+    notes = "".join(f'<p class="zo-warning">{escape(note)}</p>' for note in _notes(task))
+    return f'{prompt}<p class="zo-quiet">{escape(labels)} · {counts}</p>{notes}'
+
+
+def _notes(task: Mapping[str, Any]) -> Iterator[str]:
+    """What a visitor should know of how their file was read."""
+    if task["unlabelled"]:
+        lines = ", ".join(map(str, task["lines"])) + (", …" if task["unlabelled"] > len(task["lines"]) else "")
+        yield f"{task['unlabelled']:,} rows without a label were left out: lines {lines}."
+    used = sum(task["counts"])
+    if used < task["rows"] - task["unlabelled"]:
+        yield f"A random {used:,} of the {task['rows']:,} rows are used: a run reads no more."
+    if list(task["labels"]) == list(task["words"]) and any(name.isdigit() for name in task["labels"]):
+        first, second = task["labels"][:2]
+        yield (
+            f'The labels are numbers, so the model would be asked for the words "{first}", "{second}", which mean '
+            f"nothing to it. Write a word for each under Label words, such as {first}=terrible,{second}=great."
+        )
 
 
 def error(message: str) -> str:

@@ -39,6 +39,8 @@ class Task:
     dev: tuple[Example, ...]
     test: tuple[Example, ...]
     description: str = ""
+    unlabelled: tuple[int, ...] = ()  # lines of the rows that were left out, having no label
+    rows: int = 0  # of the file of the training examples, before a part was taken
 
 
 @dataclass(frozen=True)
@@ -98,23 +100,27 @@ def read_task(
 ) -> Task:
     """Read a task from a CSV, TSV or JSON Lines file, or a folder of such files named train, dev and test.
 
-    Columns that are not named are looked for, a missing template is the text columns themselves, and label
-    words default to the labels. What a folder does not hold apart is split off by `seed`, label by label; of
-    a folder of two the second is the test. Of a file with more than `max_rows` rows a random part is taken.
+    Columns that are not named are looked for, a missing template is the text columns themselves, and label words
+    default to the labels. Rows without a label are left out and their lines noted. What a folder does not hold apart
+    is split off by `seed`, label by label; of a folder of two the second is the test. Of a file with more than
+    `max_rows` rows a random part is taken.
     Raises InputError when anything is wrong.
     """
     path = Path(path).expanduser()
     shares = _checked_shares(dev_share, test_share)
-    tables = {
-        split: _sampled(read_table(file, max_chars=max_chars, max_bytes=max_bytes), max_rows, seed)
-        for split, file in _files(path).items()
-    }
+    read = {split: read_table(file, max_chars=max_chars, max_bytes=max_bytes) for split, file in _files(path).items()}
+    column = label_column or find_label(read["train"], None, taken=text_columns or ())
+    labelled = {split: _labelled(table, column) for split, table in read.items()}
+    tables = {split: _sampled(table, max_rows, seed) for split, table in labelled.items()}
     reading, prompt = _understood(tables["train"], text_columns, label_column, template)
     words = match_words(label_words, reading.names)
     found = {split: reading.examples(table) for split, table in tables.items()}
     splits = _three_splits(found, reading.names, shares, seed)
     description = f"{sum(map(len, splits))} rows of {path.name}"
-    return Task(path.stem, path.stem, prompt, reading.names, words, *splits, description)
+    kept = set(labelled["train"].lines)
+    unlabelled = tuple(line for line in read["train"].lines if line not in kept)
+    rows = len(read["train"].rows)
+    return Task(path.stem, path.stem, prompt, reading.names, words, *splits, description, unlabelled, rows)
 
 
 def _understood(
@@ -154,6 +160,14 @@ def _files(path: Path) -> dict[str, Path]:
 def _first(folder: Path, stems: Sequence[str]) -> Path | None:
     paths = (folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
+
+
+def _labelled(table: Table, column: str) -> Table:
+    """The rows that have a label, all of them where the column is missing, which is said later."""
+    pairs = [(row, line) for row, line in zip(table.rows, table.lines, strict=True) if row.get(column)]
+    if column not in table.columns or not pairs:
+        return table
+    return replace(table, rows=[row for row, _ in pairs], lines=[line for _, line in pairs])
 
 
 def _sampled(table: Table, max_rows: int, seed: int) -> Table:
