@@ -62,6 +62,7 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill="#005a8f",
         button_primary_background_fill_hover="#00486f",
         button_primary_background_fill_dark="#3b9bd6",
+        button_primary_background_fill_hover_dark="#6db9e8",
         button_primary_text_color_dark="#06121b",
         button_primary_text_color="#ffffff",
     )

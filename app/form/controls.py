@@ -90,14 +90,11 @@ def build(config: RunConfig, preset: gr.Radio, most: int) -> Controls:
             )
     origin = gr.HTML(origin_note(config), elem_classes="zo-note zo-origin")
     with gr.Row(elem_classes="zo-pair"):
-        parts["steps"] = gr.Number(
-            values["steps"], label="Steps", precision=0, minimum=1, elem_id="zo-steps", min_width=120
-        )
-        parts["seed"] = gr.Number(
-            values["seed"], label="Seed", precision=0, minimum=0, elem_id="zo-seed", min_width=120
-        )
+        parts["steps"] = gr.Number(values["steps"], label="Steps", precision=0, elem_id="zo-steps", min_width=120)
+        parts["seed"] = gr.Number(values["seed"], label="Seed", precision=0, elem_id="zo-seed", min_width=120)
     _advanced(parts, values, forms.shown(config.method))
     parts["task"] = data.task
+    parts["device"] = gr.State(config.device)  # set by a preset that needs one
     return Controls(preset, parts | data.parts, {"about": about, "origin": origin}, data)
 
 
@@ -159,7 +156,7 @@ def filled(config: RunConfig) -> dict[str, Any]:
         if name in ("lr", "eps"):
             more["choices"] = forms.choices(name, config)
         changes[name] = gr.update(value=values[name], **more)
-    return changes | _notes(config)
+    return changes | {"device": config.device} | _notes(config)
 
 
 def rechosen(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,6 +168,7 @@ def rechosen(values: Mapping[str, Any]) -> dict[str, Any]:
         choices = forms.choices(name, config)
         changes[name] = gr.update(value=fresh[name], choices=choices, visible=shown.get(name, True))
     directions = forms.option(config.method, "directions")
+    changes["device"] = None
     changes["directions"] = gr.update(value=directions, visible=shown["directions"])
     return changes | _notes(config)
 

@@ -10,7 +10,10 @@ from typing import Any
 from zocore.config import RunConfig
 from zocore.runs.recording import CONFIG, EVENTS, SUMMARY
 
-SCRIPT = '''"""{title}: the run that was shown, again. Needs the package zocore and nothing else."""
+SCRIPT = '''"""{title}: the run that was shown, again.
+
+Needs the package zocore: `pip install .` in the folder of the project.
+"""
 
 from zocore import RunConfig, run
 from zocore.runs.events import EvalDone, StepDone

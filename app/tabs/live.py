@@ -1,5 +1,6 @@
 """The right-hand side of the Play tab while a run goes: what a tick sends, and nothing twice."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,7 +12,7 @@ from app import words
 from app.charts import chart, memory_chart, plots
 from app.form import cost
 from app.jobs.job import Job
-from app.jobs.view import MOST_POINTS, SMOOTHING, View
+from app.jobs.view import MOST_POINTS, SMOOTHING, Point, View
 from zocore.config import RunConfig
 from zocore.runs.events import SampleShown
 
@@ -74,7 +75,7 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, w
     ended = job is not None and job.over and drawn.phase != job.phase
     marks = (len(view.evaluations), len(view.estimator), len(view.samples), len(view.warnings))
     phase = job.phase if job else "recorded"
-    loss, gradient, rows, points = _lines(view, drawn, look, fresh or ended)
+    loss, gradient, rows, points = _lines(name, view, drawn, look, fresh or ended)
     changed = [fresh or new != old for new, old in zip(marks, drawn.marks, strict=True)]
     before = ((), ()) if fresh else (drawn.accuracy, drawn.estimator)
     accuracy, estimator = plots.accuracy([view], look.axis), plots.estimator(view, look.axis)
@@ -95,17 +96,27 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, w
     return news, Drawn(name, job.version if job else 0, rows, points, marks, phase, look, *shown)
 
 
-def _lines(view: View, drawn: Drawn, look: Look, whole: bool) -> tuple[Any, Any, int, int]:
+def _lines(name: str, view: View, drawn: Drawn, look: Look, whole: bool) -> tuple[Any, Any, int, int]:
     """The loss and gradient charts' messages, the steps they cover and the points then drawn."""
     points = view.points
     if whole or drawn.points + ROWS_PER_TICK > MOST_POINTS:
-        loss = chart.whole(plots.loss([view], look.axis, look.weight, look.log))
-        return loss, chart.whole(plots.gradient(view, look.axis)), len(points), min(len(points), MOST_POINTS // 2)
+        loss = chart.whole(_own_axes(plots.loss([view], look.axis, look.weight, look.log), name, points))
+        gradient = chart.whole(_own_axes(plots.gradient(view, look.axis), name, points))
+        return loss, gradient, len(points), min(len(points), MOST_POINTS // 2)
     if len(points) == drawn.rows:
         return gr.skip(), gr.skip(), drawn.rows, drawn.points
     columns = plots.loss_columns(points, look.axis, look.weight, drawn.rows, ROWS_PER_TICK)
     slope = plots.gradient_columns(points, look.axis, drawn.rows, ROWS_PER_TICK)
     return chart.rows(columns), chart.rows([slope]), len(points), drawn.points + len(columns[0][0])
+
+
+def _own_axes(figure: plots.Figure, name: str, points: Sequence[Point]) -> plots.Figure:
+    """The figure with axes of this run's own: zoom stays while it goes, and another run starts unzoomed."""
+    figure["layout"]["uirevision"] = name or "recorded"
+    if not points:
+        for axis in ("xaxis", "yaxis"):
+            figure["layout"][axis] |= {"range": [0, 1], "showticklabels": False, "type": "linear"}
+    return figure
 
 
 def status(phase: str, text: str) -> str:
@@ -116,18 +127,22 @@ def status(phase: str, text: str) -> str:
 def memory(view: View) -> Any:
     """The memory chart: this method, the usual ones, and what was measured."""
     if view.header is None:
-        return gr.skip()
+        return chart.whole({"data": [], "layout": plots.layout(annotations=[note("No step was done yet.")])})
     config = RunConfig.from_json(view.header.config)
     names = [config.method, *(name for name in BESIDE if name != config.method)]
     bills = [bill for name in names if (bill := cost.predicted(config, name))]
     if not bills:
-        return chart.whole({"data": [], "layout": plots.layout(annotations=[unknown(view.header.model)])})
+        return chart.whole(
+            {
+                "data": [],
+                "layout": plots.layout(annotations=[note(f"The sizes of {view.header.model} are not known here.")]),
+            }
+        )
     return chart.whole(memory_chart.bars(bills, measured=_measured(view)))
 
 
-def unknown(model: str) -> dict[str, Any]:
+def note(text: str) -> dict[str, Any]:
     """A note for a chart without data."""
-    text = f"The sizes of {model} are not known here."
     return {"text": text, "showarrow": False, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}
 
 
@@ -165,7 +180,9 @@ def _probe(before: SampleShown, now: SampleShown, i: int, labels: Sequence[str])
 
 
 def _answer(probabilities: Sequence[float], labels: Sequence[str], truth: str) -> tuple[str, float, str]:
-    """The likeliest label, its probability, and whether it is right."""
+    """The likeliest label, its probability, and whether it is right; no label where the model gives no numbers."""
+    if not all(math.isfinite(p) for p in probabilities):
+        return "no answer", 0.0, "unknown"
     best = max(range(len(probabilities)), key=probabilities.__getitem__)
     verdict = "right" if labels[best] == truth else "wrong" if truth else "unknown"
     return labels[best], round(probabilities[best], 2), verdict
@@ -184,6 +201,4 @@ def warnings(view: View, job: Job | None) -> str:
     """What the detectors and the model's loader said, and why a run failed."""
     notes = [f"Step {warning.step}: {warning.message}." for warning in view.warnings]
     notes += list(view.header.notes) if view.header else []
-    if job is not None and job.phase == "failed":
-        notes.insert(0, job.reason)
     return "".join(f'<p class="zo-warning">{escape(note)}</p>' for note in notes)

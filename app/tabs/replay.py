@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ABOUT_REPLAY = (
     "A run is a list of seeds and scalars, so the weights of any step can be rebuilt without a forward pass. "
-    "Drag, and the five sentences are asked again at that step."
+    "Drag and let go: the sentences are asked again at that step, your own first."
 )
 ABOUT_STEP = "Press Next and the engine does the next part of a real step of the settings on the left, then waits."
 MOST_TEXT = 2000  # characters of one's own sentence
