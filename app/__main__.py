@@ -30,7 +30,7 @@ def main() -> None:
     errors = Errors(store.root / "errors.log")
     if limits.hosted:
         errors.attach()
-    shown = build(store)
+    shown, opened = build(store), threading.Event()
     try:
         shown.blocks.queue(default_concurrency_limit=4, max_size=64).launch(
             server_name=options.host,
@@ -43,9 +43,10 @@ def main() -> None:
             footer_links=[],
             ssr_mode=False,
             prevent_thread_lock=True,
-            app_kwargs={"middleware": [Middleware(Door, limits=limits, errors=errors)]},
+            app_kwargs={"middleware": [Middleware(Door, limits=limits, errors=errors, opened=opened)]},
             **shown.options,
         )
+        opened.set()
         toy = forms.with_presets(forms.PRESETS["toy"])
         warming = threading.Timer(HEAD_START, store.prepare, (toy,))
         warming.daemon = True

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
+from threading import Event
 from typing import Any
 
 from app.jobs.limits import Limits
@@ -11,6 +12,7 @@ from app.log import Errors
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MOST_BYTES = 1_000_000  # of a request that is no upload
 
@@ -22,12 +24,17 @@ class _TooLarge(Exception):
 class Door:
     """Counts the requests of each address that are not for reading, and the bytes of each."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], limits: Limits, errors: Errors) -> None:
-        self._app, self._limits, self._errors = app, limits, errors
+    def __init__(
+        self, app: Callable[[Scope, Receive, Send], Awaitable[None]], limits: Limits, errors: Errors, opened: Event
+    ) -> None:
+        self._app, self._limits, self._errors, self._opened = app, limits, errors, opened
         self._posts, self._uploads = Rate(limits.posts), Rate(limits.uploads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with one sentence."""
+        if scope["type"] == "http" and not self._opened.is_set() and not _of_the_start(scope):
+            await _refuse(send, 503, "the server is starting: try again in a moment")
+            return
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS") or not self._limits.hosted:
             await self._app(scope, receive, send)
             return
@@ -56,6 +63,11 @@ class Door:
             self._errors.print_exc()
             if not started:
                 await _refuse(send, 400, "this request is none that the server knows")
+
+
+def _of_the_start(scope: Scope) -> bool:
+    """Whether the request is one of those by which Gradio finds out that it is up, and gives up if it is not."""
+    return scope["method"] == "HEAD" or str(scope["path"]).endswith("/startup-events")
 
 
 def _announced(scope: Scope) -> int:

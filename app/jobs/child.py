@@ -20,8 +20,6 @@ from app.jobs.wire import Answer, Ask, Happened, Message, Over, Ready, Stop, Wor
 from zocore.config import RunConfig
 from zocore.runs.loop import run
 
-POLITE = 10  # how much the page goes before a run, in steps of `nice`
-
 
 class Desk:
     """Takes the orders as they come, so that a stop is heard while a job runs."""
@@ -129,8 +127,10 @@ def main() -> None:
     """Serve on standard input and output, which nothing else may write to."""
     parser = argparse.ArgumentParser(prog="python -m app.jobs.child")
     parser.add_argument("--memory", type=int, default=0, help="bytes of data; 0 for any")
-    limit_memory(parser.parse_args().memory)
-    os.nice(POLITE)
+    parser.add_argument("--polite", type=int, default=0, help="how much the page goes before a run, as `nice` counts")
+    options = parser.parse_args()
+    limit_memory(options.memory)
+    os.nice(options.polite)
     messages = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print goes to the server's log
     warm_up()

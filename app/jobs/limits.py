@@ -17,6 +17,7 @@ class Limits:
     seconds: float = 12 * HOUR  # wall-clock time of one job
     grace: float = 30.0  # seconds between a stop and the end of a child that does not end by itself
     memory: int = 0  # bytes of one child
+    polite: int = 0  # how much the page goes before a run, as `nice` counts
     question_seconds: float = HOUR  # wall-clock time of a question to a model
     file_seconds: float = 120.0  # and of one to a file
     abandoned: float = DAY  # seconds without a look after which a job is stopped
@@ -45,6 +46,7 @@ HOSTED = Limits(
     seconds=900.0,
     grace=3.0,
     memory=4_000_000_000,
+    polite=5,
     question_seconds=60.0,
     file_seconds=20.0,
     abandoned=120.0,

@@ -120,12 +120,12 @@ def in_words(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
-def spawn(memory: int = 0) -> Child:
-    """Start a child of this machine's, with so many bytes to hold."""
+def spawn(memory: int = 0, polite: int = 0) -> Child:
+    """Start a child of this machine's, with so many bytes to hold, behind the page by so many steps of `nice`."""
     root = str(Path(__file__).parents[2])
     paths = [root, os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-    command = [sys.executable, "-m", "app.jobs.child", "--memory", str(memory)]
+    command = [sys.executable, "-m", "app.jobs.child", "--memory", str(memory), "--polite", str(polite)]
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
     )

@@ -37,7 +37,7 @@ class JobStore:
         self._starts, self._questions = Rate(limits.starts), Rate(limits.questions)
         self._shared_starts, self._shared_questions = Rate(SHARED * limits.starts), Rate(SHARED * limits.questions)
         self._work = Rate(limits.work_an_hour, HOUR)
-        self.spares = Spares(launch or (lambda: spawn(limits.memory)))
+        self.spares = Spares(launch or (lambda: spawn(limits.memory, limits.polite)))
         self.models = Lab(self.spares, Leash(limits.question_seconds, limits.memory))
         self.files = Lab(self.spares, Leash(limits.file_seconds, limits.memory))
         for folder in sorted(root.iterdir()):

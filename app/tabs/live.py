@@ -12,7 +12,7 @@ from app import words
 from app.charts import chart, memory_chart, plots
 from app.form import cost
 from app.jobs.job import Job
-from app.jobs.view import MOST_POINTS, SMOOTHING, Point, View
+from app.jobs.view import MOST_POINTS, SMOOTHING, View
 from zocore.config import RunConfig
 from zocore.runs.events import SampleShown
 
@@ -75,7 +75,8 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, w
     ended = job is not None and job.over and drawn.phase != job.phase
     marks = (len(view.evaluations), len(view.estimator), len(view.samples), len(view.warnings))
     phase = job.phase if job else "recorded"
-    loss, gradient, rows, points = _lines(name, view, drawn, look, fresh or ended)
+    blank = job is not None and job.over and not view.points  # it failed before its first step
+    loss, gradient, rows, points = _lines(view, drawn, look, fresh or ended)
     changed = [fresh or new != old for new, old in zip(marks, drawn.marks, strict=True)]
     before = ((), ()) if fresh else (drawn.accuracy, drawn.estimator)
     accuracy, estimator = plots.accuracy([view], look.axis), plots.estimator(view, look.axis)
@@ -83,11 +84,11 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, w
     news = Tick(
         status=status(phase, text),
         spoken=text if phase != drawn.phase and job else gr.skip(),
-        loss=loss,
-        gradient=gradient,
-        accuracy=chart.grown(accuracy, before[0]) if changed[0] else gr.skip(),
-        estimator=chart.grown(estimator, before[1]) if changed[1] else gr.skip(),
-        memory=memory(view) if fresh or ended or (rows and not drawn.rows) else gr.skip(),
+        loss=_of_run(loss, name, blank),
+        gradient=_of_run(gradient, name, blank),
+        accuracy=_of_run(chart.grown(accuracy, before[0]), name, blank) if changed[0] or blank else gr.skip(),
+        estimator=_of_run(chart.grown(estimator, before[1]), name, blank) if changed[1] or blank else gr.skip(),
+        memory=_of_run(memory(view), name, blank) if fresh or ended or (rows and not drawn.rows) else gr.skip(),
         probes=probes(view) if fresh or drawn.marks[2] < 1 else gr.skip(),
         answers=answers(view) if changed[2] and view.samples else gr.skip(),
         warnings=warnings(view, job) if changed[3] or ended else gr.skip(),
@@ -96,13 +97,12 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, w
     return news, Drawn(name, job.version if job else 0, rows, points, marks, phase, look, *shown)
 
 
-def _lines(name: str, view: View, drawn: Drawn, look: Look, whole: bool) -> tuple[Any, Any, int, int]:
+def _lines(view: View, drawn: Drawn, look: Look, whole: bool) -> tuple[Any, Any, int, int]:
     """The loss and gradient charts' messages, the steps they cover and the points then drawn."""
     points = view.points
     if whole or drawn.points + ROWS_PER_TICK > MOST_POINTS:
-        loss = chart.whole(_own_axes(plots.loss([view], look.axis, look.weight, look.log), name, points))
-        gradient = chart.whole(_own_axes(plots.gradient(view, look.axis), name, points))
-        return loss, gradient, len(points), min(len(points), MOST_POINTS // 2)
+        loss = plots.loss([view], look.axis, look.weight, look.log)
+        return loss, plots.gradient(view, look.axis), len(points), min(len(points), MOST_POINTS // 2)
     if len(points) == drawn.rows:
         return gr.skip(), gr.skip(), drawn.rows, drawn.points
     columns = plots.loss_columns(points, look.axis, look.weight, drawn.rows, ROWS_PER_TICK)
@@ -110,13 +110,17 @@ def _lines(name: str, view: View, drawn: Drawn, look: Look, whole: bool) -> tupl
     return chart.rows(columns), chart.rows([slope]), len(points), drawn.points + len(columns[0][0])
 
 
-def _own_axes(figure: plots.Figure, name: str, points: Sequence[Point]) -> plots.Figure:
-    """The figure with axes of this run's own: zoom stays while it goes, and another run starts unzoomed."""
-    figure["layout"]["uirevision"] = name or "recorded"
-    if not points:
-        for axis in ("xaxis", "yaxis"):
-            figure["layout"][axis] |= {"range": [0, 1], "showticklabels": False, "type": "linear"}
-    return figure
+def _of_run(message: Any, name: str, blank: bool) -> Any:
+    """The message of a chart whose axes are this run's own: another run starts unzoomed, one that failed without."""
+    if "layout" in message:
+        message = chart.whole(message)
+    if "figure" not in message:
+        return message
+    shown = message["figure"]["layout"]
+    shown["uirevision"] = name or "recorded"
+    for axis in [key for key in shown if key.startswith(("xaxis", "yaxis"))] if blank else ():
+        shown[axis] |= {"range": [0, 1], "showticklabels": False, "type": "linear"}
+    return message
 
 
 def status(phase: str, text: str) -> str:
