@@ -1,6 +1,6 @@
 """python -m tests.app.soak: fifty visitors for two minutes on a hosted server, loopback alone; prints the figures.
 
-Each visitor comes from an address of its own, opens the page again and again, starts short runs one after another
+Each visitor comes from an address of its own, opens the page, starts short runs one after another
 as far as the queue lets it, follows them with a cursor, and checks that what comes back is its own. Every tenth
 sends what an attacker would. The page's answers and the memory of the server and its children are watched.
 `--seconds` and `--visitors` make it smaller; the page is held to `--freeze` seconds, 1 by default.
@@ -21,6 +21,7 @@ from tests.support.attack import Sender, Watch
 from tests.support.server import serve
 
 STEPS = 8
+THINKING = 5.0  # seconds at most between two things that a visitor does
 ATTACKS: tuple[Any, ...] = (
     {"subspace": r"^(([a-z0-9_]+)[._]?)+!$"}, {"batch_size": 100_000}, {"directions": 100_000}, [1, 2], None,
     {"steps": 5000, "batch_size": 64}, {"model": "/etc"}, {"allow_pickle": True}, {"template": "{" * 5000},
@@ -46,6 +47,7 @@ class Tally:
 def visit(tally: Tally, send: Sender, end: float) -> None:
     """Start runs until the time is over, and follow each to its end."""
     draw, secret = random.Random(tally.number), ""
+    send.page()
     while time.monotonic() < end:
         try:
             secret = _once(tally, send, end, draw, secret)
@@ -56,7 +58,7 @@ def visit(tally: Tally, send: Sender, end: float) -> None:
 
 def _once(tally: Tally, send: Sender, end: float, draw: random.Random, secret: str) -> str:
     """Open the page and start a run, or send an attack; return the secret that the server gave."""
-    send.page()
+    time.sleep(draw.uniform(1, THINKING))
     if tally.number % 10 == 9:
         answer = send.call("start", draw.choice(ATTACKS), "", origin=tally.address)
         if "job" in answer:  # what was small enough to be taken
@@ -67,7 +69,6 @@ def _once(tally: Tally, send: Sender, end: float, draw: random.Random, secret: s
     run = send.call("start", settings, secret, origin=tally.address)
     if "job" not in run:
         tally.refused += 1
-        time.sleep(2)
         return secret
     if follow(tally, send, run["job"], seed, end + 120):
         tally.waits.append(time.monotonic() - began)
