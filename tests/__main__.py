@@ -16,7 +16,7 @@ PATIENT = ["--reruns", "2", "--only-rerun", "playwright.*TimeoutError"]
 STEPS = {
     "format": ["ruff", "format", "--check", *PRESENT],
     "lint": ["ruff", "check", *PRESENT],
-    "types": ["mypy", *(name for name in PRESENT if name != "tests")],
+    "types": ["mypy", *PRESENT],
     "tests": ["pytest", "-q", "-n", PROCESSES, *PATIENT, "tests"],
 }
 

@@ -81,7 +81,7 @@ def test_train_tells_the_run_from_header_to_folder(tmp_path: Path, capsys: pytes
     assert train(tmp_path / "run", "--eval-every", "2", "--measure-every", "2") == 0
     told = capsys.readouterr().out
     lines = told.splitlines()
-    assert lines[0].startswith("mezo on ")
+    assert lines[0].startswith("feedback on ")
     assert "2 forward passes a step (cost 2)" in told
     assert "step 3/3  loss " in told
     assert "dev after step 2: accuracy" in told
@@ -97,7 +97,7 @@ def test_runs_without_a_name_are_numbered(tmp_path: Path, capsys: pytest.Capture
     """Without --out each run gets the next number under runs/, with method and task in its name."""
     assert main(["train", *base()]) == 0
     assert main(["train", *base(method="grzo")]) == 0
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["0001-mezo-data", "0002-grzo-data"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["0001-feedback-data", "0002-grzo-data"]
 
 
 def test_a_terminal_gets_one_live_line_and_a_file_gets_plain_ones(finished: Path) -> None:
@@ -169,6 +169,9 @@ def test_compare_memory_and_bench_answer(
     assert (tmp_path / "race" / "race.json").is_file()
     assert main(["memory", "--model", model_folder(), "--method", "mezo"]) == 0
     assert "mezo" in capsys.readouterr().out.lower()
+    last = ["--subspaces", "top:1", "--methods", "mezo,adamw", "--repeats", "1"]
+    assert main(["frozen", *base(steps=None, lr=None), *last]) == 0
+    assert capsys.readouterr().out.count("top:1") == 2
     assert main(["bench", "--batch-size", "1", "--tokens", "4", "--repeats", "1"]) == 0
     assert "MeZO as published" in capsys.readouterr().out
 
@@ -312,6 +315,7 @@ OTHERS: dict[str, tuple[list[str], str]] = {
     "bench of no examples": (["bench", "--batch-size", "0"], "at least 1"),
     "bench of no rounds": (["bench", "--repeats", "0"], "at least 1"),
     "memory of no examples": (["memory", "--batch-size", "-3"], "-3"),
+    "a prefix of nothing": (["frozen", "--model", model_folder(), "--subspaces", "all"], "no block frozen"),
     "bench of nothing": (["bench", "--shape", "sphere"], "'sphere'"),
 }
 

@@ -16,6 +16,7 @@ ENGINE = [
     "directions",
     "carriers",
     "subspaces",
+    "parallel",
     "step",
     "presets",
     "methods",
@@ -29,6 +30,7 @@ ENGINE = [
     "diagnostics",
     "bench",
     "compare",
+    "tournament",
     "cli",
 ]
 APP = ["quiet", "jobs", "log", "door", "charts", "words", "form", "tabs", "scripts", "api", "page", "record"]

@@ -1,12 +1,13 @@
 """The command line: each command reads its options, asks the engine, and writes text."""
 
 import argparse
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
@@ -21,13 +22,14 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and exit with status 2."""
-        self.exit(2, f"zocore: {message} (`{self.prog} --help` tells the options)\n")
+        self.exit(2, f"zocore: {message} (`{self.prog} --help` lists the options)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 when a run failed, 2 for bad input."""
     options = _parser().parse_args(arguments)
     try:
+        _alone_or_shared(options)
         return options.command(options)
     except ValueError as error:
         print(f"zocore: {error}", file=sys.stderr)
@@ -40,20 +42,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _alone_or_shared(options: argparse.Namespace) -> None:
+    """Raise ValueError when a launcher started several processes for what one has to do."""
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1 and options.command not in (train, resume):
+        raise ValueError("several processes share train and resume alone: start this command without a launcher")
+
+
 def train(options: argparse.Namespace) -> int:
     """Fine-tune a model and record the run."""
+    from zocore.parallel.ranks import joined
     from zocore.runs.loop import run
     from zocore.runs.recording import claim
 
     config = _config(options)
-    folder = options.out or _next_folder(config)
-    claim(folder)
-    with _stop_on_interrupt() as stop:
-        return _follow(run(config, stop), folder)
+    with joined(config.device) as (ranks, device), _stop_on_interrupt() as stop:
+        events = run(replace(config, device=device), stop, ranks=ranks)
+        if not ranks.first:
+            return _accompany(events)
+        folder = options.out or _next_folder(config)
+        claim(folder)
+        return _follow(events, folder)
 
 
 def resume(options: argparse.Namespace) -> int:
     """Go on with a run that was cut off or stopped."""
+    from zocore.parallel.ranks import joined
     from zocore.runs.loop import run
     from zocore.runs.recording import read_recording
 
@@ -62,17 +75,19 @@ def resume(options: argparse.Namespace) -> int:
     done = recording.steps[-1].step if recording.steps else 0
     if done >= config.steps and recording.end and recording.end.status == "finished":
         raise ValueError(f"{options.run} is finished: all its {done} steps are done")
-    with _stop_on_interrupt() as stop:
-        return _follow(run(config, stop, recording), options.run)
+    with joined(config.device) as (ranks, device), _stop_on_interrupt() as stop:
+        ranks.told("read")  # before the first process writes to it
+        events = run(replace(config, device=device), stop, recording, ranks)
+        return _follow(events, options.run) if ranks.first else _accompany(events)
 
 
 def replay(options: argparse.Namespace) -> int:
-    """Rebuild a run's weights at any step, and prove them where asked."""
+    """Rebuild a run's weights at any step, and prove on request that they are the run's."""
     from zocore.runs import replay
 
-    said = replay.replay_run(options.run, options.step, options.verify)
-    print("\n".join(said.lines))
-    return 0 if said.proved else 1
+    verdict = replay.replay_run(options.run, options.step, options.verify)
+    print("\n".join(verdict.lines))
+    return 0 if verdict.proved else 1
 
 
 def export(options: argparse.Namespace) -> int:
@@ -87,7 +102,7 @@ def export(options: argparse.Namespace) -> int:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """Ask a tuned model."""
+    """Label sentences with a tuned model."""
     from zocore.runs import delta, predict, replay
 
     if file := _delta(options):
@@ -103,11 +118,25 @@ def compare(options: argparse.Namespace) -> int:
     from zocore.compare import lanes, run_race
 
     config = _config(options)
-    entered = lanes(config, options.methods.split(","), options.seeds, *_budget(options), lrs=_rates(options.lrs))
+    runs = lanes(config, options.methods.split(","), options.seeds, *_budget(options), lrs=_rates(options.lrs))
     out = options.out or _numbered("race")
     with _stop_on_interrupt() as stop:
-        for line in run_race(entered, out, stop):
+        for line in run_race(runs, out, stop):
             print(line, flush=True)
+    return 0
+
+
+def tournament(options: argparse.Namespace) -> int:
+    """Race methods on many tasks, each with rates found by one rule; given again, the command goes on."""
+    from zocore.tournament.hold import hold
+    from zocore.tournament.options import command, plan_of
+    from zocore.tournament.report import write_report
+
+    plan = plan_of(options)
+    with _stop_on_interrupt() as stop:
+        for line in () if options.tables_only else hold(plan, options.out, options.jobs, stop):
+            print(line, flush=True)
+    print(write_report(plan, options.out, command(options)))
     return 0
 
 
@@ -116,11 +145,10 @@ def memory(options: argparse.Namespace) -> int:
     from zocore.memory import bill
     from zocore.memory.shapes import shape_of
 
-    bills = bill.bills(shape_of(options.model), options.batch_size, options.max_tokens, options.dtype)
-    chosen = [b for b in bills if options.method in (None, b.method)]
-    if not chosen:
-        raise ValueError(f"no memory table for {options.method!r}: choose one of {', '.join(b.method for b in bills)}")
-    print(bill.render(chosen))
+    sizes = (options.batch_size, options.max_tokens, options.dtype)
+    shape, names = shape_of(options.model), [options.method] if options.method else bill.TABLE
+    bills = [bill.bill(shape, name, *sizes, kept_examples=options.kept_examples) for name in names]
+    print(bill.render(bills))
     return 0
 
 
@@ -129,11 +157,32 @@ def bench(options: argparse.Namespace) -> int:
     from zocore.bench import bench as timing
 
     sizes = {"batch": options.batch_size, "tokens": options.tokens, "repeats": options.repeats}
-    timings = timing.bench(options.shape, **sizes)
-    print(f"{options.shape}, {options.batch_size} x {options.tokens} tokens, one thread, medians of {options.repeats}")
+    timings = timing.bench(options.shape, **sizes, device=options.device)
+    where = "one thread" if options.device == "cpu" else options.device
+    print(f"{options.shape}, {options.batch_size} x {options.tokens} tokens, {where}, medians of {options.repeats}")
     print(timing.render(timings))
     print("\nthe same model in NF4")
-    print(timing.render(timing.bench_quantised(options.shape, **sizes)))
+    print(timing.render(timing.bench_quantised(options.shape, **sizes, device=options.device)))
+    return 0
+
+
+def gpu_check(options: argparse.Namespace) -> int:
+    """Show what this machine's GPU does: the CPU's bits, speed, memory, a run; goes on where it was stopped."""
+    from zocore.bench.gpu_check import check
+
+    for line in check(options.device, options.out, options.minutes, options.model):
+        print(line, flush=True)
+    return 0
+
+
+def frozen(options: argparse.Namespace) -> int:
+    """Time steps that move only the last blocks, with and without running the others every time."""
+    from zocore.bench import frozen as timing
+
+    config = _config(options)
+    methods, subspaces = options.methods.split(","), options.subspaces.split(",")
+    chosen = [replace(config, method=method, subspace=subspace) for subspace in subspaces for method in methods]
+    print(timing.render([timing.saving(one, options.repeats) for one in chosen]))
     return 0
 
 
@@ -178,11 +227,18 @@ def _follow(events: Iterator[Any], folder: Path) -> int:
             progress.show(event)
             failed = failed or (isinstance(event, RunEnded) and event.status == "failed")
     except Exception:
-        if not failed:  # not a failure of the run itself, which has already been told
+        if not failed:  # not a failure of the run itself, which has already been reported
             raise
     finally:
         _drop_empty(folder)
     return int(failed)
+
+
+def _accompany(events: Iterator[Any]) -> int:
+    """Go through a run that another process records and shows; 1 when it failed."""
+    from zocore.runs.events import RunEnded
+
+    return int(any(isinstance(event, RunEnded) and event.status == "failed" for event in list(events)))
 
 
 def _drop_empty(folder: Path) -> None:
@@ -262,6 +318,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _measures(commands: Any) -> None:
     """The commands that compare and measure."""
+    from zocore.tournament.options import add_options
+
     racing = _command(commands, "compare", compare)
     _settings(racing, without=("method", "steps", "seed"))
     racing.add_argument("--methods", required=True, help="methods separated by commas")
@@ -272,17 +330,38 @@ def _measures(commands: Any) -> None:
     )
     racing.add_argument("--lrs", default="", help="learning rates by method, as in mezo=1e-4,grzo=5e-5")
     racing.add_argument("--out", type=Path, help="folder for the runs and the table")
+    add_options(_command(commands, "tournament", tournament))
     bill = _command(commands, "memory", memory)
     bill.add_argument("--model", default="llama-3-8b", help="a built-in name or a folder with config.json")
-    bill.add_argument("--method", help="one method (default: all, and the backprop references)")
+    bill.add_argument(
+        "--method",
+        help="one method, or lora-adamw, qlora-adamw, adamw-pure or inference (default: all methods and lora-adamw)",
+    )
     bill.add_argument("--batch-size", type=int, default=16, help="examples per step (default: 16)")
     bill.add_argument("--max-tokens", type=int, default=128, help="tokens per example (default: 128)")
     bill.add_argument("--dtype", default="bf16", help="fp32, bf16 or fp16 (default: bf16)")
+    bill.add_argument(
+        "--kept-examples",
+        type=int,
+        default=0,
+        help="training examples, where the first blocks stay frozen and their outputs are kept (default: 0)",
+    )
     timing = _command(commands, "bench", bench)
-    timing.add_argument("--shape", default="llama-15M", help="llama-15M or opt-30M (default: llama-15M)")
+    timing.add_argument("--shape", default="llama-15M", help="such as llama-15M, opt-30M, opt-1.3b, llama-3-8b")
+    timing.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     timing.add_argument("--batch-size", type=int, default=16, help="examples (default: 16)")
     timing.add_argument("--tokens", type=int, default=64, help="tokens per example (default: 64)")
     timing.add_argument("--repeats", type=int, default=15, help="rounds, of which the medians are taken (default: 15)")
+    saving = _command(commands, "frozen", frozen)
+    _settings(saving, without=("method", "subspace"))
+    saving.add_argument("--methods", default="mezo,grzo", help="methods separated by commas (default: mezo,grzo)")
+    saving.add_argument("--subspaces", default="top:2,top:1", help="subspaces likewise (default: top:2,top:1)")
+    saving.add_argument("--repeats", type=int, default=15, help="steps, of which the medians are taken (default: 15)")
+    checking = _command(commands, "gpu-check", gpu_check)
+    checking.add_argument("--device", help="cuda, or cpu for the same in miniature (default: the GPU if there is one)")
+    checking.add_argument("--out", type=Path, required=True, help="folder for check.md and check.json")
+    checking.add_argument("--minutes", type=float, default=8.0, help="begin no part after so many minutes (default: 8)")
+    checking.add_argument("--model", help="local folder of a model to tune for a few steps")
 
 
 def _command(commands: Any, name: str, function: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:

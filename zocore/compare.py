@@ -67,21 +67,21 @@ def lanes(
         raise InputError(f"there is a learning rate for {idle[0]!r}, which is not in the race")
     if not isfinite(budget):
         raise InputError(f"the budget must be a number, not {budget}")
-    entered: list[Lane] = []
+    runs: list[Lane] = []
     for method in dict.fromkeys(methods):
         lane = replace(config, method=method, lr=(lrs or {}).get(method, config.lr))
         session = open_session(lane)
-        price = session.cost_per_step if unit == "forward_cost" else session.method.forward_passes()
-        entered += buy(lane, seeds, budget, price, unit)
-    return entered
+        price = session.cost_of(1) if unit == "forward_cost" else session.method.forward_passes()
+        steps = session.steps_within(budget) if unit == "forward_cost" else int(budget / price + 1e-9)
+        runs += buy(lane, seeds, budget, steps, price, unit)
+    return runs
 
 
-def buy(config: RunConfig, seeds: Sequence[int], budget: float, price: float, unit: Unit) -> list[Lane]:
-    """Return one run for each seed, with the steps that the budget buys at `price` a step.
+def buy(config: RunConfig, seeds: Sequence[int], budget: float, steps: int, price: float, unit: Unit) -> list[Lane]:
+    """Return one run for each seed, of the steps that the budget buys; the first of them costs `price`.
 
     Raises InputError when it buys none.
     """
-    steps = int(budget / price + 1e-9)  # 0.3 / 0.1 is a hair below 3
     if steps < 1:
         title, words = METHODS[config.method].title, unit.replace("_", " ")
         raise InputError(f"a budget of {budget:g} ({words}) does not buy one step of {title}, which takes {price:g}")

@@ -25,36 +25,41 @@ def _taking(option: str) -> str:
 class RunConfig:
     """Everything that decides a run. Raises ValueError with one sentence when a value makes no sense."""
 
-    method: str = setting("mezo", "optimisation method", choices=tuple(METHODS))
+    method: str = setting("feedback", "optimisation method", choices=tuple(METHODS))
     model: str = setting("bundled", "bundled, a local Hugging Face folder, or a hub id")
     kind: str | None = setting(
         None,
-        "how the model is read; found from its configuration when not given",
+        "how the model is read; without it, as its configuration says",
         choices=tuple(KINDS),
     )
     task: str = setting("sentiment", "a bundled task")
-    data: str | None = setting(None, "your own CSV, TSV or JSON Lines file, or a folder with train, dev and test files")
-    text_columns: str | None = setting(None, "columns of the text, separated by commas; found when not given")
-    label_column: str | None = setting(None, "column of the label; found when not given")
+    data: str | None = setting(None, "your own CSV, TSV or JSON Lines file, or a folder of train, dev and test files")
+    text_columns: str | None = setting(
+        None, "columns of the text, separated by commas; without it, recognised by their content"
+    )
+    label_column: str | None = setting(None, "column of the label; without it, recognised by its content")
     template: str | None = setting(None, 'prompt around the text, such as "{text} It was"')
     label_words: str | None = setting(None, "word for each label: great,terrible in label order, or 1=great,0=terrible")
     subspace: str = setting(
-        "auto", "what moves: all, lora, scales, or parameters by name: a regular expression, or glob:layers.*.mlp"
+        "auto",
+        "what moves: all, lora, scales, top:2 (the last 2 blocks and the head), writers or writers:2 (what writes into "
+        "the hidden state, in all blocks or the last 2), or parameters by name: a regular expression, or "
+        "glob:layers.*.mlp",
     )
     quantise: str | None = setting(None, "load linear layers in few bits", choices=("nf4", "fp4", "int8"))
     steps: int = setting(400, "optimisation steps")
-    batch_size: int = setting(16, "examples per step", breaks="small batches make every loss noisier")
+    batch_size: int = setting(16, "examples per step", breaks="too small: every loss is noisier")
     micro_batch: int | None = setting(None, "examples per forward, when a whole batch does not fit")
     lr: float | None = setting(
-        None, "learning rate", breaks="too high: the loss jumps and then sticks; too low: nothing"
+        None, "learning rate", breaks="too high: the loss jumps and stays up; too low: nothing is learned"
     )
     eps: float | None = setting(
         None,
         "distance of the probes from the weights",
-        breaks="too large: curvature bends the difference; too small: rounding drowns it",
+        breaks="too large: higher-order terms distort the difference; too small: rounding drowns it",
     )
     schedule: str | None = setting(None, "learning rate over the run", choices=("constant", "linear"))
-    seed: int = setting(0, "decides noise and data order")
+    seed: int = setting(0, "seed of the noise and of the order of the data")
     noise: str | None = setting(None, "law of the directions", choices=tuple(LAWS))
     rank: int = setting(0, "directions of this rank on matrices (LOZO); 0 for full rank")
     keep: float = setting(1.0, "share of each tensor's smallest weights that moves (Sparse-MeZO); 1 for all")
@@ -63,12 +68,23 @@ class RunConfig:
     share: float | None = setting(None, f"elite share of the pool ({_taking('share')})")
     clip: float | None = setting(None, f"largest directional derivative ({_taking('clip')})")
     scale: str | None = setting(None, f"normaliser ({_taking('scale')})", choices=("rms", "std", "raw"))
+    sides: int | None = setting(None, f"points a push asks, 2 or 1 beside the clean one ({_taking('sides')})")
+    tie: str | None = setting(None, f"what shares one push ({_taking('tie')})", choices=("tokens", "none"))
+    mu: float | None = setting(None, f"how fast the feedback learns, below 2 ({_taking('mu')})")
+    alpha: float | None = setting(
+        None,
+        f"share of what it did not foresee that corrects the feedback ({_taking('alpha')})",
+        breaks="0 trusts the feedback; 1 is unbiased and noisy",
+    )
     update: str = setting("auto", "rule that applies the estimate", choices=("auto", "sgd", "momentum", "adam"))
     decay: float = setting(0.0, "weight decay")
     carrier: str = setting("scratch", "how probes reach the model", choices=("scratch", "in-place"))
     dtype: str | None = setting(None, "dtype of the weights; fp32 on a CPU", choices=("fp32", "bf16", "fp16"))
     master: bool = setting(False, "keep a float32 copy of 16-bit weights, so that small steps add up")
-    device: str | None = setting(None, "cpu or cuda; the GPU when there is one")
+    device: str | None = setting(None, "cpu, cuda, or auto to spread over all GPUs; the GPU when there is one")
+    prefix_gib: float = setting(
+        1.0, "memory for what frozen first blocks give for each training example, in GiB; 0 to run them in every step"
+    )
     max_tokens: int = setting(128, "longest prompt, in tokens")
     eval_every: int = setting(0, "steps between evaluations on the dev split; 0 for none")
     eval_examples: int = setting(400, "most examples in an evaluation")
@@ -86,6 +102,10 @@ class RunConfig:
                 value is None or (math.isfinite(value) and value > 0), f"--{name} must be a number above 0, not {value}"
             )
         _require(math.isfinite(self.decay) and self.decay >= 0, f"--decay must be 0 or more, not {self.decay}")
+        _require(
+            math.isfinite(self.prefix_gib) and self.prefix_gib >= 0,
+            f"--prefix-gib must be 0 or more, not {self.prefix_gib}",
+        )
         for name in ("eval_every", "measure_every", "rank"):
             _require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more, not {getattr(self, name)}")
         _require(self.micro_batch is None or self.micro_batch >= 1, "--micro-batch must be at least 1")

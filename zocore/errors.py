@@ -1,4 +1,4 @@
-"""The one exception for what a user gave us: its message is shown as it is, without a traceback."""
+"""The exception for bad input: its message is shown to the user as it is, without a traceback."""
 
 
 class InputError(ValueError):

@@ -1,14 +1,14 @@
-"""Learning rates and probe distances for whoever chose none, and estimates where nobody has tuned any.
+"""Learning rates and probe distances for those who choose none, and estimates where nobody has tuned them.
 
-A preset holds for one subspace of one sort of model: "large" ones of 0.1 to 70 billion parameters (the papers'),
-sentence "encoders" (MiniLM's 23 million) and the "bundled" one of 0.8 million.
+A preset is for one subspace of one sort of model: "large" ones of 0.1 to 70 billion parameters (the papers'),
+sentence "encoders" (MiniLM's 23 million) and the "bundled" one of 2.6 million.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Subspace = Literal["all", "lora", "scales"]
+Subspace = Literal["all", "writers", "lora", "scales"]
 Models = Literal["large", "encoder", "bundled"]
 
 
@@ -24,9 +24,14 @@ class Preset:
     estimated: bool = False
 
 
-WEIGHTS = {"all": "all weights", "lora": "LoRA adapters", "scales": "quantisation scales"}
+WEIGHTS = {
+    "all": "all weights",
+    "writers": "the last blocks' writers",
+    "lora": "LoRA adapters",
+    "scales": "quantisation scales",
+}
 MODELS = {"large": "large models", "encoder": "encoders", "bundled": "the bundled model"}
-EPS: Mapping[Subspace, float] = {"all": 1e-3, "lora": 1e-2, "scales": 1e-3}
+EPS: Mapping[Subspace, float] = {"all": 1e-3, "writers": 1e-3, "lora": 1e-2, "scales": 1e-3}
 
 
 def paper(lr: float, origin: str, subspace: Subspace = "all", eps: float | None = None) -> Preset:
@@ -49,8 +54,8 @@ def coarse(lr: float, subspace: Subspace, eps: float | None = None, of: str = ""
 # How much larger lr is than for all weights of a large model. Where a step is proportional to the measured slope,
 # theory has lr fall as 1 / d with the d values that move; where lr is the length of a step, as 1 / sqrt(d). The
 # factors are those between the presets of MeZO (for scales, between QZO's 5 and the bundled model's 50) and of GRZO.
-BY_SLOPE = {"all": 1.0, "lora": 100.0, "scales": 15.0, "large": 1.0, "encoder": 60.0, "bundled": 300.0}
-BY_LENGTH = {"all": 1.0, "lora": 6.0, "scales": 5.0, "large": 1.0, "encoder": 20.0, "bundled": 100.0}
+BY_SLOPE = {"all": 1.0, "writers": 15.0, "lora": 100.0, "scales": 15.0, "large": 1.0, "encoder": 60.0, "bundled": 300.0}
+BY_LENGTH = {"all": 1.0, "writers": 4.0, "lora": 6.0, "scales": 5.0, "large": 1.0, "encoder": 20.0, "bundled": 100.0}
 
 
 def choose(presets: Sequence[Preset], subspace: Subspace, models: Models, by_length: bool) -> Preset:
@@ -60,8 +65,8 @@ def choose(presets: Sequence[Preset], subspace: Subspace, models: Models, by_len
     `by_length` says that lr alone sets the length of the method's steps.
     """
 
-    def distance(known: Preset) -> int:
-        return 2 * (known.models != models) + (known.subspace != subspace)
+    def distance(preset: Preset) -> int:
+        return 2 * (preset.models != models) + (preset.subspace != subspace)
 
     near = min(presets, key=distance)
     if not distance(near):

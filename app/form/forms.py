@@ -78,8 +78,8 @@ def option(method: str, name: str) -> Any:
 def shown(method: str) -> dict[str, bool]:
     """Return which of the method-dependent controls are of any use to a method."""
     zeroth = METHODS[method].zeroth_order
-    options = {name: name in METHODS[method].options for name in OPTIONS}
-    return options | {"eps": zeroth, "noise": zeroth, "measure_every": zeroth}
+    options = {name: name in METHODS[method].options for name in OPTIONS if name in NAMES}
+    return options | {"eps": zeroth, "noise": "law" in METHODS[method].options, "measure_every": zeroth}
 
 
 def to_form(config: RunConfig) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def to_form(config: RunConfig) -> dict[str, Any]:
         values["subspace"] = "sparse"
     if config.rank:
         values["subspace"] = "low-rank"
-    return values | {name: option(config.method, name) for name in OPTIONS if values[name] is None}
+    return values | {name: option(config.method, name) for name in OPTIONS if name in NAMES and values[name] is None}
 
 
 def to_config(values: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> RunConfig:

@@ -12,6 +12,7 @@ from app.form.forms import check_hub_id
 from app.jobs.limits import BOUNDS, MOST_TEXT, Limits
 from zocore.config import RunConfig
 from zocore.errors import InputError
+from zocore.subspaces.blocks import of_blocks
 from zocore.subspaces.by_name import GLOB
 
 NAMED = ("auto", "all", "lora", "scales")  # subspaces that are no pattern
@@ -63,7 +64,7 @@ def _check_numbers(config: RunConfig) -> None:
 
 def _pattern(subspace: str) -> str:
     """A part of a name, matched in linear time; the engine's own patterns are for one's own machine."""
-    if subspace in NAMED:
+    if subspace in NAMED or of_blocks(subspace):
         return subspace
     part = subspace.removeprefix(GLOB)
     if not PART.fullmatch(part):

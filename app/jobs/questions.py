@@ -17,7 +17,8 @@ from zocore.data.tasks import Task, read_task
 from zocore.data.template import Template
 from zocore.diagnostics import alignment as measured
 from zocore.diagnostics import loss_slices
-from zocore.diagnostics.step_trace import Phase, trace
+from zocore.diagnostics.phase import Phase
+from zocore.diagnostics.step_trace import trace
 from zocore.errors import InputError
 from zocore.runs.replay import export_run
 from zocore.runs.session import Session, open_session, read

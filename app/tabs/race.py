@@ -82,7 +82,8 @@ def lanes(config: RunConfig, methods: Sequence[str], seeds: int, budget: int) ->
     for method in methods:
         lane = forms.with_presets(_bare(config, method))
         each = range(config.seed, config.seed + max(1, seeds))
-        found += compare.buy(lane, each, budget, cost.price(lane), "forward_cost")
+        price = cost.price(lane)
+        found += compare.buy(lane, each, budget, int(budget / price + 1e-9), price, "forward_cost")
     return [lane.config for lane in found]
 
 

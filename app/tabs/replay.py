@@ -13,7 +13,7 @@ from app.jobs.store import JobStore
 from app.tabs import live
 from app.tabs.stage import RECORDED, recorded
 from app.tabs.tab import Site
-from zocore.diagnostics.step_trace import Phase
+from zocore.diagnostics.phase import Phase
 from zocore.errors import InputError
 from zocore.runs.events import SampleShown
 

@@ -125,11 +125,18 @@ def test_a_sentence_encoder_has_a_rate_of_its_own(tmp_path):
     listed = "sentence-transformers/all-MiniLM-L6-v2"
     for model in (folder, listed):
         assert (
-            forms.with_presets(RunConfig(model=model, device="cpu")).lr == METHODS["mezo"].preset("all", "encoder").lr
+            forms.with_presets(RunConfig(method="mezo", model=model, device="cpu")).lr
+            == METHODS["mezo"].preset("all", "encoder").lr
         )
-    assert open_session(RunConfig(model=folder, device="cpu")).config.lr == METHODS["mezo"].preset("all", "encoder").lr
+    assert (
+        open_session(RunConfig(method="mezo", model=folder, device="cpu")).config.lr
+        == METHODS["mezo"].preset("all", "encoder").lr
+    )
     for model in ("openai-community/gpt2", str(tiny.save(tmp_path / "causal", "llama")), "nobody/nothing"):
-        assert forms.with_presets(RunConfig(model=model, device="cpu")).lr == METHODS["mezo"].preset("all", "large").lr
+        assert (
+            forms.with_presets(RunConfig(method="mezo", model=model, device="cpu")).lr
+            == METHODS["mezo"].preset("all", "large").lr
+        )
 
 
 def test_lists_are_log_spaced_with_the_preset_marked():
@@ -196,7 +203,7 @@ def test_the_predicted_memory_follows_the_length_of_the_prompts(tmp_path, store)
         os.utime(data, ns=(words, words))
         cost.measure_texts(config, store.files)
         sizes.append(cost.texts(config).tokens)
-    assert sizes == [19 // cost.CHARS + cost.SPARE, 199 // cost.CHARS + cost.SPARE, config.max_tokens]
+    assert 4 <= sizes[0] < 40 <= sizes[1] < sizes[2] == config.max_tokens
     assert cost.texts(replace(config, lr=1e-4, method="grzo", steps=7)).tokens == sizes[-1]
     data.unlink()
     assert cost.texts(config).tokens == config.max_tokens  # what nobody measured is taken to be as long as it may be

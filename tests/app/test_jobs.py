@@ -151,7 +151,7 @@ def test_a_lane_that_fails_leaves_the_others_running(store):
     job = store.start("ann", [bad, good, worse], "race")
     until(over(job))
     assert (job.phase, [lane.view.steps for lane in job.lanes]) == ("finished", [0, 6, 0])
-    assert "mezo dropped out: RuntimeError: the loss fell off the table" in job.reason
+    assert f"{bad.method} dropped out: RuntimeError: the loss fell off the table" in job.reason
     again = read_job(job.folder)
     assert again is not None
     assert [lane.problem for lane in again.lanes] == [lane.problem for lane in job.lanes]

@@ -142,7 +142,7 @@ def test_the_race_draws_lines_live_and_bands_at_its_end():
     views = [lane.view for lane in race.recorded()]
     methods = {view.method for view in views}
     assert len(views) == 3 * len(methods)
-    figure = race.plots.race(views, band=True)
+    figure = plots.race(views, band=True)
     assert len(figure["data"]) == 3 * len(methods)
     json.dumps(figure, allow_nan=False)
 

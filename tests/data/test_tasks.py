@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,7 +156,7 @@ def test_bad_files_get_one_sentence(tmp_path, case):
     assert str(tmp_path) not in str(caught.value)
 
 
-BAD_WISHES = {
+BAD_WISHES: dict[str, tuple[dict[str, Any], str]] = {
     "label column": ({"label_column": "mood"}, "no column 'mood': its columns are text, label"),
     "text column": ({"text_columns": ["txt"]}, "no column 'txt'"),
     "same column": ({"text_columns": ["label"], "label_column": "label"}, "both the text and the label"),

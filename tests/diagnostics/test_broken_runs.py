@@ -1,8 +1,10 @@
 """Every fault ends in a warning of its own; a sound run ends in none."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support import tiny
 from zocore.config import RunConfig
@@ -23,7 +25,7 @@ WARNINGS = {
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     model: Path = tiny.save(tmp_path_factory.mktemp("broken") / "llama", "llama")
-    return RunConfig(model=str(model), lr=1e-4, eps=1e-3, steps=120, batch_size=8, eval_examples=4)
+    return RunConfig(method="mezo", model=str(model), lr=1e-4, eps=1e-3, steps=120, batch_size=8, eval_examples=4)
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -41,3 +43,15 @@ def test_a_sound_session_passes_every_check(config):
     assert update_alignment(session, 1) == pytest.approx(1, abs=1e-3)
     assert find_fault(session, 1) is None
     assert session.fingerprint() == before
+
+
+@pytest.mark.parametrize("update", ["momentum", "adam"])
+def test_the_step_of_a_check_is_undone_in_the_updates_buffers_too(config, update):
+    """A check in the middle of a run leaves weights and buffers as they were, bit for bit."""
+    session = open_session(replace(config, update=update))
+    session.method.step(session.leaves, session.losses(1), session.key(1), 1e-3, 1e-3, session.state)
+    before, buffers = session.fingerprint(), {name: buffer.clone() for name, buffer in session.state.items()}
+    update_alignment(session, 2)
+    assert session.fingerprint() == before
+    assert session.state.keys() == buffers.keys()
+    assert all(torch.equal(session.state[name], buffer) for name, buffer in buffers.items())

@@ -333,6 +333,16 @@ def test_table_of_a_small_model_is_in_megabytes() -> None:
     assert "total MB" in render([bill(shape_of("pythia-14m"), "mezo")])
 
 
+def test_a_kept_prefix_lies_beside_the_device() -> None:
+    """Hidden states of every token of every example, in the run's width; the device's total does not feel them."""
+    shape = shape_of("llama-3-8b")
+    plain, kept = bill(shape, "mezo", tokens=64), bill(shape, "mezo", tokens=64, kept_examples=1000)
+    assert kept.kept == 1000 * 64 * 4096 * 2
+    assert kept.total == plain.total
+    assert "kept in RAM" in render([kept])
+    assert "kept in RAM" not in render([plain])
+
+
 # --- Bad input ---
 
 
@@ -347,6 +357,7 @@ def test_table_of_a_small_model_is_in_megabytes() -> None:
         ({"options": 0}, "options must be"),
         ({"lora_rank": 0}, "lora_rank must be"),
         ({"tokens": 513}, "roberta-large reads at most 512 tokens, not 513"),
+        ({"kept_examples": -1}, "kept_examples must be 0 or more, not -1"),
         ({"bits": 3}, "bits must be 4 or 8, not 3"),
     ],
 )

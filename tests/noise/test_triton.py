@@ -65,6 +65,7 @@ def plain(out: Tensor, base: Tensor, shift: Shift, c: float, rows: int | Tensor 
     z = z * torch.tensor(c)
     if shift.left is not None:
         left = shift.left[rows : rows + number] if isinstance(rows, int) else shift.left[rows]
+        assert shift.right is not None
         total = torch.zeros(number, width)
         for k in range(left.shape[1]):
             total = total + left[:, k : k + 1] * shift.right[k]
@@ -206,7 +207,7 @@ def test_no_kernel_fuses_approximates_or_flushes(capability: int) -> None:
         for law in (0, 1, 2):
             constants = constants_of(law, product=True, numbered=dtype == "fp32", stochastic=dtype != "fp32")
             found.append(assembly(triton_kernels.displace, capability, dtype, constants))
-        small = {"LAW": 1, "BLOCKS": 256}
+        small: dict[str, object] = {"LAW": 1, "BLOCKS": 256}
         found.append(assembly(triton_kernels.displace_many, capability, dtype, small))
         if dtype != "fp32":
             found.append(assembly(triton_kernels.round_stochastically, capability, dtype, {"GROUPS": 256}))

@@ -90,7 +90,7 @@ def test_a_line_that_is_no_event_is_refused(line: str) -> None:
         Event.from_json(line)
 
 
-def recorded(folder: Path, **changes: Any) -> list[Event]:
+def recorded(folder: Path, **changes: Any) -> list[Any]:
     """Run and record."""
     claim(folder)
     return list(record(run(settings(**changes)), folder))
@@ -246,7 +246,7 @@ def test_a_run_cut_off_at_any_byte_goes_on_to_the_same_weights(name: str, tmp_pa
     cuts = cut_points(content)
     for cut in cuts if name == "grzo" else cuts[2::4]:
         folder = copy(tmp_path, tmp_path / str(cut), content[:cut])
-        again = list(
+        again: list[Any] = list(
             record(run(settings(**ZEROTH_ORDER[name], steps=6, eval_every=2), recording=read_recording(folder)), folder)
         )
         assert again[-1].status == "finished"
@@ -314,7 +314,8 @@ def test_a_replay_to_any_step_gives_the_live_weights_bitwise(name: str) -> None:
     header, steps = events[0], [e for e in events if isinstance(e, StepDone)]
     assert isinstance(header, RunStarted)
     again = open_session(RunConfig.from_json(header.config), header.frozen)
-    assert not same(weights(again), after[0])
+    moved = 1 if live.method.name == "feedback" else 0  # its first step only learns: there is no feedback yet
+    assert not same(weights(again), after[moved])
     for step, expected in zip(steps, after, strict=True):
         replay(again, [step])
         if name in IN_PLACE:

@@ -1,16 +1,17 @@
 """Safety: whatever ends a step, the weights are where they were, and nothing of the probe is left behind."""
 
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 import torch
 
 from tests.support.hooks import hooks, raising
-from tests.support.toys import Toy, language_model, least_squares, mixed
+from tests.support.toys import ON_WEIGHTS, Toy, language_model, least_squares, mixed
 from zocore.carriers.in_place import InPlace
 from zocore.directions import laws
 from zocore.directions.laws import Direction, Gaussian, Rademacher
-from zocore.methods import METHODS, build
+from zocore.methods import build
 from zocore.noise.addressed import Key
 from zocore.step.shaping import Normalise
 from zocore.step.step import Method, Step
@@ -119,7 +120,7 @@ def test_an_interrupt_between_two_tensors_of_a_move_is_undone() -> None:
         toy.set(before)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ON_WEIGHTS)
 def test_steps_leave_the_generator_grad_mode_and_parameters_as_they_were(method: str) -> None:
     """No step reads or moves the global generator, changes grad mode, or leaves requires_grad or a
     gradient.
@@ -135,7 +136,7 @@ def test_steps_leave_the_generator_grad_mode_and_parameters_as_they_were(method:
     assert not list(hooks(toy.model))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ON_WEIGHTS)
 def test_a_step_does_not_depend_on_the_global_seed(method: str) -> None:
     """Two runs under other global seeds end bitwise equal; another run seed ends elsewhere."""
     ends = []
@@ -148,7 +149,7 @@ def test_a_step_does_not_depend_on_the_global_seed(method: str) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ON_WEIGHTS)
 def test_a_loss_that_is_not_finite_skips_the_step(method: str, value: float) -> None:
     """One bad example leaves every weight bitwise as it was and the step says that it was skipped."""
     toy = mixed()
@@ -160,7 +161,7 @@ def test_a_loss_that_is_not_finite_skips_the_step(method: str, value: float) -> 
     assert all(torch.equal(leaf.tensor, before[leaf.id]) for leaf in toy.leaves)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("sgd", "adamw")])
+@pytest.mark.parametrize("method", [name for name in ON_WEIGHTS if name not in ("sgd", "adamw")])
 def test_a_plateau_moves_no_weight(method: str) -> None:
     """Where the loss does not change, every coefficient is 0 and no weight moves: no step without
     information.
@@ -189,9 +190,10 @@ def test_weights_tied_in_the_model_are_one_leaf() -> None:
                     continue
                 (direction,) = step.directions
                 z = [direction.tensor(leaf)] if direction.shared else [direction.of(leaf, i) for i in range(toy.count)]
-                expected = sum(c * one for c, one in zip(step.coefficients, z, strict=True))
+                expected: Any = sum(c * one for c, one in zip(step.coefficients, z, strict=True))
                 assert torch.allclose(before[leaf.id] - leaf.tensor, 1e-3 * expected, rtol=1e-9, atol=1e-15)
-                assert all(site.parameter.data_ptr() == leaf.tensor.data_ptr() for site in leaf.sites)
+                sites: Any = leaf.sites
+                assert all(site.parameter.data_ptr() == leaf.tensor.data_ptr() for site in sites)
 
 
 def test_parts_that_make_no_sense_together_are_refused() -> None:
@@ -202,7 +204,7 @@ def test_parts_that_make_no_sense_together_are_refused() -> None:
         build("openai-es", directions=1)
     toy = least_squares(count=1)
     before = toy.weights()
-    grzo = build("grzo", scale="std").prepared(toy.leaves)
+    grzo: Any = build("grzo", scale="std").prepared(toy.leaves)
     assert grzo.shaping == Normalise("std")
     with pytest.raises(ValueError, match="deviation"):
         grzo.step(toy.leaves, toy.losses(), Key(0, 0), 1.0, 1e-3, {})

@@ -40,6 +40,23 @@ ZEROTH_ORDER: dict[str, dict[str, Any]] = {
     "grzo, low rank": {"method": "grzo", "rank": 2},
     "rademacher": {"noise": "rademacher"},
     "one layer": {"subspace": r"layers\.0\."},
+    "activity": {"method": "activity", "subspace": "writers:1"},
+    "activity, a push a token": {"method": "activity", "subspace": "writers", "tie": "none", "sides": 1},
+    "activity on lora": {"method": "activity", "subspace": "lora"},
+    "activity, bf16": {"method": "activity", "subspace": "writers:1", "dtype": "bf16"},
+    "activity, micro-batch": {"method": "activity", "subspace": "writers:1", "micro_batch": 3},
+    "feedback": {"method": "feedback", "subspace": "writers:1"},
+    "feedback, two pushes": {"method": "feedback", "subspace": "writers", "directions": 2, "sides": 2, "alpha": 0.5},
+    "feedback, bf16": {"method": "feedback", "subspace": "writers:1", "dtype": "bf16"},
+    "feedback on lora on nf4": {"method": "feedback", "subspace": "lora", "quantise": "nf4"},
+    "feedback, gpt2": {"method": "feedback", "subspace": "writers:1", "model": "gpt2"},
+    "feedback, opt": {"method": "feedback", "subspace": "writers:1", "model": "opt"},
+    "feedback, bert": {"method": "feedback", "subspace": "writers:1", "model": "bert"},
+    "feedback, long label words": {
+        "method": "feedback",
+        "subspace": "writers:1",
+        "label_words": "really terrible,great",
+    },
     "momentum": {"update": "momentum"},
     "adam": {"update": "adam", "lr": 1e-3},
     "grzo, adam": {"method": "grzo", "update": "adam", "lr": 1e-3},
@@ -91,6 +108,7 @@ def data_file() -> str:
 def settings(**changes: Any) -> RunConfig:
     """A run of four steps on a tiny model in well under a second."""
     values: dict[str, Any] = {
+        "method": "mezo",
         "data": data_file(),
         "template": "{text} It was",
         "label_words": "terrible,great",

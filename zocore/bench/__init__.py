@@ -1,1 +1,1 @@
-"""The time a step takes beside two forward passes, and beside the step as published."""
+"""How long a step takes, compared with two forward passes and with the step as published."""

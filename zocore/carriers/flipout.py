@@ -1,7 +1,7 @@
 """Per-example directions inside one batched forward: what each layer adds to its output for example i.
 
-A layer that is linear in its weight answers theta + c * Delta_i with its own output plus c times its output
-under Delta_i alone, and Delta_i = U * (r_i s_i^T) lets one product with U serve the whole batch:
+At theta + c * Delta_i, a layer that is linear in its weight gives its own output plus c times its response to
+Delta_i alone, and since Delta_i = U * (r_i s_i^T), one product with U serves the whole batch:
 
     linear, Conv1D    r_i * ((s_i * x) U^T)
     bias              u * r_i
@@ -10,7 +10,7 @@ under Delta_i alone, and Delta_i = U * (r_i s_i^T) lets one product with U serve
     tied head         as linear, with the table's own U, r_i and s_i
 
 (GRZO, arXiv 2606.02857, completed for every kind of layer; the released code covers linear layers so, and
-the others in part.) The weights are never touched. A layer that answers none of these is refused by name.
+the others in part.) The weights are never touched. Any other layer is refused by name.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,13 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.pytorch_utils import Conv1D
 
+from zocore.carriers.carrier import MoveTo
 from zocore.carriers.layout import Layout
-from zocore.carriers.scratch import looks_up_rows
+from zocore.carriers.scratch import looked_up, looks_up_rows
 from zocore.directions.laws import LowRank
 from zocore.directions.per_example import PerExample
 from zocore.weights.leaf import Leaf, ParameterSite, Site, by_module
+from zocore.weights.linear import is_conv1d, is_linear
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,14 @@ class Call:
     shifted: Tensor  # the same with what other leaves of the module added
     offset: float
 
-    def add(self, answer: Tensor) -> Tensor:
-        """Return the shifted output plus offset times this leaf's answer."""
-        return torch.add(self.shifted, answer, alpha=self.offset)
+    @property
+    def x(self) -> Tensor:
+        """The activation the layer read; where a model is spread over devices it may come from another one."""
+        return self.args[0].to(self.output.device)
+
+    def add(self, response: Tensor) -> Tensor:
+        """Return the shifted output plus offset times the response to this leaf's direction."""
+        return torch.add(self.shifted, response, alpha=self.offset)
 
     def row_signs(self, activation: Tensor) -> Tensor:
         """r of each leading index of `activation`, shaped to broadcast against it."""
@@ -61,8 +67,8 @@ class Call:
         return self.direction.base.tensor(self.leaf).to(dtype)
 
     def _spread(self, signs: Tensor, activation: Tensor) -> Tensor:
-        chosen = signs[self.layout.of(activation).to(signs.device)].to(activation.dtype)
-        return chosen.view(len(chosen), *(1,) * (activation.ndim - 2), chosen.shape[1])
+        of_rows = signs[self.layout.of(activation)].to(activation.dtype)
+        return of_rows.view(len(of_rows), *(1,) * (activation.ndim - 2), of_rows.shape[1])
 
 
 Responder = Callable[[Call], Tensor]  # the layer's output, shifted by offset times that under Delta_i alone
@@ -75,7 +81,7 @@ class Flipout:
     leaves: Sequence[Leaf]
     matmul_weights: int  # weights that take part in a matrix product of one plain forward
     layout: Layout | None = None  # of the forward to come; set by the losses
-    touched: dict[int, dict[int, Tensor]] = field(default_factory=dict)  # leaf id -> example -> table rows
+    _lookups: list[tuple[int, Layout, Tensor]] = field(default_factory=list)  # leaf id, rows of the forward, ids
 
     def __post_init__(self) -> None:
         self._responders = [
@@ -83,9 +89,9 @@ class Flipout:
         ]
 
     @contextmanager
-    def along(self, direction: PerExample) -> Iterator[Callable[[float], None]]:
+    def along(self, direction: PerExample) -> Iterator[MoveTo]:
         """Yield `move_to(offset)`: until the block ends, example i sees theta + offset * Delta_i."""
-        self.touched.clear()
+        self._lookups.clear()
         offset, moved = 0.0, False
         reached: set[int] = set()
 
@@ -93,22 +99,22 @@ class Flipout:
             nonlocal offset, moved
             offset, moved = to, moved or to != 0
 
-        def hook(answers: Sequence[tuple[Leaf, Responder]]) -> Callable[..., Tensor | None]:
+        def hook(responders: Sequence[tuple[Leaf, Responder]]) -> Callable[..., Tensor | None]:
             def add(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor | None:
-                reached.update(leaf.id for leaf, _ in answers)
+                reached.update(leaf.id for leaf, _ in responders)
                 if offset == 0:
                     return None
                 assert self.layout is not None, "the losses set the layout before each forward"
                 shifted = output
-                for leaf, respond in answers:
-                    # from the module's own output: a row scale reads it, and a bias beside it must not shift it
+                for leaf, respond in responders:
+                    # a row scale reads the module's own output, which the bias of the same module must not have shifted
                     shifted = respond(Call(direction, leaf, self.layout, args, kwargs, output, shifted, offset))
                 return shifted
 
             return add
 
         handles = [
-            module.register_forward_hook(hook(answers), with_kwargs=True) for module, answers in self._by_module()
+            module.register_forward_hook(hook(responders), with_kwargs=True) for module, responders in self._by_module()
         ]
         try:
             yield move_to
@@ -117,7 +123,9 @@ class Flipout:
                 handle.remove()
         missed = [leaf.name for leaf in self.leaves if leaf.id not in reached]
         if moved and missed:
-            raise RuntimeError(f"the forward pass never ran the layer of {', '.join(missed[:3])}: leave it out")
+            raise RuntimeError(
+                f"the forward pass never ran the layer of {', '.join(missed[:3])}: leave it out of the subspace"
+            )
 
     def cost(self, direction: PerExample) -> float:
         """Return what a displaced forward costs in plain ones: each perturbed product is done twice."""
@@ -125,10 +133,20 @@ class Flipout:
         return 1.0 + extra / max(self.matmul_weights, 1)
 
     def record(self, leaf: Leaf, layout: Layout, ids: Tensor) -> None:
-        """Remember which rows of a table each example looked up, in all calls of the module."""
-        rows = self.touched.setdefault(leaf.id, {})
-        for example, seen in zip(layout.examples.unique().tolist(), layout.distinct(ids), strict=True):
-            rows[example] = torch.unique(torch.cat([seen, rows.get(example, seen)]))
+        """Remember the row numbers that one call of a table's module looked up."""
+        known = any(number == leaf.id and seen is ids for number, _, seen in self._lookups)
+        if not known:  # both forwards of a step look up the same batch
+            self._lookups.append((leaf.id, layout, ids))
+
+    @property
+    def touched(self) -> dict[int, dict[int, Tensor]]:
+        """Leaf id -> example -> rows of a table it looked up, on the CPU; found when asked, after the forwards."""
+        found: dict[int, dict[int, Tensor]] = {}
+        for number, layout, ids in self._lookups:
+            rows = found.setdefault(number, {})
+            for example, seen in zip(layout.members, layout.distinct(ids.cpu()), strict=True):
+                rows[example] = torch.unique(torch.cat([seen, rows.get(example, seen)]))
+        return found
 
     def _by_module(self) -> list[tuple[nn.Module, list[tuple[Leaf, Responder]]]]:
         return by_module((module, (leaf, respond)) for leaf, module, respond in self._responders)
@@ -140,10 +158,15 @@ class Flipout:
 def matmul_weights(model: nn.Module) -> int:
     """Return how many weights take part in a matrix product of one plain forward."""
     return sum(
-        module.in_features * module.out_features if isinstance(module, nn.Linear) else module.weight.numel()
+        module.in_features * module.out_features if isinstance(module, nn.Linear) else _size(module)
         for module in model.modules()
-        if isinstance(module, nn.Linear | Conv1D)
+        if is_linear(module)
     )
+
+
+def _size(module: nn.Module) -> int:
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    return weight.numel()
 
 
 def _readers(leaf: Leaf) -> list[Site]:
@@ -165,7 +188,7 @@ def _product_cost(leaf: Leaf, direction: PerExample) -> float:
 
 @singledispatch
 def responder(site: Site, leaf: Leaf, carrier: Flipout) -> Responder:
-    """Return how a site's layer answers a per-example direction; other kinds of site register their own."""
+    """Return how a site's layer responds to per-example directions; other kinds of site register their own."""
     raise refusal(leaf, site)
 
 
@@ -178,7 +201,7 @@ def _(site: ParameterSite, leaf: Leaf, carrier: Flipout) -> Responder:
         return _offset
     if leaf.tensor.ndim == 1 and site.attribute == "weight" and set(module._parameters) <= {"weight", "bias"}:
         return _NormWeight(site)
-    if isinstance(module, Conv1D) and site.attribute == "weight":
+    if is_conv1d(module) and site.attribute == "weight":
         return _conv1d
     if isinstance(module, nn.Linear) and site.attribute == "weight":
         return _linear
@@ -195,7 +218,7 @@ def refusal(leaf: Leaf, site: Site) -> ValueError:
 
 
 def _linear(call: Call) -> Tensor:
-    x = call.args[0]
+    x = call.x
     if isinstance(call.direction.law, LowRank):
         return _thin(call, call.direction.law)
     product = functional.linear(x * call.column_signs(x), call.base(x.dtype))
@@ -204,9 +227,9 @@ def _linear(call: Call) -> Tensor:
 
 def _thin(call: Call, law: LowRank) -> Tensor:
     """U = L V^T: the signs go to the thin factors, (r_i * L) and (s_i * V), so activations are read once."""
-    x = call.args[0]
+    x = call.x
     left, right = (factor.to(x.dtype) for factor in law.factors(call.leaf, call.direction.key, x.device))
-    examples = call.layout.examples.to(x.device)
+    examples = call.layout.on(x.device)
     r = call.direction.row_signs(call.leaf, x.device)[examples].to(x.dtype)
     s = call.direction.column_signs(call.leaf, x.device)[examples].to(x.dtype)
     call.layout.of(x)  # refuses a shape that does not split into rows
@@ -219,7 +242,7 @@ def _thin(call: Call, law: LowRank) -> Tensor:
 
 def _conv1d(call: Call) -> Tensor:
     """Conv1D stores (in, out): the row signs meet the input, the column signs the output."""
-    x = call.args[0]
+    x = call.x
     product = (x * call.row_signs(x)) @ call.base(x.dtype)
     return call.add(product * call.column_signs(product))
 
@@ -237,10 +260,10 @@ class _NormWeight:
     def __call__(self, call: Call) -> Tensor:
         try:
             self.site.show(self.site.stored + call.base(self.site.stored.dtype))
-            answer = self.site.module.forward(*call.args, **call.kwargs) - call.output
+            response = self.site.module.forward(*call.args, **call.kwargs) - call.output
         finally:
             self.site.hide()
-        return call.add(answer * call.row_signs(answer))
+        return call.add(response * call.row_signs(response))
 
 
 @dataclass(frozen=True)
@@ -250,13 +273,14 @@ class _Table:
     site: ParameterSite
     leaf: Leaf
     carrier: Flipout
+    scales: list[float] = field(default_factory=list)  # what the module multiplies its output by, once observed
 
     def __call__(self, call: Call) -> Tensor:
-        ids, scale = (call.args[0], 1.0) if looks_up_rows(self.site.module) else self._observe(call)
+        ids, scale = (call.x, 1.0) if looks_up_rows(self.site.module) else self._observe(call)
         ids = ids.expand(call.layout.rows, -1) if ids.shape[0] == 1 else ids
         if all(isinstance(site.module, nn.Embedding) for site in self.leaf.sites):
             self.carrier.record(self.leaf, call.layout, ids)
-        numbers, inverse = torch.unique(ids, return_inverse=True)
+        numbers, inverse = looked_up(ids)
         u = torch.zeros(len(numbers), self.leaf.matrix.shape[1], device=ids.device, dtype=call.output.dtype)
         call.direction.base.displace(u, u, self.leaf, scale, numbers)
         examples = call.layout.of(ids)
@@ -265,15 +289,16 @@ class _Table:
         return call.add(functional.embedding(inverse, u) * (r.unsqueeze(-1) * s.unsqueeze(1)).to(u.dtype))
 
     def _observe(self, call: Call) -> tuple[Tensor, float]:
-        """Read the row numbers and the scale off the module: look up a table of ones and one of row numbers."""
+        """Find the row numbers and the scale by looking up a table of ones and a table of row numbers."""
         rows = len(self.leaf.tensor)
         ones = torch.ones(rows, 1, device=call.output.device)
         numbers = torch.arange(rows, device=ones.device, dtype=torch.float32).unsqueeze(1)
         try:
-            self.site.show(ones)
-            scale = float(self.site.module.forward(*call.args, **call.kwargs).max())
+            if not self.scales:  # fetching it stops a GPU: once in a run
+                self.site.show(ones)
+                self.scales.append(float(self.site.module.forward(*call.args, **call.kwargs).max()))
             self.site.show(numbers)
-            seen = self.site.module.forward(*call.args, **call.kwargs).squeeze(-1) / scale
+            row_numbers = self.site.module.forward(*call.args, **call.kwargs).squeeze(-1) / self.scales[0]
         finally:
             self.site.hide()
-        return seen.round().long(), scale
+        return row_numbers.round().long(), self.scales[0]

@@ -5,14 +5,15 @@ that is a random walk of 1.5 % (float16) or 12 % (bfloat16) of the weights in 1,
 is refused here; `scratch.py` never moves a weight and is the default.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
+from zocore.carriers.carrier import MoveTo
 from zocore.carriers.layout import Layout
-from zocore.directions.laws import Combination, Direction
+from zocore.directions.laws import SharedDirection
 from zocore.weights.leaf import Leaf
 
 
@@ -34,7 +35,7 @@ class InPlace:
                 )
 
     @contextmanager
-    def along(self, direction: Direction | Combination) -> Iterator[Callable[[float], None]]:
+    def along(self, direction: SharedDirection) -> Iterator[MoveTo]:
         """Yield `move_to(offset)`; the way back is taken whatever ends the block, tensor by tensor."""
         if direction.reads_weights:
             raise ValueError("a sparse law reads the weights, which in-place probes move: use the scratch carrier")
@@ -52,6 +53,6 @@ class InPlace:
         finally:
             move_to(0.0)
 
-    def cost(self, direction: Direction | Combination) -> float:
+    def cost(self, direction: SharedDirection) -> float:
         """A displaced forward does the arithmetic of a plain one."""
         return 1.0

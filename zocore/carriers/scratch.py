@@ -16,13 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
+from zocore.carriers.carrier import MoveTo
 from zocore.carriers.layout import Layout
-from zocore.directions.laws import Combination, Direction
+from zocore.directions.laws import SharedDirection
 from zocore.weights.displaced import displace, wide
 from zocore.weights.leaf import Leaf, Site, by_module
-
-Shared = Direction | Combination
-MoveTo = Callable[[float], None]
 
 
 @dataclass
@@ -34,7 +32,7 @@ class Scratch:
     _buffers: dict[tuple[torch.dtype, torch.device, int], Tensor] = field(default_factory=dict)
 
     @contextmanager
-    def along(self, direction: Shared) -> Iterator[MoveTo]:
+    def along(self, direction: SharedDirection) -> Iterator[MoveTo]:
         """Yield `move_to(offset)`: until the block ends, forwards see theta + offset * z."""
         probe = _Probe(direction, self._buffer)
         handles = [handle for module, sites in _sites(self.leaves) for handle in probe.attach(module, sites)]
@@ -48,7 +46,7 @@ class Scratch:
                     site.hide()
         probe.check(self.leaves)
 
-    def cost(self, direction: Shared) -> float:
+    def cost(self, direction: SharedDirection) -> float:
         """A displaced forward does the arithmetic of a plain one; the noise is not counted as a forward."""
         return 1.0
 
@@ -64,7 +62,7 @@ class Scratch:
 class _Probe:
     """The hooks of one `along` block."""
 
-    direction: Shared
+    direction: SharedDirection
     buffer: Callable[[int, torch.dtype, torch.device, int], Tensor]
     offset: float = 0.0
     moved: bool = False
@@ -124,7 +122,7 @@ class _Probe:
         return functional.embedding(inverse, rows.to(output.dtype))
 
 
-def write_displaced(out: Tensor, leaf: Leaf, direction: Shared, offset: float) -> None:
+def write_displaced(out: Tensor, leaf: Leaf, direction: SharedDirection, offset: float) -> None:
     """Write theta + offset * z into `out` (rows, width) of any float dtype, with one rounding."""
     shift = direction.shift(leaf)
     if shift is not None:
@@ -156,10 +154,10 @@ def looks_up_rows(module: nn.Module) -> bool:
 
 
 def unreached(leaves: Sequence[Leaf], forward: Callable[[], Any]) -> list[str]:
-    """Return the names of the leaves whose module does not run in `forward` (a pooler nobody asks, say)."""
-    seen: set[int] = set()
+    """Return the names of the leaves whose module does not run in `forward` (a pooler that nothing reads, say)."""
+    ran: set[int] = set()
     handles = [
-        module.register_forward_pre_hook(lambda *_, sites=sites: seen.update(leaf.id for leaf, _ in sites))
+        module.register_forward_pre_hook(lambda *_, sites=sites: ran.update(leaf.id for leaf, _ in sites))
         for module, sites in _sites(leaves)
     ]
     try:
@@ -167,7 +165,7 @@ def unreached(leaves: Sequence[Leaf], forward: Callable[[], Any]) -> list[str]:
     finally:
         for handle in handles:
             handle.remove()
-    return [leaf.name for leaf in leaves if leaf.id not in seen]
+    return [leaf.name for leaf in leaves if leaf.id not in ran]
 
 
 def _sites(leaves: Sequence[Leaf]) -> list[tuple[nn.Module, list[tuple[Leaf, Site]]]]:

@@ -1,1 +1,1 @@
-"""Looking at a run from the inside: loss slices, one step traced, checks of the machinery, broken runs."""
+"""Looking inside a run: loss slices, alignment with the gradient, one step traced, machinery checks, broken runs."""

@@ -51,8 +51,8 @@ class BatchLaw:
     def theory(self) -> list[float]:
         """Root mean square cosine sqrt((B_eff + 1 - B_eff / B) / d), for gradients of equal norm and large d.
 
-        The paper's sqrt(B_eff / d) is its limit for large B_eff; the rest is what a direction tells even where
-        the examples disagree, and makes B = 1 give MeZO's sqrt(1 / d).
+        The paper's sqrt(B_eff / d) is its limit for large B_eff; the rest is what a direction
+        measures even where the examples disagree, and gives MeZO's sqrt(1 / d) for B = 1.
         """
         pairs = zip(self.effective, self.sizes, strict=True)
         return [sqrt((e + 1 - e / b) / self.dimension) for e, b in pairs]
@@ -79,9 +79,9 @@ def alignment(session: Session, counts: Sequence[int], repeats: int = 2) -> Alig
 
 def _slope(losses: Losses, along: Direction, eps: float) -> float:
     with losses.along(along) as at:
-        found = float((at(eps).double().mean() - at(-eps).double().mean()) / (2 * eps))
+        slope = float((at(eps).double().mean() - at(-eps).double().mean()) / (2 * eps))
     losses.forget()
-    return found
+    return slope
 
 
 def _group(
@@ -135,10 +135,10 @@ def _of_batch(session: Session, examples: Sequence[Example], repeats: int) -> fl
 def _effective(session: Session, sizes: Sequence[int]) -> list[float]:
     """B |mean g_i|^2 / mean |g_i|^2 of the first B examples, for each B."""
     total: dict[int, torch.Tensor] = {}
-    lengths, found = 0.0, {}
+    lengths, effective = 0.0, {}
     for count, example in enumerate(session.examples(1)[: max(sizes)], 1):
         for name, tensor in session.losses_of([example]).gradient()[1].items():
             lengths += float(tensor.double().square().sum())
             total[name] = total.get(name, torch.zeros_like(tensor)) + tensor
-        found[count] = sum(float(t.double().square().sum()) for t in total.values()) / max(lengths, 1e-300)
-    return [found[size] for size in sizes]
+        effective[count] = sum(float(t.double().square().sum()) for t in total.values()) / max(lengths, 1e-300)
+    return [effective[size] for size in sizes]

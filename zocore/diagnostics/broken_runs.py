@@ -1,23 +1,23 @@
 """Runs broken on purpose, each in one way that people have met, until a warning names the fault.
 
-Three are settings that make no sense; two are faults that this engine cannot have, so they are built in here.
+Three are settings that make no sense; two are faults that this engine does not have, so they are put in here.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from zocore.carriers.carrier import MoveTo
 from zocore.carriers.in_place import InPlace
 from zocore.config import RunConfig
 from zocore.defaults import filled
 from zocore.diagnostics.machinery_checks import find_fault
-from zocore.directions.laws import Combination, Direction
-from zocore.directions.per_example import Touched
+from zocore.directions.laws import Direction, SharedDirection
 from zocore.noise.addressed import Key
 from zocore.runs.events import Event, StepDone, Warned
 from zocore.runs.loop import run_session
 from zocore.runs.session import Session, open_session
-from zocore.step.losses import AnyDirection
+from zocore.step.losses import AnyDirection, Trace
 from zocore.step.step import Method
 from zocore.step.update import State
 from zocore.weights.leaf import Leaf
@@ -41,7 +41,7 @@ class NoWayBack(InPlace):
     """In-place probes that stay where the last one was: the restore was forgotten."""
 
     @contextmanager
-    def along(self, direction: Direction | Combination) -> Iterator[Callable[[float], None]]:
+    def along(self, direction: SharedDirection) -> Iterator[MoveTo]:
         """Yield `move_to(offset)` and leave the weights there."""
         position = 0.0
 
@@ -56,21 +56,21 @@ class NoWayBack(InPlace):
 
 
 class LostSeed(Method):
-    """A method whose update draws its noise anew: the seed of the probe was lost."""
+    """A method whose update draws new noise: the seed of the probe was lost."""
 
     def apply(
         self,
         leaves: Sequence[Leaf],
         directions: Sequence[AnyDirection],
         coefficients: Sequence[float],
-        touched: Touched | None,
+        trace: Trace | None,
         key: Key,
         lr: float,
         state: State,
     ) -> None:
-        """Update along fresh directions that nobody probed."""
+        """Update along fresh directions that were never probed."""
         lost = [replace(d, key=replace(d.key, step=d.key.step + 2**22)) for d in directions if isinstance(d, Direction)]
-        super().apply(leaves, lost, coefficients, touched, key, lr, state)
+        super().apply(leaves, lost, coefficients, trace, key, lr, state)
 
 
 def _forget_restore(session: Session) -> None:
@@ -90,25 +90,25 @@ def _times(name: str, factor: float) -> Callable[[RunConfig], RunConfig]:
 FAULTS: Mapping[str, Fault] = {
     "lr": Fault(
         "Learning rate × 100",
-        "Each step overshoots, the next one measures the slope of a worse place.",
+        "Each step overshoots, and the next one measures the slope at a worse place.",
         _times("lr", 100),
     ),
     "tiny-eps": Fault(
         "eps too small in half precision",
-        "In 16 bits the probe rounds back onto the weights: both sides give one loss.",
+        "In 16 bits the probe rounds back onto the weights, so both sides give the same loss.",
         lambda config: replace(config, dtype="bf16", eps=1e-6),
     ),
     "huge-eps": Fault(
-        "eps too large", "The probes stand so far off that curvature decides what they see.", _times("eps", 100)
+        "eps too large", "The probes are so far away that they see another part of the loss.", _times("eps", 100)
     ),
     "lost-seed": Fault(
         "Lost seed",
-        "The update draws its noise again without the probe's seed, and walks where nobody looked.",
+        "The update draws its noise without the probe's seed, and moves where nothing was measured.",
         sabotage=_lose_seed,
     ),
     "no-restore": Fault(
         "No restore",
-        "After the second probe the weights stay at minus eps z: a random walk under the training.",
+        "After the second probe the weights stay at minus eps z, so training comes with a random walk.",
         sabotage=_forget_restore,
     ),
 }

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from zocore.directions.laws import Direction
 from zocore.runs.session import Session
-from zocore.step.step import Method
 
 FIRST = 2**20  # step number of the slices' own noise: no run is that long
 
@@ -36,17 +35,17 @@ class Secant:
 def direction(session: Session, number: int = 0) -> Direction:
     """Return the slices' direction `number`, of the law the method draws from."""
     method = session.method
-    if not isinstance(method, Method):
+    if not method.zeroth_order:
         raise ValueError(f"{method.name} draws no directions: choose a zeroth-order method")
-    return Direction(replace(session.key(FIRST), direction=number), method.sampler.law)
+    return Direction(replace(session.key(FIRST), direction=number), method.law)
 
 
 def slice_along(session: Session, along: Direction, offsets: Sequence[float]) -> Slice:
     """Return the loss of the first batch at each offset along a direction; the weights stay."""
     losses = session.losses(1)
     with losses.along(along) as at:
-        found = [float(at(offset).double().mean()) for offset in offsets]
-    return Slice(list(offsets), found, slope_along(session, along))
+        means = [float(at(offset).double().mean()) for offset in offsets]
+    return Slice(list(offsets), means, slope_along(session, along))
 
 
 def slope_along(session: Session, along: Direction) -> float | None:
@@ -60,9 +59,9 @@ def slope_along(session: Session, along: Direction) -> float | None:
 
 def secants(session: Session, along: Direction, eps: Sequence[float]) -> list[Secant]:
     """Return the secant at each eps on the first batch."""
-    losses, found = session.losses(1), []
+    losses, lines = session.losses(1), []
     with losses.along(along) as at:
         for distance in eps:
             plus, minus = (float(at(sign * distance).double().mean()) for sign in (1, -1))
-            found.append(Secant(distance, plus, minus))
-    return found
+            lines.append(Secant(distance, plus, minus))
+    return lines

@@ -1,6 +1,6 @@
-"""Checks of a session's own machinery, each a number and, where it is bad, one sentence with what to do.
+"""Checks of a session's own machinery, each a number and, where that is bad, one sentence on what to do.
 
-A right engine passes the first two for any settings; `broken_runs.py` shows what they say of a wrong one.
+A sound engine passes the first two with any settings; `broken_runs.py` breaks it on purpose.
 """
 
 from dataclasses import replace
@@ -15,9 +15,9 @@ from zocore.runs.session import Session
 from zocore.runs.snapshot import Snapshot
 
 TRIAL = 2**21  # the step number of the checks' own noise
-MEASURABLE = 1e-6  # relative movement that in-place float32 probes leave by rounding
-DROWNED = 3.0  # slopes at eps over those at ten times eps
-BENT = 0.3  # share of its own loss that a probe may see on top
+ROUNDING = 1e-6  # relative movement that in-place float32 probes leave by rounding
+DROWNED = 3.0  # largest ratio of the slopes at eps to those at ten times eps
+TOO_FAR = 0.3  # most by which the loss at the probes may exceed that at the weights, relative to it
 
 
 def restore_drift(session: Session) -> float:
@@ -54,7 +54,7 @@ def update_alignment(session: Session, step: int) -> float:
 
 
 def curvature_excess(session: Session, step: int) -> float:
-    """Return how much more loss the two probes see than the weights have, over the latter: curvature at eps."""
+    """Return by how much the mean loss of the two probes exceeds that of the weights, relative to the latter."""
     losses, eps = session.losses(step), session.config.eps or 1e-3
     base = float(losses().double().mean())
     with losses.along(_trial(session)) as at:
@@ -63,7 +63,7 @@ def curvature_excess(session: Session, step: int) -> float:
 
 
 def rounding_share(session: Session, step: int, directions: int = 4) -> float:
-    """Return the slopes found at eps over those at ten times eps, in root mean square: 1 when sound, 10 when noise."""
+    """Return the root mean square slope at eps over that at ten times eps: 1 for true slopes, 10 for rounding noise."""
     losses, eps = session.losses(step), session.config.eps or 1e-3
     sums = [0.0, 0.0]
     for number in range(directions):
@@ -77,7 +77,7 @@ def rounding_share(session: Session, step: int, directions: int = 4) -> float:
 
 def find_fault(session: Session, step: int) -> str | None:
     """Return the first thing that is wrong with the session, or None."""
-    if restore_drift(session) > MEASURABLE:
+    if restore_drift(session) > ROUNDING:
         return (
             "a probe left the weights away from where they were: each step adds noise that nobody measured; "
             "take the way back whatever happens, as both carriers of the engine do"
@@ -87,9 +87,9 @@ def find_fault(session: Session, step: int) -> str | None:
             "the update moved along another direction than the probes measured: the seed was lost between the two; "
             "address the noise by run seed and step, as the engine does, and draw it from there both times"
         )
-    if curvature_excess(session, step) > BENT:
+    if curvature_excess(session, step) > TOO_FAR:
         return (
-            "the probes see a much higher loss than the weights have, so curvature bends the difference: "
+            "the probes see a much higher loss than the weights have, so the difference is not the slope here: "
             "eps is too large, try a tenth of it"
         )
     if rounding_share(session, step) > DROWNED:

@@ -234,7 +234,10 @@ class Combination:
         """Every row moves."""
 
 
-def _whole(direction: Direction | Combination, leaf: Leaf) -> Tensor:
+SharedDirection = Direction | Combination
+
+
+def _whole(direction: SharedDirection, leaf: Leaf) -> Tensor:
     dtype = torch.float64 if leaf.tensor.dtype == torch.float64 else torch.float32
     z = torch.zeros(leaf.matrix.shape, dtype=dtype, device=leaf.tensor.device)
     direction.displace(z, z, leaf, 1.0)
@@ -245,6 +248,13 @@ def draw_signs(key: Key, leaf: Leaf, purpose: Purpose, rows: int, width: int, de
     """Return independent Rademacher signs (rows, width), float32, of one leaf and purpose."""
     z = torch.zeros(rows, width, device=device)
     displace(z, z, Shift(address(key, leaf.id, purpose), signs=True), 1.0)
+    return z
+
+
+def draw_rows(key: Key, leaf_id: int, purpose: Purpose, rows: Tensor, width: int) -> Tensor:
+    """Return the rows so numbered (n,) of a matrix of independent Rademacher signs: (n, width), float32."""
+    z = torch.zeros(len(rows), width, device=rows.device)
+    displace(z, z, Shift(address(key, leaf_id, purpose), signs=True), 1.0, rows)
     return z
 
 

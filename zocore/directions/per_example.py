@@ -102,7 +102,7 @@ class WeightedExamples:
         touched = self.touched.get(leaf.id)
         if touched is not None:
             numbers = torch.arange(rows, rows + count, device=device) if isinstance(rows, int) else rows.to(device)
-            r = r * torch.stack([torch.isin(numbers, seen.to(device)) for seen in touched], dim=1)
+            r = r * torch.stack([torch.isin(numbers, looked_up.to(device)) for looked_up in touched], dim=1)
         a = torch.tensor(self.weights, dtype=wide(leaf.tensor.dtype))
         # without waiting for the device, which is still busy with the leaf before
         return (r.to(a.dtype) * a.to(device, non_blocking=True)).contiguous()

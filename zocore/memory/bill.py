@@ -9,7 +9,7 @@ scores) and logits only where there is a label. A trainer that keeps all logits 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from zocore.memory.shapes import ModelShape
@@ -54,10 +54,11 @@ class Bill:
     activations: int
     gradients: int = 0
     optimiser_state: int = 0
+    kept: int = 0  # outputs of a frozen prefix, in the machine's own memory whatever the device
 
     @property
     def total(self) -> int:
-        """The sum of the five parts, in bytes."""
+        """The sum of the five parts on the device, in bytes; on a CPU `kept` comes on top."""
         return self.weights + self.scratch + self.activations + self.gradients + self.optimiser_state
 
 
@@ -163,7 +164,7 @@ def _combination(run: _Run) -> Bill:
 
 def _per_example(run: _Run) -> Bill:
     # The base U of one matrix, dense even for the embedding when it is tied, since the head uses every row;
-    # signs r and s for each example; the signed input and the product (s * x) U^T beside the forward.
+    # signs r and s for each example; the signed input and the product (s * x) U^T on top of the forward.
     shape = run.shape
     widest = max(shape.vocab, shape.intermediate)
     signs = run.batch * (widest + shape.hidden) * FP32
@@ -192,6 +193,25 @@ def _scales(run: _Run) -> Bill:
     # The scales that the forward reads are rewritten from an fp32 master, which is kept as state.
     weights, scales = _quantised(run)
     return Bill(run.method, weights, _dequantised(run) + _tile(scales), run.forward, 0, scales * FP32)
+
+
+PUSHED_BLOCKS = 2  # of the subspace `writers:2`, the home of the methods that push outputs
+
+
+def _outputs(run: _Run) -> Bill:
+    # Signs and the pushed output of one layer beside the forward; of what the layers read only means are kept. The
+    # update of a matrix is added in place by one thin product.
+    pushed = run.positions * run.shape.hidden * (FP32 + run.width)
+    return Bill(run.method, run.weights, pushed, run.forward)
+
+
+def _outputs_and_moments(run: _Run) -> Bill:
+    # Adam builds the estimate of one matrix at a time, and keeps two moments of the writers that move.
+    writers = run.shape.hidden * (run.shape.heads * run.shape.head_dim + run.shape.intermediate)
+    one = run.shape.hidden * run.shape.intermediate * FP32
+    plain = _outputs(run)
+    moments = 2 * PUSHED_BLOCKS * writers * FP32
+    return Bill(run.method, run.weights, max(plain.scratch, 3 * one), run.forward, 0, moments)
 
 
 # --- References that run a backward pass ---
@@ -238,6 +258,8 @@ COUNTS: Mapping[Memory, Callable[[_Run], Bill]] = {
     "combination": _combination,
     "per example": _per_example,
     "scales": _scales,
+    "outputs": _outputs,
+    "outputs and moments": _outputs_and_moments,
     "gradient": _gradient,
     "gradient and moments": _moments,
 }
@@ -246,7 +268,7 @@ COUNTS: Mapping[Memory, Callable[[_Run], Bill]] = {
 
 @dataclass(frozen=True)
 class Reference:
-    """Something to hold the methods against that no run does."""
+    """Something to compare the methods with that is no method of this project."""
 
     title: str
     count: Callable[[_Run], Bill]
@@ -279,10 +301,12 @@ def bill(
     options: int = 1,
     bits: int = 4,
     lora_rank: int = 8,
+    kept_examples: int = 0,
 ) -> Bill:
     """Peak memory of one step, in bytes, for `batch` inputs of `tokens` with `options` label positions each.
 
-    `bits` (4 or 8) counts for qzo and qlora-adamw, `lora_rank` for the two LoRA methods.
+    `bits` (4 or 8) counts for qzo and qlora-adamw, `lora_rank` for the two LoRA methods. `kept_examples` is how many
+    training examples there are, where the last blocks alone move and what the others give for each is kept.
     """
     if method not in NAMES:
         raise ValueError(f"unknown method '{method}': choose one of {', '.join(NAMES)}.")
@@ -295,8 +319,11 @@ def bill(
         raise ValueError(f"{shape.name} reads at most {shape.positions} tokens, not {tokens}.")
     if bits not in (4, 8):
         raise ValueError(f"bits must be 4 or 8, not {bits!r}.")
+    if not isinstance(kept_examples, int) or kept_examples < 0:
+        raise ValueError(f"kept_examples must be 0 or more, not {kept_examples!r}.")
     count = COUNTS[METHODS[method].memory] if method in METHODS else REFERENCES[method].count
-    return count(_Run(method, shape, batch, tokens, _WIDTHS[dtype], options, bits, lora_rank))
+    counted = count(_Run(method, shape, batch, tokens, _WIDTHS[dtype], options, bits, lora_rank))
+    return replace(counted, kept=kept_examples * tokens * shape.hidden * _WIDTHS[dtype])
 
 
 def bills(shape: ModelShape, batch: int = 16, tokens: int = 128, dtype: str = "bf16", **settings: int) -> list[Bill]:
@@ -312,10 +339,13 @@ def fits(bill: Bill) -> list[str]:
 def render(bills: Sequence[Bill]) -> str:
     """The bills as an aligned text table in GB (MB when all are small), with the smallest card for each."""
     unit, scale = ("GB", GB) if any(one.total >= GB for one in bills) else ("MB", 10**6)
-    head = ["method", "weights", "scratch", "activations", "gradients", "optimiser", f"total {unit}", "fits from"]
+    keeps = any(one.kept for one in bills)
+    head = ["method", "weights", "scratch", "activations", "gradients", "optimiser", f"total {unit}"]
+    head += [*(["kept in RAM"] if keeps else []), "fits from"]
     rows = []
     for one in bills:
-        parts = (one.weights, one.scratch, one.activations, one.gradients, one.optimiser_state, one.total)
+        kept = [one.kept] if keeps else []
+        parts = (one.weights, one.scratch, one.activations, one.gradients, one.optimiser_state, one.total, *kept)
         card = next(iter(fits(one)), "no single card")
         rows.append([one.method, *(f"{part / scale:.2f}" for part in parts), card])
     return aligned(head, rows)

@@ -1,1 +1,1 @@
-"""Loading models, and turning prompts into one loss per example."""
+"""Loading models, and turning examples into one loss each."""

@@ -1,4 +1,4 @@
-"""Loading a language model to be scored: in eval mode, frozen, without a key-value cache, from safetensors.
+"""Loading a language model for its losses: in eval mode, frozen, without a key-value cache, from safetensors.
 
 No code from a checkpoint is ever run, and weights that a checkpoint lacks are drawn from the run's own seed.
 """
@@ -29,7 +29,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model ready to be scored and moved, with its tokenizer and what identifies its weights."""
+    """A model ready for losses and moves, with its tokenizer and what identifies its weights."""
 
     model: nn.Module
     tokenizer: Any
@@ -37,7 +37,7 @@ class LoadedModel:
     name: str  # as the user gave it
     path: str  # folder or hub id
     fingerprint: str  # sha256 over the names and bytes of all weights as loaded
-    notes: tuple[str, ...] = ()  # what the user should know, one sentence each
+    notes: tuple[str, ...] = ()  # what the user should know, one sentence for each thing
 
 
 def load(
@@ -61,28 +61,31 @@ def load(
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": source.offline}
     with LOADING, quiet():
         config = _tried(source, transformers.AutoConfig.from_pretrained, options)
-        found = _checked_kind(kind or kind_of(config), config, quantise)
+        kind = _checked_kind(kind or kind_of(config), config, quantise)
         tokenizer = _tried(source, transformers.AutoTokenizer.from_pretrained, options)
-        if KINDS[found].labelled and labels is not None:
+        if KINDS[kind].labelled and labels is not None:
             _name_outputs(config, labels)
-        options |= _class_options(found, config) | _quantisation(quantise, _dtype(dtype), device)
+        options |= _class_options(kind, config) | _quantisation(quantise, _dtype(dtype), device)
+        options |= {"device_map": "auto"} if device == "auto" else {}
         options |= {"config": config, "dtype": _dtype(dtype), "use_safetensors": not allow_pickle or None}
         options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-        model, info = _tried(source, KINDS[found].load_class().from_pretrained, options)
-    notes = _complete(model, found, info, seed, source)
-    if quantise is None:
+        model, info = _tried(source, KINDS[kind].load_class().from_pretrained, options)
+    notes = _complete(model, kind, info, seed, source)
+    if device == "auto":
+        _refuse_offload(model, source)
+    elif quantise is None:
         model.to(device)
     _prepare(model, tokenizer)
-    return LoadedModel(model, tokenizer, found, source.name, source.location, fingerprint(model), notes)
+    return LoadedModel(model, tokenizer, kind, source.name, source.location, fingerprint(model), notes)
 
 
 def fingerprint(model: nn.Module) -> str:
     """Return the sha256 (hex) over names, dtypes, shapes and bytes of all weights, tied ones once."""
     digest = hashlib.sha256()
-    seen: set[int] = set()
+    storages: set[int] = set()
     for name, tensor in sorted(model.state_dict().items()):
-        if isinstance(tensor, Tensor) and tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
+        if isinstance(tensor, Tensor) and tensor.data_ptr() not in storages:
+            storages.add(tensor.data_ptr())
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             flat = tensor.detach().reshape(-1).contiguous().cpu()
             digest.update(flat.view(torch.uint8).numpy().data)
@@ -92,10 +95,10 @@ def fingerprint(model: nn.Module) -> str:
 def _dtype(dtype: torch.dtype | str) -> torch.dtype:
     if isinstance(dtype, torch.dtype):
         return dtype
-    found = DTYPES.get(dtype) or getattr(torch, dtype, None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+    named = DTYPES.get(dtype) or getattr(torch, dtype, None)
+    if not isinstance(named, torch.dtype) or not named.is_floating_point:
         raise InputError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
-    return found
+    return named
 
 
 def _checked_kind(kind: str, config: Any, quantise: str | None) -> str:
@@ -124,8 +127,8 @@ def _class_options(kind: str, config: Any) -> dict[str, Any]:
     """Leave out the pooling layer of a plain encoder, which nothing would read."""
     if not KINDS[kind].bare:
         return {}
-    found: Any = transformers.AutoModel._model_mapping.get(type(config), None)
-    pools = found is not None and "add_pooling_layer" in inspect.signature(found).parameters
+    encoder: Any = transformers.AutoModel._model_mapping.get(type(config), None)
+    pools = encoder is not None and "add_pooling_layer" in inspect.signature(encoder).parameters
     return {"add_pooling_layer": False} if pools else {}
 
 
@@ -142,7 +145,7 @@ def _quantisation(quantise: str | None, dtype: torch.dtype, device: torch.device
         settings = transformers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type=quantise, bnb_4bit_compute_dtype=dtype
         )
-    return {"quantization_config": settings, "device_map": {"": str(device)}}
+    return {"quantization_config": settings, "device_map": "auto" if device == "auto" else {"": str(device)}}
 
 
 def _tried(source: Source, load: Any, options: dict[str, Any]) -> Any:
@@ -158,6 +161,16 @@ def _tried(source: Source, load: Any, options: dict[str, Any]) -> Any:
             ) from error
         first = " ".join(str(error).split("\n")[0].split())[:300].rstrip(".")
         raise InputError(f"the model {source.name!r} cannot be loaded: {first or type(error).__name__}") from error
+
+
+def _refuse_offload(model: Any, source: Source) -> None:
+    """Weights outside the GPUs would be fetched in every forward, behind the back of the probes."""
+    outside = [name for name, place in model.hf_device_map.items() if str(place) in ("cpu", "disk")]
+    if outside:
+        raise InputError(
+            f"the model {source.name!r} does not fit on this machine's GPUs ({outside[0]} would stay outside): "
+            "load it in fewer bits with --quantise nf4, or on a larger machine"
+        )
 
 
 def _complete(model: nn.Module, kind: str, info: Any, seed: int, source: Source) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ class Purpose(IntEnum):
     ROUNDING = 6
     DATA_ORDER = 7
     INITIAL = 8
+    PUSH = 9
 
 
 @dataclass(frozen=True)

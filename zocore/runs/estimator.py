@@ -1,6 +1,6 @@
-"""Measuring the estimator itself: many estimates at the same weights and batch, and the true gradient beside.
+"""Measuring the estimator itself: many estimates at the same weights and batch, and the true gradient.
 
-One tensor is built at a time; nothing moves. Rules of thumb to hold against the figures: with n shared
+One tensor is built at a time and no weight moves. What to expect: with n shared
 directions in d dimensions the root mean square cosine is about sqrt(n / d), with one direction per example
 about sqrt(B_eff / d), B_eff = c B + 1 - c for a mean pairwise cosine c of the examples' gradients.
 """
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from zocore.noise.addressed import Key
 from zocore.step.losses import Losses
-from zocore.step.step import Method
-from zocore.step.update import Estimate, estimate
+from zocore.step.step import Stepper
+from zocore.step.update import Estimate, State
 from zocore.weights.leaf import Leaf
 
 STRIDE = 2**16  # directions between two estimates of one step's key: more than any method draws
@@ -23,7 +23,7 @@ STRIDE = 2**16  # directions between two estimates of one step's key: more than 
 
 @dataclass(frozen=True)
 class Reading:
-    """What K estimates at one point say of the estimator."""
+    """What K estimates at one point show about the estimator."""
 
     estimates: int
     variance: float  # trace of the covariance of g
@@ -34,14 +34,25 @@ class Reading:
 
 
 def measure(
-    method: Method, leaves: Sequence[Leaf], losses: Losses, key: Key, eps: float, count: int = 8, backprop: bool = True
+    method: Stepper,
+    leaves: Sequence[Leaf],
+    losses: Losses,
+    key: Key,
+    eps: float,
+    state: State | None = None,
+    *,
+    count: int = 8,
+    backprop: bool = True,
 ) -> Reading | None:
     """Return the reading over `count` fresh estimates, or None when a loss was not finite.
 
     `losses` must not be the step's own: its forward passes are counted apart. Raises what a forward raises.
     """
-    found = [_estimate(method, losses, replace(key, direction=(k + 1) * STRIDE), eps) for k in range(count)]
-    estimates = [g for g in found if g is not None]
+    drawn = []
+    for k in range(count):
+        drawn.append(method.propose(losses, replace(key, direction=(k + 1) * STRIDE), eps, state or {}))
+        losses.forget()
+    estimates = [g for g in drawn if g is not None]
     if len(estimates) < count:
         return None
     truth = _truth(losses) if backprop else None
@@ -50,9 +61,9 @@ def measure(
     variance = float(squares.sum() - count * mean_square) / (count - 1)
     norm = sqrt(float(squares.mean()))
     length = sqrt(float(true_square))
-    told = truth is not None and length > 0
-    cosine = sqrt(float((inner.square() / squares.clamp(min=1e-300)).mean())) / length if told else None
-    return Reading(count, variance, norm, cosine, norm / length if told else None, losses.forward_passes)
+    has_gradient = truth is not None and length > 0
+    cosine = sqrt(float((inner.square() / squares.clamp(min=1e-300)).mean())) / length if has_gradient else None
+    return Reading(count, variance, norm, cosine, norm / length if has_gradient else None, losses.forward_passes)
 
 
 def _truth(losses: Losses) -> dict[int, Tensor] | None:
@@ -61,15 +72,6 @@ def _truth(losses: Losses) -> dict[int, Tensor] | None:
         return losses.gradient()[1]
     except (torch.OutOfMemoryError, MemoryError):
         return None
-
-
-def _estimate(method: Method, losses: Losses, key: Key, eps: float) -> Estimate | None:
-    directions = tuple(method.sampler(key, losses, eps))
-    measured = method.difference(losses, directions, eps)
-    losses.forget()
-    if not measured.finite:
-        return None
-    return estimate(directions, tuple(method.shaping(measured).tolist()), losses.touched)
 
 
 def _on_leaf(estimates: Sequence[Estimate], leaf: Leaf, truth: Tensor | None) -> tuple[Tensor, ...]:

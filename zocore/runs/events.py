@@ -1,4 +1,4 @@
-"""What a run says while it runs: frozen records of plain numbers, with JSON both ways.
+"""What a run reports while it runs: frozen records of plain numbers, to and from JSON.
 
 The command line, the app and the notebooks all read this one stream, live or from a file; none of them sees a
 tensor. A recording of it is also the checkpoint (`recording.py`).
@@ -31,8 +31,8 @@ class Event:
         kind = Event.kinds.get(record.pop("event", ""))
         if kind is None:
             raise ValueError("the line names no known event")
-        known = {field.name for field in fields(kind)}
-        return kind(**{name: value for name, value in record.items() if name in known})
+        names = {field.name for field in fields(kind)}
+        return kind(**{name: value for name, value in record.items() if name in names})
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,14 @@ class RunStarted(Event):
     labels: list[str]
     examples: dict[str, int]  # examples in train, dev and test
     passes_per_step: int  # forward passes of one step
-    cost_per_step: float  # the same in plain forwards
+    cost_per_step: float  # the same in plain forwards' worth of arithmetic
     memory_kind: str  # what memory_bytes counts: "allocator" or, on a CPU, "tensors"
     notes: list[str]  # what the user should know before reading on
     versions: dict[str, str]
     resumed_at: int = 0  # steps replayed before this start
+    frozen_blocks: int = 0  # first blocks below everything that moves: run once a batch, or once an example
+    blocks: int = 0  # of the whole model, told where some are frozen
+    processes: int = 1  # that share each batch
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class StepDone(Event):
     """One step, and all that is needed to do it again without a forward pass."""
 
     step: int  # 1 for the first
-    loss: float  # mean of the losses asked in this step
+    loss: float  # mean of the losses evaluated in this step
     loss_plus: list[float]
     loss_minus: list[float]
     projected_grads: list[float]  # measured, one per direction or example
@@ -80,6 +83,9 @@ class StepDone(Event):
     memory_bytes: int
     skipped: bool = False
     touched: dict[str, list[list[int]]] | None = None  # leaf id -> table rows each example looked up
+    responses: dict[str, Any] | None = None  # how the label scores answered each push: see recording.py
+    unexplained: float | None = None  # share of the responses that learned feedback did not foresee
+    wire_bytes: int = 0  # received by the first process from the others so far
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class EvalDone(Event):
 
 @dataclass(frozen=True)
 class SampleShown(Event):
-    """What the model says of a few sentences."""
+    """The model's answers on a few sentences."""
 
     step: int
     texts: list[str]

@@ -19,7 +19,7 @@ def check_free(folder: Path) -> None:
 
 
 def write_model(session: Session, folder: Path) -> str:
-    """Write the session's model and tokenizer; return a note on its precision, empty where nothing is to be said."""
+    """Write the session's model and tokenizer; return a note on its precision, empty for the usual one."""
     model = session.loaded.model
     widened = merge_adapters(model)
     with torch.no_grad(), quiet():

@@ -13,27 +13,33 @@ from zocore.config import RunConfig
 from zocore.defaults import estimates
 from zocore.models.objectives.evaluation import evaluate
 from zocore.noise import addressed
+from zocore.parallel.ranks import Ranks
 from zocore.runs.estimator import measure
 from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
 from zocore.runs.peak_memory import PeakMemory
-from zocore.runs.recording import Recording, decode_directions, decode_touched, encode_directions
+from zocore.runs.recording import Recording, decode_step, encode_directions, encode_tensor
 from zocore.runs.session import Session, data_fingerprint, open_session
 from zocore.runs.warnings import MAX_SKIPPED, Watch
-from zocore.step.step import Method, Step
+from zocore.step.step import Step
 
 Stop = Callable[[], bool]
 SAMPLES = 5  # sentences shown before and after
 NAMED = ("torch", "transformers", "bitsandbytes", "numba")
 
 
-def run(config: RunConfig, stop: Stop = lambda: False, recording: Recording | None = None) -> Iterator[Event]:
+def run(
+    config: RunConfig, stop: Stop = lambda: False, recording: Recording | None = None, ranks: Ranks | None = None
+) -> Iterator[Event]:
     """Yield the events of a run, or of the rest of a recorded one; `stop` is asked before each step.
 
+    With `ranks`, several processes share each batch, and each of them has to go through the events.
     Raises ValueError before the first event when the settings cannot work. A failure inside a step leaves the
     weights where the step began, yields RunEnded with the reason, and is raised again.
     """
-    session = open_session(config, recording.header.frozen if recording else None)
-    course = _Course(session, stop)
+    ranks = ranks or Ranks()
+    ranks.stop = stop
+    session = open_session(config, recording.header.frozen if recording else None, ranks=ranks)
+    course = _Course(session, lambda: ranks.stopping)
     if recording:
         check_base(session, recording)
         check_data(session, recording)
@@ -44,7 +50,7 @@ def run(config: RunConfig, stop: Stop = lambda: False, recording: Recording | No
 
 
 def run_session(session: Session, stop: Stop = lambda: False) -> Iterator[Event]:
-    """Yield the events of a run of a session that somebody else put together, from its first step."""
+    """Yield the events of a run of a session that is already open, from its first step."""
     course = _Course(session, stop)
     yield course.started(None)
     yield from course.events()
@@ -56,19 +62,23 @@ def replay(session: Session, steps: list[StepDone], until: int | None = None) ->
     Bitwise equal to the live run on the same device, unless probes were carried in place. Raises ValueError
     when the method cannot be replayed.
     """
-    method = session.method
-    if not isinstance(method, Method):
-        raise ValueError(f"{method.name} and replay do not go together: its gradients are not in the recording")
     for event in steps:
-        if (until is None or event.step <= until) and event.coefficients:
-            key = session.key(event.step)
-            directions = decode_directions(event.directions, key, method.sampler.law)
-            touched = decode_touched(event)
-            method.apply(session.leaves, directions, event.coefficients, touched, key, event.lr, session.state)
+        if (until is None or event.step <= until) and not event.skipped:
+            replay_step(session, event)
+
+
+def replay_step(session: Session, event: StepDone) -> None:
+    """Do one recorded step again on the session's weights. Raises ValueError when its method cannot."""
+    key = session.key(event.step)
+    recorded = decode_step(event, key, session.method.law)
+    session.method.replay(session.leaves, recorded, lambda: session.losses(event.step), key, session.state)
 
 
 def check_base(session: Session, recording: Recording) -> None:
-    """Raise ValueError when the base model or the noise is not the one the recording was made with."""
+    """Raise ValueError when the base model or the noise is not the one the recording was made with.
+
+    Where a replay asks the batches of the run, the training data is checked too.
+    """
     header = recording.header
     if header.fingerprint != session.loaded.fingerprint:
         raise ValueError(
@@ -76,6 +86,8 @@ def check_base(session: Session, recording: Recording) -> None:
         )
     if header.versions.get("noise") != str(addressed.VERSION):
         raise ValueError("the recording was made with another version of the noise: its directions cannot be rebuilt")
+    if session.method.replays_with_data:
+        check_data(session, recording)
 
 
 def check_data(session: Session, recording: Recording) -> None:
@@ -86,7 +98,7 @@ def check_data(session: Session, recording: Recording) -> None:
 
 @dataclass
 class _Course:
-    """The state of a running run."""
+    """A run under way: its session and its counts so far."""
 
     session: Session
     stop: Stop
@@ -98,16 +110,17 @@ class _Course:
     watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
-        self.memory = PeakMemory(torch.device(self.session.config.device or "cpu"), self.session.tensors)
+        self.memory = PeakMemory(self.session.objective.device, self.session.tensors, self.session.kept_bytes)
 
     def take_up(self, steps: list[StepDone]) -> None:
-        """Go on counting where the recorded steps ended; what loading and replaying took is not a step's memory."""
+        """Continue the counts of the recorded steps; the memory of loading and replaying is left out."""
         self.memory.reset()
         for event in steps:
             self.watch.add(event)
             self.peak = max(self.peak, event.memory_bytes)
         if steps:
             last = steps[-1]
+            self.session.ranks.wire_bytes = last.wire_bytes
             self.done, self.passes, self.cost, self.seconds = (
                 last.step,
                 last.forward_passes,
@@ -118,13 +131,13 @@ class _Course:
     def events(self) -> Iterator[Event]:
         try:
             if self.done == 0:
-                yield from self._look(0)
+                yield from self._test(0)
             reason = None
             while reason is None:
                 reason = self._over()
                 if reason is None:
                     yield from self._advance()
-            yield from self._look(self.done)
+            yield from self._test(self.done)
             yield self._ended(*reason)
         except Exception as error:
             yield self._ended("failed", sentence(error))
@@ -161,17 +174,17 @@ class _Course:
         self.done, self.seconds = number, self.seconds + time.perf_counter() - started
         self.passes, self.cost = self.passes + losses.forward_passes, self.cost + losses.forward_cost
         self.peak = max(self.peak, self.memory.peak())
-        return self._told(step, lr, eps)
+        return self._event(step, lr, eps)
 
-    def _told(self, step: Step, lr: float, eps: float) -> StepDone:
-        told = step.measured
-        touched = {str(leaf): [rows.tolist() for rows in seen] for leaf, seen in (step.touched or {}).items()}
+    def _event(self, step: Step, lr: float, eps: float) -> StepDone:
+        measured = step.measured
+        touched = {str(leaf): [rows.tolist() for rows in examples] for leaf, examples in (step.touched or {}).items()}
         return StepDone(
             self.done,
             step.loss,
-            told.plus.tolist() if told else [],
-            told.minus.tolist() if told else [],
-            told.projected_grad.tolist() if told else [],
+            measured.plus.tolist() if measured else [],
+            measured.minus.tolist() if measured else [],
+            measured.projected_grad.tolist() if measured else [],
             list(step.coefficients),
             encode_directions(step.directions),
             lr,
@@ -183,18 +196,23 @@ class _Course:
             self.memory.peak(),
             step.skipped,
             touched or None,
+            None if step.responses is None else encode_tensor(step.responses),
+            step.unexplained,
+            self.session.ranks.wire_bytes,
         )
 
     def _measure(self, number: int) -> Iterator[Event]:
         """Measure the estimator with forwards of its own, where the method draws directions at all."""
         session, eps = self.session, self.session.config.eps
-        if not isinstance(session.method, Method) or eps is None:
+        if not session.method.zeroth_order or eps is None:
             return
         plain = all(leaf.shown_dtype is None and leaf.floor is None for leaf in session.leaves)
         with self.memory.apart():
             # never in place: a measurement must not leave even a rounding behind
             losses = replace(session.losses(number), shared=Scratch(session.leaves))
-            reading = measure(session.method, session.leaves, losses, session.key(number), eps, backprop=plain)
+            alone = session.ranks.count == 1
+            key, state = session.key(number), session.state
+            reading = measure(session.method, session.leaves, losses, key, eps, state, backprop=plain and alone)
         if reading is None:
             yield Warned(number, "the estimator could not be measured: a loss was not a finite number")
         else:
@@ -203,7 +221,7 @@ class _Course:
                 number - 1, r.estimates, r.variance, r.norm, r.cosine, r.norm_ratio, r.forward_passes
             )
 
-    def _look(self, step: int) -> Iterator[Event]:
+    def _test(self, step: int) -> Iterator[Event]:
         """Accuracy and a few answers on held-out examples, before the first step and after the last."""
         yield self._evaluate(step, "test")
         yield self._sample(step)
@@ -218,11 +236,11 @@ class _Course:
         return SampleShown(step, texts, [names[example.label] for example in shown], log_probs.exp().tolist())
 
     def _evaluate(self, step: int, split: str) -> EvalDone:
-        started, config = time.perf_counter(), self.session.config
-        examples = getattr(self.session.task, split)[: config.eval_examples]
+        session, started, config = self.session, time.perf_counter(), self.session.config
+        examples = getattr(session.task, split)[: config.eval_examples]
         with self.memory.apart():
-            found = evaluate(self.session.objective, examples, batch_size=4 * config.batch_size)
-        return EvalDone(step, split, found.loss, found.accuracy, len(examples), time.perf_counter() - started)
+            result = evaluate(session.objective, examples, 4 * config.batch_size, log_probs=session.log_probs)
+        return EvalDone(step, split, result.loss, result.accuracy, len(examples), time.perf_counter() - started)
 
     def started(self, recording: Recording | None) -> RunStarted:
         s = self.session
@@ -248,6 +266,9 @@ class _Course:
             {"noise": str(addressed.VERSION), "python": platform.python_version()}
             | {name: version(name) for name in NAMED},
             recording.steps[-1].step if recording and recording.steps else 0,
+            len(s.prefix.blocks) if s.prefix else 0,
+            s.prefix.of if s.prefix else 0,
+            s.ranks.count,
         )
 
     def _ended(self, status: str, reason: str) -> RunEnded:

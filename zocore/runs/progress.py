@@ -25,7 +25,7 @@ class Progress:
     _names: list[str] = field(default_factory=list)
 
     def show(self, event: Event) -> None:
-        """Write what one event has to say."""
+        """Write the lines of one event."""
         match event:
             case RunStarted():
                 self._start(event)
@@ -61,6 +61,8 @@ class Progress:
             self._line(f"note: {note}")
         if event.frozen:
             self._line(f"not read by the loss, so left alone: {', '.join(event.frozen)}")
+        if event.frozen_blocks:
+            self._line(f"the first {event.frozen_blocks} of {event.blocks} blocks stay as they are and are run once")
         if event.resumed_at:
             self._line(f"resumed after step {event.resumed_at}")
 
@@ -108,10 +110,10 @@ class Progress:
         for text, label, old, new in zip(
             before.texts, before.labels, before.probabilities, after.probabilities, strict=True
         ):
-            said = f"{self._said(old, width)} -> {self._said(new, width)}"
-            self._line(f"  {said}  (true: {label:{width}})  {_shortened(text)}")
+            change = f"{self._likeliest(old, width)} -> {self._likeliest(new, width)}"
+            self._line(f"  {change}  (true: {label:{width}})  {_shortened(text)}")
 
-    def _said(self, probabilities: list[float], width: int) -> str:
+    def _likeliest(self, probabilities: list[float], width: int) -> str:
         best = max(range(len(probabilities)), key=probabilities.__getitem__)
         return f"{self._names[best]:{width}} {probabilities[best]:.2f}"
 
@@ -122,10 +124,10 @@ class Progress:
 
 
 def _estimator(event: EstimatorMeasured) -> str:
-    told = f"estimator after step {event.step}: variance {event.variance:.4g}, length {event.norm:.4g}"
+    line = f"estimator after step {event.step}: variance {event.variance:.4g}, length {event.norm:.4g}"
     if event.cosine is not None:
-        told += f", cosine to the gradient {event.cosine:.2e}, length over the gradient's {event.norm_ratio:.1f}"
-    return told
+        line += f", cosine to the gradient {event.cosine:.2e}, length over the gradient's {event.norm_ratio:.1f}"
+    return line
 
 
 def _shortened(text: str, width: int = 70) -> str:

@@ -6,8 +6,12 @@ every float bit for bit. Directions are written by number within the step:
     3                          a direction
     [[0.5, 2], [-0.5, 0]]      a combination, weight and number of each term
     {"examples": 16}           one direction per example
+    {"pushes": 0, "tie": ...}  pushes on the outputs of layers
+
+Tensors that a replay needs, such as the responses of label scores to pushes, are float32 in base64 with their shape.
 """
 
+import base64
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -20,10 +24,12 @@ import torch
 from zocore.config import RunConfig
 from zocore.directions.laws import Combination, Direction, Law
 from zocore.directions.per_example import PerExample, Touched
+from zocore.directions.pushes import Pushes
 from zocore.errors import InputError
 from zocore.noise.addressed import Key
 from zocore.runs.events import EvalDone, Event, RunEnded, RunStarted, StepDone
 from zocore.step.losses import AnyDirection
+from zocore.step.step import Recorded
 
 EVENTS, CONFIG, SUMMARY = "events.jsonl", "config.json", "summary.json"
 
@@ -157,11 +163,13 @@ class Summary:
                 names = {"method": config["method"], "task": config["data"] or config["task"], "seed": config["seed"]}
                 self.values |= {"model": model, **names, "labels": labels, "base_fingerprint": fingerprint}
                 self.values |= {"lr": config["lr"], "eps": config["eps"], "steps_planned": config["steps"]}
+                self.values |= {"processes": event.processes}
             case StepDone():
                 self.values |= {"steps": event.step, "forward_passes": event.forward_passes}
                 self.values |= {"forward_cost": event.forward_cost, "seconds": event.seconds}
                 peak = max(self.values["peak_memory_bytes"], event.memory_bytes)
                 self.values |= {"steps_per_second": event.steps_per_second, "peak_memory_bytes": peak}
+                self.values |= {"wire_bytes": event.wire_bytes}
                 self.values |= {**CUT_OFF, **dict.fromkeys(f"{what}_after" for what in FOUND)}  # as in a resumed run
             case EvalDone(split="test"):
                 when = "before" if event.step == 0 and self.values["loss_before"] is None else "after"
@@ -186,6 +194,29 @@ def decode_directions(recorded: Iterable[Any], key: Key, law: Law) -> list[AnyDi
     return [_decode(form, key, law) for form in recorded]
 
 
+def decode_step(event: StepDone, key: Key, law: Law) -> Recorded:
+    """Return what a step's event holds for doing it again."""
+    return Recorded(
+        event.lr,
+        tuple(decode_directions(event.directions, key, law)),
+        tuple(event.coefficients),
+        decode_touched(event),
+        None if event.responses is None else decode_tensor(event.responses),
+    )
+
+
+def encode_tensor(tensor: torch.Tensor) -> dict[str, Any]:
+    """Return a tensor as its shape and its float32 values in base64, bit for bit."""
+    values = tensor.detach().float().cpu().contiguous()
+    return {"shape": list(values.shape), "float32": base64.b64encode(values.numpy().tobytes()).decode("ascii")}
+
+
+def decode_tensor(recorded: dict[str, Any]) -> torch.Tensor:
+    """Return the tensor of `encode_tensor`. Raises ValueError when shape and values do not fit."""
+    values = torch.frombuffer(bytearray(base64.b64decode(recorded["float32"], validate=True)), dtype=torch.float32)
+    return values.view(recorded["shape"])
+
+
 def decode_touched(event: StepDone) -> Touched | None:
     """Return the looked-up table rows of a step as tensors."""
     if event.touched is None:
@@ -196,12 +227,16 @@ def decode_touched(event: StepDone) -> Touched | None:
 def _encode(direction: AnyDirection) -> Any:
     if isinstance(direction, PerExample):
         return {"examples": direction.count}
+    if isinstance(direction, Pushes):
+        return {"pushes": direction.key.direction, "tie": direction.tie}
     if isinstance(direction, Combination):
         return [[weight, _encode(term)] for weight, term in direction.terms]
     return direction.key.direction
 
 
 def _decode(form: Any, key: Key, law: Law) -> Any:
+    if isinstance(form, dict) and "pushes" in form:
+        return Pushes(replace(key, direction=form["pushes"]), form["tie"])
     if isinstance(form, dict):
         return PerExample(key, law, form["examples"])
     if isinstance(form, list):

@@ -1,32 +1,41 @@
 """A run's parts, put together from its settings: data, model, objective, leaves, carriers and method."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 
 from zocore import methods
+from zocore.carriers.carrier import Carrier
 from zocore.carriers.flipout import Flipout, matmul_weights
 from zocore.carriers.in_place import InPlace
+from zocore.carriers.outputs import Outputs, output_sites
 from zocore.carriers.scratch import Scratch, unreached
 from zocore.config import RunConfig, flag
 from zocore.data.tasks import Example, Task, load_task, read_task
 from zocore.defaults import before_loading, filled
-from zocore.directions.laws import law
+from zocore.directions.laws import SharedDirection, law
 from zocore.directions.per_example import PerExample
 from zocore.errors import InputError
 from zocore.models.load import LoadedModel, load
 from zocore.models.objectives.base import Objective, objective_for
+from zocore.models.objectives.batch import Batch
+from zocore.models.prefix import Once, Prefix, frozen_prefix
 from zocore.noise.addressed import Key, permutation
-from zocore.step.losses import Carrier, Losses, Part
+from zocore.parallel.ranks import Ranks, checksum
+from zocore.runs.kept_prefix import KeptPrefix
+from zocore.step.losses import Losses, Part
 from zocore.step.step import Method, Stepper
 from zocore.step.update import Adam, Momentum, Sgd, State
+from zocore.subspaces.blocks import last_blocks, of_blocks, residual_writers
 from zocore.subspaces.by_name import all_weights, matching, without
 from zocore.weights.leaf import Leaf
 
+CHECKED_EVERY = 100  # steps between comparisons of the weights where several processes share a run
 LAW = {"noise": None, "rank": 0, "keep": 1.0}  # settings of the law, and what leaves it to the method
 OF_DATA = ("text_columns", "label_column", "template", "label_words")
 UPDATES: dict[str, type[Sgd] | type[Momentum] | type[Adam]] = {"sgd": Sgd, "momentum": Momentum, "adam": Adam}
@@ -34,7 +43,7 @@ UPDATES: dict[str, type[Sgd] | type[Momentum] | type[Adam]] = {"sgd": Sgd, "mome
 
 @dataclass
 class Session:
-    """One run's model and everything that acts on it. The session owns its model: nobody else may use it."""
+    """One run's model and everything that acts on it. The session owns its model: nothing else may use it."""
 
     config: RunConfig  # every default filled in
     task: Task
@@ -43,9 +52,12 @@ class Session:
     leaves: Sequence[Leaf]
     frozen: Sequence[str]  # names left out because the forward never reads them
     method: Stepper
-    carrier: Carrier
+    carrier: Carrier[SharedDirection]
     flipout: Flipout | None
+    outputs: Outputs | None = None
+    prefix: Prefix | None = None  # the blocks that no leaf reaches
     state: State = field(default_factory=dict)
+    ranks: Ranks = field(default_factory=Ranks)  # the processes that share the run's batches
 
     def key(self, step: int) -> Key:
         """The address of the step's noise."""
@@ -57,27 +69,87 @@ class Session:
         left = 1 - (step - 1) / self.config.steps
         return self.config.lr * (left if self.config.schedule == "linear" else 1.0)
 
+    def numbers(self, step: int) -> list[int]:
+        """The training examples of a step's batch: consecutive places of one shuffled order per pass over the data."""
+        count, size, seed = len(self.task.train), self.config.batch_size, self.config.seed
+        return [_shuffled(count, seed, i // count)[i % count] for i in range((step - 1) * size, step * size)]
+
     def examples(self, step: int) -> list[Example]:
-        """The batch of a step: consecutive places of one shuffled order per pass over the data."""
-        train, size = self.task.train, self.config.batch_size
-        return [train[self._place(i, len(train))] for i in range((step - 1) * size, step * size)]
+        """The batch of a step."""
+        return [self.task.train[number] for number in self.numbers(step)]
+
+    def parts(self, step: int) -> list[Batch]:
+        """The batch of a step as micro-batches."""
+        return self.objective.batch(self.examples(step)).split(self._micro)
 
     def losses(self, step: int) -> Losses:
-        """A fresh oracle for the batch of a step."""
-        return self.losses_of(self.examples(step))
+        """The losses of a step's batch, nothing evaluated yet."""
+        parts = self.parts(step)
+        if self.ranks.count > 1:
+            return self._share(step, parts)
+        return self._oracle(parts, self.kept.once(step, parts) if self.kept else None)
+
+    def _share(self, step: int, parts: Sequence[Batch]) -> Losses:
+        """The oracle of one of several processes: it asks about its micro-batches and hears of all."""
+        if (step - 1) % CHECKED_EVERY == 0:
+            self.ranks.agree(checksum([leaf.tensor for leaf in self.leaves]), step)
+        shares = self.ranks.shares(parts)
+        own = self._oracle(shares[self.ranks.rank], None)
+        return replace(own, ranks=self.ranks, counts=[sum(map(len, share)) for share in shares])
 
     def losses_of(self, examples: Sequence[Example]) -> Losses:
-        """A fresh oracle for a batch of these examples."""
-        batch = self.objective.batch(examples)
-        micro = self.config.micro_batch or self.config.batch_size
-        parts = [
-            Part(part.layout, lambda part=part: self.objective.losses(part))  # type: ignore[misc]
-            for part in batch.split(micro)
-        ]
-        return Losses(parts, self.leaves, self.carrier, self.flipout)
+        """The losses of a batch of these examples, nothing evaluated yet."""
+        batch, prefix = self.objective.batch(examples), self.prefix
+        if prefix is None:
+            return self._oracle([batch], None)
+        find = lambda: [prefix.output(lambda: self.objective.log_probs(batch))]  # noqa: E731
+        return self._oracle([batch], Once(prefix, find, prefix.share))
+
+    def _oracle(self, parts: Sequence[Batch], once: Once | None) -> Losses:
+        """Losses of micro-batches, whose calls begin after the frozen prefix if there is one."""
+
+        def ask(what: Callable[[Batch], Tensor], number: int) -> Tensor:
+            with once.within(number) if once else nullcontext():
+                return what(parts[number])
+
+        losses, scores = partial(ask, self.objective.losses), partial(ask, self.objective.log_probs)
+        return Losses(
+            [
+                Part(part.layout, partial(losses, number), partial(scores, number), part.labels)
+                for number, part in enumerate(parts)
+            ],
+            self.leaves,
+            self.carrier,
+            self.flipout,
+            self.outputs,
+            spared=once.prefix.share if once else 0.0,
+            begin=once.begin if once else None,
+        )
+
+    @cached_property
+    def kept(self) -> KeptPrefix | None:
+        """What the frozen prefix gave for each training example; None where nothing is frozen."""
+        if self.prefix is None:
+            return None
+        config, train = self.config, self.task.train
+        cap, again = int(config.prefix_gib * 2**30), config.steps * config.batch_size > len(train)
+        sizes = (config.batch_size, self._micro, cap)
+        return KeptPrefix(self.prefix, self.objective, train, self.numbers, self.parts, *sizes, again)
+
+    def log_probs(self, batch: Batch) -> Tensor:
+        """The objective's for a batch of an evaluation: the same bits, sooner where a prefix is frozen."""
+        return self.kept.log_probs(batch) if self.kept else self.objective.log_probs(batch)
+
+    @property
+    def _micro(self) -> int:
+        return self.config.micro_batch or self.config.batch_size
+
+    def kept_bytes(self) -> int:
+        """What is kept of the frozen prefix's outputs, in bytes of the machine's own memory."""
+        return self.kept.bytes if self.kept else 0
 
     def tensors(self) -> Iterator[Tensor]:
-        """Every tensor the run holds between steps; some share a storage."""
+        """Every tensor the run holds between steps, kept outputs of a frozen prefix apart; some share a storage."""
         model = self.loaded.model
         yield from (*model.parameters(), *model.buffers(), *self.state.values(), *(leaf.tensor for leaf in self.leaves))
         if self.config.quantise:
@@ -98,21 +170,36 @@ class Session:
         """Number of values that move."""
         return sum(leaf.tensor.numel() for leaf in self.leaves)
 
-    @cached_property
+    @property
     def cost_per_step(self) -> float:
-        """What one step costs, in plain forwards' worth of arithmetic."""
+        """What one step costs in plain forwards' worth of arithmetic, on average over the run."""
+        return self.cost_of(self.config.steps) / self.config.steps
+
+    def cost_of(self, steps: int) -> float:
+        """What the first `steps` steps cost, in plain forwards' worth of arithmetic."""
+        if self.kept is None:
+            return self._call_cost * steps
+        return self._call_cost * steps + self.kept.prefix.share * self.kept.new_batches(steps)
+
+    def steps_within(self, cost: float) -> int:
+        """Return how many steps a cost buys."""
+        steps = int(cost / self._call_cost + 1e-9)  # more than these it cannot be
+        while steps and self.cost_of(steps) > cost + 1e-9:
+            steps -= 1
+        return steps
+
+    @cached_property
+    def _call_cost(self) -> float:
+        """What the passes of one step cost, the prefix apart."""
         call = 1.0
         if self.flipout is not None and isinstance(self.method, Method):
             call = self.flipout.cost(PerExample(self.key(1), self.method.sampler.law, self.config.batch_size))
-        return self.method.forward_cost(call)
+        return self.method.forward_cost(call - (self.prefix.share if self.prefix else 0.0))
 
-    def _place(self, position: int, count: int) -> int:
-        epoch, place = divmod(position, count)
-        if self._order[0] != epoch:
-            self._order = (epoch, permutation(count, self.config.seed, epoch))
-        return self._order[1][place]
 
-    _order: tuple[int, list[int]] = (-1, [])
+@lru_cache(maxsize=4)
+def _shuffled(count: int, seed: int, epoch: int) -> Sequence[int]:
+    return permutation(count, seed, epoch)
 
 
 def data_fingerprint(task: Task) -> str:
@@ -140,15 +227,18 @@ def read(config: RunConfig) -> Task:
     )
 
 
-def open_session(config: RunConfig, frozen: Sequence[str] | None = None, task: Task | None = None) -> Session:
+def open_session(
+    config: RunConfig, frozen: Sequence[str] | None = None, task: Task | None = None, ranks: Ranks | None = None
+) -> Session:
     """Return a run ready for its first step; data is checked before the model is loaded.
 
     `frozen` names the leaves to leave out, as a recording has them; without it one forward finds them. `task`
     takes the place of the one that the settings name. Raises
     ValueError (InputError for the user's files) with one sentence when the parts do not go together.
     """
-    config = before_loading(config)
-    method = _method(config)  # cheap, so bad combinations are refused first
+    ranks = ranks or Ranks()
+    config = before_loading(_shared(config, ranks))
+    method = _method(config, ranks)  # cheap, so bad combinations are refused first
     task = task or read(config)
     loaded = load(
         config.model,
@@ -171,12 +261,28 @@ def open_session(config: RunConfig, frozen: Sequence[str] | None = None, task: T
         frozen = _unread(leaves, objective, task)
     leaves = without(leaves, frozen)
     flipout = Flipout(leaves, matmul_weights(loaded.model)) if method.per_example else None
-    carrier: Carrier = InPlace(leaves) if config.carrier == "in-place" else Scratch(leaves)
-    return Session(config, task, loaded, objective, leaves, frozen, method.prepared(leaves), carrier, flipout)
+    outputs = Outputs(output_sites(leaves, _after_mixing(loaded.model)), method.pushes) if method.pushes else None
+    prefix = frozen_prefix(loaded.model, leaves, lambda: objective.losses(objective.batch(task.train[:1])))
+    carrier: Carrier[SharedDirection] = InPlace(leaves) if config.carrier == "in-place" else Scratch(leaves)
+    stepper = method.prepared(leaves)
+    parts = (carrier, flipout, outputs, prefix)
+    return Session(config, task, loaded, objective, leaves, frozen, stepper, *parts, ranks=ranks)
+
+
+def _shared(config: RunConfig, ranks: Ranks) -> RunConfig:
+    """The settings for several processes: micro-batches as large as their shares, unless smaller ones are set.
+
+    A run is the same, bit for bit, on any number of processes that its micro-batches can be dealt to. What frozen
+    blocks gave is kept by one process alone, so several keep nothing.
+    """
+    if ranks.count == 1:
+        return config
+    micro = config.micro_batch or -(-config.batch_size // ranks.count)
+    return replace(config, micro_batch=micro, prefix_gib=0.0)
 
 
 def subspace(model: nn.Module, config: RunConfig) -> list[Leaf]:
-    """Return the leaves the settings name: all, lora, scales, or parameters by name."""
+    """Return the leaves the settings name: all, lora, scales, the last blocks, or parameters by name."""
     if config.subspace == "all":
         return all_weights(model, config.master)
     if config.subspace == "lora":
@@ -187,11 +293,14 @@ def subspace(model: nn.Module, config: RunConfig) -> list[Leaf]:
         from zocore.subspaces.quantised import quant_scales
 
         return quant_scales(model)
+    if of_blocks(config.subspace):
+        return last_blocks(model, config.subspace, config.master)
     return matching(model, config.subspace, config.master)
 
 
-def _method(config: RunConfig) -> Stepper:
+def _method(config: RunConfig, ranks: Ranks) -> Stepper:
     row = methods.METHODS[config.method]
+    of_blocks(config.subspace)  # refuses a word without its number of blocks
     if row.home == "scales" and config.subspace != "scales":
         raise ValueError(
             f"{config.method} and the subspace {config.subspace!r} do not go together: it moves quantisation scales"
@@ -206,15 +315,26 @@ def _method(config: RunConfig) -> Stepper:
         options["law"] = law(config.noise or "gaussian", rank=config.rank, keep=config.keep)
     rule = row.update if config.update == "auto" else UPDATES[config.update]()
     method = methods.build(config.method, **options, update=replace(rule, decay=config.decay))
-    if not isinstance(method, Method):
-        if config.subspace == "scales":
-            raise ValueError(f"{config.method} and the scales subspace do not go together: they have no gradient")
-    elif method.per_example and config.batch_size < method.shaping.least:
+    if not method.zeroth_order and ranks.count > 1:
+        raise ValueError(f"{config.method} and several processes do not go together: gradients are not exchanged")
+    if not method.zeroth_order and config.subspace == "scales":
+        raise ValueError(f"{config.method} and the scales subspace do not go together: they have no gradient")
+    if method.pushes and ranks.count > 1:
+        raise ValueError(f"{config.method} and several processes do not go together: layer inputs are not exchanged")
+    if isinstance(method, Method) and method.sampler.count is None and config.batch_size < method.shaping.least:
         raise ValueError(
             f"{config.method} with this --scale and --batch-size {config.batch_size} do not go together: "
             f"it needs at least {method.shaping.least} examples"
         )
     return method
+
+
+def _after_mixing(model: nn.Module) -> list[nn.Module]:
+    """The layers after which no token reads another's: what writes into the hidden state in the last block."""
+    try:
+        return residual_writers(model, 1)
+    except ValueError:  # no blocks, so none is known to be the last
+        return []
 
 
 def _unread(leaves: Sequence[Leaf], objective: Objective, task: Task) -> list[str]:

@@ -2,7 +2,7 @@
 
     with TensorPeak() as peak:
         loss.backward()
-    peak.most  # bytes of the storages made inside the block, at the moment when they were most
+    peak.most  # the most bytes that storages made inside the block held at any one time
 
 Storages that existed before the block do not count, nor does memory that operations use inside themselves.
 """
@@ -23,7 +23,7 @@ class TensorPeak(TorchDispatchMode):
         super().__init__()
         self.now = 0
         self.most = 0
-        self._known: dict[int, Any] = {}  # storage address -> weak reference
+        self._storages: dict[int, Any] = {}  # storage address -> weak reference
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -35,7 +35,7 @@ class TensorPeak(TorchDispatchMode):
         for tensor in tree_leaves(made):
             if isinstance(tensor, torch.Tensor):
                 storage = tensor.untyped_storage()
-                if storage._cdata not in before and storage._cdata not in self._known:
+                if storage._cdata not in before and storage._cdata not in self._storages:
                     self._count(storage)
         return made
 
@@ -43,9 +43,9 @@ class TensorPeak(TorchDispatchMode):
         address, size = storage._cdata, storage.nbytes()
 
         def gone(_: Any) -> None:
-            self._known.pop(address, None)
+            self._storages.pop(address, None)
             self.now -= size
 
-        self._known[address] = weakref.ref(storage, gone)
+        self._storages[address] = weakref.ref(storage, gone)
         self.now += size
         self.most = max(self.most, self.now)

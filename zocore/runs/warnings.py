@@ -1,4 +1,4 @@
-"""Looking for the usual ways a zeroth-order run goes wrong, each with what to do about it."""
+"""Warnings about the usual ways in which a zeroth-order run goes wrong, each with what to do about it."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -13,16 +13,16 @@ MAX_SKIPPED = 5  # non-finite losses in a row that end a run
 
 @dataclass
 class Watch:
-    """Reads the steps of a run and speaks once of each trouble."""
+    """Reads the steps of a run and gives each warning once."""
 
-    said: set[str] = field(default_factory=set)
+    given: set[str] = field(default_factory=set)
     skipped_in_row: int = 0
     skipped: int = 0
     _first: list[float] = field(default_factory=list)
     _last: deque[StepDone] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
     def add(self, step: StepDone) -> list[Warned]:
-        """Take in one step and return what is new to say."""
+        """Take in one step and return the warnings it gives rise to."""
         self.skipped_in_row = self.skipped_in_row + 1 if step.skipped else 0
         self.skipped += step.skipped
         if step.skipped:
@@ -58,7 +58,7 @@ class Watch:
         ]
 
     def _once(self, step: int, true: bool, message: str) -> Warned | None:
-        if not true or message in self.said:
+        if not true or message in self.given:
             return None
-        self.said.add(message)
+        self.given.add(message)
         return Warned(step, message)

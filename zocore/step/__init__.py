@@ -1,1 +1,1 @@
-"""One step of any method: which directions, which points are asked, what the answers weigh, how weights move."""
+"""One step of any method: which directions, what is measured along them, and how the weights move."""

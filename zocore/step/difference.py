@@ -1,4 +1,4 @@
-"""From directions to numbers: which points are asked, and the directional derivative they give."""
+"""From directions to numbers: where the loss is evaluated, and the directional derivative that follows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from zocore.step.losses import AnyDirection, Losses
 
 @dataclass(frozen=True)
 class Measured:
-    """What the forward passes told: one entry per direction, or per example where each has its own.
+    """What the forward passes measured: one entry per direction, or per example where each has its own.
 
     `plus` and `minus` are losses; a one-sided difference has the base loss in `minus`. All are (K,) float64.
     """
@@ -28,26 +28,35 @@ class Measured:
 
 
 class Difference(Protocol):
-    """Asks points along directions and differences the losses."""
+    """Evaluates the loss along directions and takes differences."""
 
     def __call__(self, losses: Losses, directions: Sequence[AnyDirection], eps: float) -> Measured:
-        """Return what was measured along the directions."""
+        """Return what was measured along the directions, with probes at a distance of eps."""
 
     def passes(self, directions: int) -> int:
         """Forward passes for so many directions."""
 
+    @property
+    def asks_base(self) -> bool:
+        """Whether one of them is at the weights as they stand."""
+
 
 @dataclass(frozen=True)
 class Central:
-    """(L(theta + eps z) - L(theta - eps z)) / (2 eps): SPSA's two-sided difference; its bias is O(eps^2)."""
+    """(L(theta + eps z) - L(theta - eps z)) / (2 eps): SPSA's two-sided difference.
+
+    The second-order terms cancel, so the error is eps^2 / 6 times the third derivative along z.
+    """
+
+    asks_base = False
 
     def __call__(self, losses: Losses, directions: Sequence[AnyDirection], eps: float) -> Measured:
-        """Ask two points per direction; the difference is taken in float64."""
+        """Evaluate two points per direction; the difference is taken in float64."""
         pairs = []
         for direction in directions:
             with losses.along(direction) as at:
-                pairs.append((_read(at(+eps), direction), _read(at(-eps), direction)))
-        plus, minus = (torch.cat(side) for side in zip(*pairs, strict=True))
+                pairs.append((at(+eps), at(-eps)))
+        plus, minus = _read(pairs, directions)
         return Measured(plus, minus, (plus - minus) / (2 * eps))
 
     def passes(self, directions: int) -> int:
@@ -59,14 +68,16 @@ class Central:
 class Forward:
     """(L(theta + eps z) - L(theta)) / eps with one shared base loss; its bias is O(eps)."""
 
+    asks_base = True
+
     def __call__(self, losses: Losses, directions: Sequence[AnyDirection], eps: float) -> Measured:
-        """Ask the base point once and one point per direction; the difference is taken in float64."""
+        """Evaluate the base point once and one point per direction; the difference is taken in float64."""
         base = losses()
         pairs = []
         for direction in directions:
             with losses.along(direction) as at:
-                pairs.append((_read(at(+eps), direction), _read(base, direction)))
-        plus, minus = (torch.cat(side) for side in zip(*pairs, strict=True))
+                pairs.append((at(+eps), base))
+        plus, minus = _read(pairs, directions)
         return Measured(plus, minus, (plus - minus) / eps)
 
     def passes(self, directions: int) -> int:
@@ -74,7 +85,13 @@ class Forward:
         return directions + 1
 
 
-def _read(losses: Tensor, direction: AnyDirection) -> Tensor:
-    """(B,) losses as float64 on the host: their mean (1,) under a shared direction, else one per example (B,)."""
-    values = losses.detach().double().cpu()
-    return values.mean().reshape(1) if direction.shared else values
+def _read(pairs: Sequence[tuple[Tensor, Tensor]], directions: Sequence[AnyDirection]) -> tuple[Tensor, Tensor]:
+    """Two losses (B,) of each direction as float64 on the host: (K,), or (B,) where each example has its own.
+
+    All are fetched at once, after the last forward: fetching each would stop a GPU between two forwards.
+    """
+    values = torch.stack([loss.detach() for pair in pairs for loss in pair]).cpu().double()  # (2 K, B)
+    plus, minus = values[0::2], values[1::2]
+    if directions[0].shared:
+        return torch.stack([row.mean() for row in plus]), torch.stack([row.mean() for row in minus])
+    return plus.flatten(), minus.flatten()

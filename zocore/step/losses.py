@@ -1,64 +1,74 @@
-"""The oracle a zeroth-order method asks: per-example losses of one batch, here or displaced along a direction.
+"""What a zeroth-order method can see: per-example losses of one batch, here or displaced along a direction.
 
 It counts two things. `forward_passes` are calls of the model on the batch, as the papers count them;
-`forward_cost` is the same in plain forwards' worth of arithmetic, where a per-example call costs about 2.
+`forward_cost` is the same in plain forwards' worth of arithmetic, where a per-example call costs about 2 and one
+that begins after a frozen prefix the later blocks' share (`models/prefix.py`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from zocore.carriers.carrier import Carrier, MoveTo
 from zocore.carriers.layout import Layout
-from zocore.directions.laws import Combination, Direction
+from zocore.carriers.outputs import Outputs, Seen, joined
+from zocore.directions.laws import SharedDirection
 from zocore.directions.per_example import PerExample, Touched
+from zocore.directions.pushes import Pushes
+from zocore.parallel.ranks import Ranks
 from zocore.weights.leaf import Leaf, ParameterSite
 
-AnyDirection = Direction | Combination | PerExample
-
-
-class Carrier(Protocol):
-    """A way to let forwards see theta + offset * z."""
-
-    layout: Layout | None
-
-    def along(self, direction: Any) -> Any:
-        """A block that yields `move_to(offset)` and ends with the weights where they were."""
-
-    def cost(self, direction: Any) -> float:
-        """What one displaced forward costs, in plain ones."""
+AnyDirection = SharedDirection | PerExample | Pushes
+Trace = Touched | Seen  # what forwards leave behind that an update needs
 
 
 @dataclass(frozen=True)
 class Part:
-    """One micro-batch: which rows belong to which example, and a forward that returns its losses (b,)."""
+    """One micro-batch: which rows belong to which example, and a forward that returns its losses (b,).
+
+    Where labels are scored, `scores` is the same forward and returns their log-probabilities (b, L), of which
+    `labels` (b,) are the right ones.
+    """
 
     layout: Layout
     evaluate: Callable[[], Tensor]
+    scores: Callable[[], Tensor] | None = None
+    labels: Tensor | None = None
+
+
+Ask = Callable[[Part], Tensor]  # what a forward is asked for
 
 
 @dataclass
 class Losses:
     """Per-example losses (B,) of one batch, float32 or float64, in the order of the whole batch's examples.
 
+    Where several processes share the batch, `parts` are this one's, `counts` the examples of each.
     Raises TypeError when a forward returns anything but one loss per example.
     """
 
     parts: Sequence[Part]
     leaves: Sequence[Leaf]
-    shared: Carrier  # for directions the whole batch shares
-    per_example: Carrier | None = None
+    shared: Carrier[SharedDirection]  # for directions the whole batch shares
+    per_example: Carrier[PerExample] | None = None
+    outputs: Outputs | None = None  # for pushes on activities
+    spared: float = 0.0  # share of a plain forward that no call does, since a frozen prefix stands in for it
+    begin: Callable[[], float] | None = None  # makes that prefix ready before the first call; returns its cost
+    ranks: Ranks = field(default_factory=Ranks)
+    counts: Sequence[int] = ()
     forward_passes: int = 0
     forward_cost: float = 0.0
-    _seen: dict[tuple[AnyDirection, float], Tensor] = field(default_factory=dict)
+    _evaluated: dict[tuple[AnyDirection, float, Ask], Tensor] = field(default_factory=dict)
+    _clean: tuple[Ask, Tensor, Seen] | None = None
+    _begun: bool = False
 
     @property
     def count(self) -> int:
         """B, the examples of the whole batch."""
-        return sum(len(part.layout.examples.unique()) for part in self.parts)
+        return sum(self.counts) or sum(len(part.layout.members) for part in self.parts)
 
     @property
     def positions(self) -> int:
@@ -67,80 +77,147 @@ class Losses:
 
     def __call__(self) -> Tensor:
         """Return the losses (B,) at the weights as they stand."""
-        return self._forward(1.0, [])
+        return self._forward(1.0) if self.outputs is None else self.clean(losses_of)[0]
+
+    def clean(self, ask: Ask) -> tuple[Tensor, Seen]:
+        """Return what a forward at the weights as they stand answers, and what the pushed layers read in it.
+
+        Called twice, it runs once. Raises ValueError when nothing is pushed in this run.
+        """
+        if self.outputs is None:
+            raise ValueError("a forward that keeps the inputs of layers needs pushes on activities")
+        if self._clean is None or self._clean[0] is not ask:
+            self._begin()  # before the layers are watched: the prefix is a forward of its own
+            seen: list[Seen] = []
+            with self.outputs.watching() as look:
+                answers = self._forward(1.0, ask, lambda: seen.append(look()))
+            self._clean = (ask, answers, joined(seen))
+        return self._clean[1:]
+
+    @property
+    def labels(self) -> Tensor:
+        """The right label of each example (B,)."""
+        return torch.cat([part.labels for part in self.parts if part.labels is not None])
 
     @contextmanager
-    def along(self, direction: AnyDirection) -> Iterator[Callable[[float], Tensor]]:
-        """Yield `at(offset)`, the losses (B,) at theta + offset * z; a point asked twice is not run twice."""
-        carrier = self._carrier(direction)
-        with carrier.along(direction) as move_to:
+    def along(self, direction: AnyDirection, ask: Ask | None = None) -> Iterator[Callable[[float], Tensor]]:
+        """Yield `at(offset)`, the losses (B,) at theta + offset * z; a point evaluated twice is run once.
+
+        `ask` may ask the forward for something else, such as the scores of the labels (B, L).
+        """
+        ask = ask or losses_of
+        displaced, cost = self._carried(direction)
+        with displaced as move_to:
 
             def at(offset: float) -> Tensor:
-                if (direction, offset) not in self._seen:
+                if (direction, offset, ask) not in self._evaluated:
                     move_to(offset)
-                    self._seen[direction, offset] = self._forward(carrier.cost(direction), [carrier])
-                return self._seen[direction, offset]
+                    self._evaluated[direction, offset, ask] = self._forward(cost, ask)
+                return self._evaluated[direction, offset, ask]
 
             yield at
 
     def forget(self) -> None:
         """Drop remembered points, so that each is a forward pass again."""
-        self._seen.clear()
+        self._evaluated.clear()
+        self._clean = None
 
     @property
     def touched(self) -> Touched:
         """Table rows each example looked up in the last per-example forwards, by leaf id."""
+        if self.per_example is None:
+            return {}
         recorded = getattr(self.per_example, "touched", {})
-        return {leaf: [rows[example] for example in sorted(rows)] for leaf, rows in recorded.items()}
+        own = {str(leaf): [rows[example].tolist() for example in sorted(rows)] for leaf, rows in recorded.items()}
+        told = self.ranks.told(own)
+        return {leaf: [_rows(rows) for each in told for rows in each[str(leaf)]] for leaf in recorded}
+
+    def trace(self, directions: Sequence[AnyDirection]) -> Trace:
+        """Return what an update along the directions needs besides them: for pushes, a clean forward's inputs."""
+        return self.clean(losses_of)[1] if isinstance(directions[0], Pushes) else self.touched
 
     def gradient(self) -> tuple[Tensor, dict[int, Tensor]]:
         """Return the losses (B,) and the true gradient of their mean by backprop, for each leaf id.
 
         Raises ValueError when a leaf is not an ordinary floating-point parameter.
         """
+        if self.ranks.count > 1:
+            raise ValueError("backprop and several processes do not go together here: gradients are not exchanged")
         parameters = [_parameter(leaf) for leaf in self.leaves]
+        self._begin()
         was = [parameter.requires_grad for parameter in parameters]
         try:
             for parameter in parameters:
                 parameter.requires_grad_(True)
             with torch.enable_grad():
                 losses = torch.cat([part.evaluate() for part in self.parts])
-                found = torch.autograd.grad(losses.mean(), parameters, allow_unused=True)
+                tensors = torch.autograd.grad(losses.mean(), parameters, allow_unused=True)
         finally:
             for parameter, flag in zip(parameters, was, strict=True):
                 parameter.requires_grad_(flag)
-        self.forward_passes, self.forward_cost = self.forward_passes + 1, self.forward_cost + BACKPROP_COST
+        self.forward_passes += 1
+        self.forward_cost += BACKPROP_COST * (1.0 - self.spared)
         gradients = {
             leaf.id: torch.zeros_like(leaf.tensor) if g is None else g.detach()
-            for leaf, g in zip(self.leaves, found, strict=True)
+            for leaf, g in zip(self.leaves, tensors, strict=True)
         }
         return losses.detach(), gradients
 
-    def _carrier(self, direction: AnyDirection) -> Carrier:
-        if direction.shared:
-            return self.shared
+    def _carried(self, direction: AnyDirection) -> tuple[AbstractContextManager[MoveTo], float]:
+        """The direction in the hands of its carrier, and what a displaced forward costs there."""
+        if isinstance(direction, Pushes):
+            if self.outputs is None:
+                raise ValueError("pushes on activities and this run do not go together: it has no carrier for them")
+            return self.outputs.along(direction), self.outputs.cost(direction)
+        if not isinstance(direction, PerExample):
+            return self.shared.along(direction), self.shared.cost(direction)
         if self.per_example is None:
             raise ValueError("per-example directions and this model do not go together: it has no per-example carrier")
-        return self.per_example
+        return self.per_example.along(direction), self.per_example.cost(direction)
 
-    def _forward(self, cost: float, carriers: Sequence[Carrier]) -> Tensor:
+    def _begin(self) -> None:
+        if self.begin is not None and not self._begun:
+            self.forward_cost += self.begin()
+            self._begun = True
+
+    def _forward(self, cost: float, ask: Ask | None = None, after: Callable[[], None] = lambda: None) -> Tensor:
+        ask = ask or losses_of
+        self._begin()
         results = []
         for part in self.parts:
-            for carrier in carriers:
-                carrier.layout = part.layout
+            for carrier in (self.shared, self.per_example, self.outputs):
+                if carrier is not None:
+                    carrier.layout = part.layout
             # inside the call, not around the step: grad mode is per thread, and callers may yield between steps
             with torch.no_grad():
-                results.append(_checked(part.evaluate(), part.layout))
+                results.append(ask(part))
+            after()
         self.forward_passes += 1
-        self.forward_cost += cost
-        return torch.cat(results)
+        self.forward_cost += cost - self.spared
+        return self.ranks.losses(torch.cat(results), self.counts)
+
+
+def _rows(numbers: list[int]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.int64)
 
 
 BACKPROP_COST = 3.0  # a backward pass does two matrix products for the forward's one
 
 
+def losses_of(part: Part) -> Tensor:
+    """Ask for the losses (b,). Raises TypeError when the forward returns anything but one loss per example."""
+    return _checked(part.evaluate(), part.layout)
+
+
+def scores_of(part: Part) -> Tensor:
+    """Ask for the log-probabilities of the labels (b, L). Raises ValueError where there are no labels to score."""
+    if part.scores is None:
+        raise ValueError("this objective gives losses alone, and learned feedback needs a score for each label")
+    return part.scores()
+
+
 def _checked(losses: Tensor, layout: Layout) -> Tensor:
-    expected = len(layout.examples.unique())
+    expected = len(layout.members)
     if losses.shape != (expected,) or losses.dtype not in (torch.float32, torch.float64):
         raise TypeError(
             f"a forward must return one float32 loss per example, shape ({expected},), "

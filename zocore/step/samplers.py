@@ -4,26 +4,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from zocore.directions.laws import Combination, Direction, Gaussian, Law
+import torch
+
+from zocore.directions.laws import Combination, Direction, Gaussian, Law, Rademacher
 from zocore.directions.per_example import PerExample
+from zocore.directions.pushes import Pushes, Tie
 from zocore.noise.addressed import Key
 from zocore.step.losses import AnyDirection, Losses
 from zocore.weights.leaf import Leaf
 
 
 class Sampler(Protocol):
-    """Chooses the directions of one step; may spend forward passes to choose."""
+    """Chooses the directions of one step, and may spend forward passes to do so."""
 
     @property
     def law(self) -> Law:
-        """What the directions are made of."""
+        """The law that directions are drawn from."""
 
     @property
     def count(self) -> int | None:
         """Measurements a step will have; None when there is one per example."""
 
+    @property
+    def draws(self) -> int:
+        """Directions a step asks points along."""
+
+    @property
+    def pushes(self) -> Tie | None:
+        """Which tokens share a push, where outputs are moved in place of weights; None for weights."""
+
     def __call__(self, key: Key, losses: Losses, eps: float) -> Sequence[AnyDirection]:
-        """Return the directions to difference; the weights are as they were when it returns."""
+        """Return the directions to measure; the weights are left as they were."""
 
     def passes(self) -> int:
         """Forward passes spent on choosing."""
@@ -38,6 +49,12 @@ class Fresh:
 
     count: int = 1
     law: Law = Gaussian()
+    pushes = None
+
+    @property
+    def draws(self) -> int:
+        """As many as there are directions."""
+        return self.count
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -48,7 +65,7 @@ class Fresh:
         return [Direction(replace(key, direction=key.direction + number), self.law) for number in range(self.count)]
 
     def passes(self) -> int:
-        """None: directions are drawn blind."""
+        """None."""
         return 0
 
     def prepared(self, leaves: Sequence[Leaf]) -> "Fresh":
@@ -62,13 +79,15 @@ class OnePerExample:
 
     law: Law = Gaussian()
     count = None
+    draws = 1
+    pushes = None
 
     def __call__(self, key: Key, losses: Losses, eps: float) -> list[AnyDirection]:
         """Return the batch's directions as one; no forward is spent."""
         return [PerExample(key, self.law, losses.count)]
 
     def passes(self) -> int:
-        """None: directions are drawn blind."""
+        """None."""
         return 0
 
     def prepared(self, leaves: Sequence[Leaf]) -> "OnePerExample":
@@ -77,8 +96,34 @@ class OnePerExample:
 
 
 @dataclass(frozen=True)
+class OnOutputs:
+    """K pushes on the outputs of linear layers, each row's own: activity perturbation (arXiv 2210.03310)."""
+
+    draws: int = 2
+    pushes: Tie = "tokens"
+    law: Law = Rademacher()
+    count = None
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise ValueError(f"a step needs at least 1 direction, not {self.draws}")
+
+    def __call__(self, key: Key, losses: Losses, eps: float) -> list[AnyDirection]:
+        """Return the K pushes; no forward is spent."""
+        return [Pushes(replace(key, direction=key.direction + number), self.pushes) for number in range(self.draws)]
+
+    def passes(self) -> int:
+        """None: pushes are drawn blind."""
+        return 0
+
+    def prepared(self, leaves: Sequence[Leaf]) -> "OnOutputs":
+        """Nothing depends on the leaves."""
+        return self
+
+
+@dataclass(frozen=True)
 class Guided:
-    """Draw a pool, ask each candidate's loss at +eps, and build one direction from the ranking.
+    """Draw a pool, evaluate the loss at +eps along each candidate, and build one direction from the ranking.
 
     (MeZO-GV and MeZO-Greedy, arXiv 2601.04710.) `share` of the pool is the elite. GV's direction is the mean
     of the elite less the mean of the rest, not normalised, as the paper has it: its variance per coordinate is
@@ -93,6 +138,8 @@ class Guided:
     reuse: bool = True  # take the pool's loss of the greedy candidate as its loss at +eps: one forward less
     law: Law = Gaussian()
     count = 1
+    draws = 1
+    pushes = None
 
     def __post_init__(self) -> None:
         if self.pool < 2:
@@ -114,7 +161,8 @@ class Guided:
             Direction(replace(key, direction=key.direction + number), self.law) for number in range(self.pool)
         ]
         # ties go to the earlier candidate: the sort is stable
-        ranked = sorted(candidates, key=lambda candidate: _probe(losses, candidate, eps))
+        asked = dict(zip(candidates, _probe(losses, candidates, eps), strict=True))
+        ranked = sorted(candidates, key=asked.__getitem__)
         if not (self.greedy and self.reuse):
             losses.forget()
         return [ranked[0]] if self.greedy else [self._contrast(ranked)]
@@ -133,7 +181,11 @@ class Guided:
         return Combination(tuple(zip(weights, ranked, strict=True)))
 
 
-def _probe(losses: Losses, candidate: Direction, eps: float) -> float:
-    with losses.along(candidate) as at:
-        loss = float(at(+eps).double().mean())
-    return loss if loss == loss else float("inf")  # NaN has no rank: such a candidate comes last
+def _probe(losses: Losses, candidates: Sequence[Direction], eps: float) -> list[float]:
+    """The candidates' mean losses at +eps, fetched at once after the last forward."""
+    found = []
+    for candidate in candidates:
+        with losses.along(candidate) as at:
+            found.append(at(+eps))
+    means = [float(loss.mean()) for loss in torch.stack(found).cpu().double()]
+    return [mean if mean == mean else float("inf") for mean in means]  # NaN has no rank: such a candidate comes last

@@ -16,7 +16,7 @@ class Shaping(Protocol):
 
     @property
     def least(self) -> int:
-        """The fewest measurements it makes sense for."""
+        """The fewest measurements it works with."""
 
     @property
     def follows_slope(self) -> bool:

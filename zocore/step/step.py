@@ -1,32 +1,48 @@
 """One step of any zeroth-order method: measure along directions, shape, update one tensor at a time."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from zocore.carriers.outputs import Seen
+from zocore.directions.laws import Gaussian, Law
 from zocore.directions.per_example import Touched
+from zocore.directions.pushes import Tie
 from zocore.noise.addressed import Key
 from zocore.step.difference import Central, Difference, Measured
-from zocore.step.losses import BACKPROP_COST, AnyDirection, Losses
+from zocore.step.losses import BACKPROP_COST, AnyDirection, Losses, Trace
 from zocore.step.samplers import Sampler
 from zocore.step.shaping import Mean, Shaping
-from zocore.step.update import Gradient, Sgd, State, Update, estimate
+from zocore.step.update import Estimate, Gradient, Sgd, State, Update, estimate
 from zocore.weights.leaf import Leaf
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did: enough to do it again without a forward pass, unless `gradient` was true."""
+    """What one step did: enough to do it again, for methods on weights without a forward pass."""
 
-    loss: float  # mean of the losses asked, which for a central difference is close to L(theta)
+    loss: float  # mean of the losses evaluated, which for a central difference is close to L(theta)
     measured: Measured | None
     directions: tuple[AnyDirection, ...] = ()
     coefficients: tuple[float, ...] = ()  # empty when the step was skipped
     touched: Touched | None = None
     skipped: bool = False  # a loss was not finite: the weights stayed
+    responses: Tensor | None = None  # (K, B, L): how the label scores answered each push, for learned feedback
+    unexplained: float | None = None  # share of the responses that the learned feedback did not foresee
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a recording keeps of a step that moved the weights."""
+
+    lr: float
+    directions: tuple[AnyDirection, ...]
+    coefficients: tuple[float, ...] = ()
+    touched: Touched | None = None
+    responses: Tensor | None = None
 
 
 class Stepper(Protocol):
@@ -38,7 +54,23 @@ class Stepper(Protocol):
 
     @property
     def per_example(self) -> bool:
-        """Whether each example has its own direction."""
+        """Whether each example has its own direction in the weights."""
+
+    @property
+    def pushes(self) -> Tie | None:
+        """Which tokens share a push, where outputs are moved in place of weights; None for weights."""
+
+    @property
+    def law(self) -> Law:
+        """What its directions in the weights are made of; normals where it draws none."""
+
+    @property
+    def zeroth_order(self) -> bool:
+        """Whether it takes no gradient: its steps can be measured, traced and done again from a recording."""
+
+    @property
+    def replays_with_data(self) -> bool:
+        """Whether doing a recorded step again takes a forward of its batch."""
 
     def forward_passes(self) -> int:
         """Forward passes of one step."""
@@ -47,10 +79,18 @@ class Stepper(Protocol):
         """The cost of one step in plain forwards, when a displaced forward costs `call`."""
 
     def prepared(self, leaves: Sequence[Leaf]) -> "Stepper":
-        """Return the method as it holds for these leaves at the start of a run."""
+        """Return the method made ready for these leaves at the start of a run."""
 
     def step(self, leaves: Sequence[Leaf], losses: Losses, key: Key, lr: float, eps: float, state: State) -> Step:
-        """Do one step."""
+        """Do step `key.step` with learning rate `lr` and probe distance `eps`; `state` holds the update's buffers."""
+
+    def propose(self, losses: Losses, key: Key, eps: float, state: State) -> Estimate | None:
+        """Return a step's estimate of the gradient without doing the step; None when a loss was not finite."""
+
+    def replay(
+        self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State
+    ) -> None:
+        """Do a recorded step again; `losses` makes the oracle of its batch, for methods that ask it."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +102,7 @@ class Method:
     difference: Difference = Central()
     shaping: Shaping = Mean()
     update: Update = Sgd()
+    zeroth_order = True
 
     def __post_init__(self) -> None:
         if self.sampler.count is not None and self.sampler.count < self.shaping.least:
@@ -72,8 +113,23 @@ class Method:
 
     @property
     def per_example(self) -> bool:
-        """Whether each example has its own direction."""
-        return self.sampler.count is None
+        """Whether each example has its own direction in the weights."""
+        return self.sampler.count is None and self.pushes is None
+
+    @property
+    def pushes(self) -> Tie | None:
+        """As its sampler draws."""
+        return self.sampler.pushes
+
+    @property
+    def law(self) -> Law:
+        """As its sampler draws."""
+        return self.sampler.law
+
+    @property
+    def replays_with_data(self) -> bool:
+        """Whether an update reads the inputs of layers, which only a forward can tell."""
+        return self.pushes is not None
 
     def prepared(self, leaves: Sequence[Leaf]) -> "Method":
         """Return the method with its law prepared for the leaves as they are now."""
@@ -82,32 +138,50 @@ class Method:
     def step(self, leaves: Sequence[Leaf], losses: Losses, key: Key, lr: float, eps: float, state: State) -> Step:
         """Do one step; a non-finite loss skips the update. Raises what a forward raises, weights unmoved."""
         directions = tuple(self.sampler(key, losses, eps))  # which way; may ask losses to choose
-        measured = self.difference(losses, directions, eps)  # forward passes -> what they told us
+        measured = self.difference(losses, directions, eps)  # forward passes -> measurements
         if not measured.finite:
             return Step(_mean_loss(measured), measured, directions, skipped=True)
         coefficients = tuple(self.shaping(measured).tolist())  # one per direction, or per example
-        self.apply(leaves, directions, coefficients, losses.touched, key, lr, state)
-        return Step(_mean_loss(measured), measured, directions, coefficients, losses.touched)
+        trace = losses.trace(directions)
+        self.apply(leaves, directions, coefficients, trace, key, lr, state)
+        touched = {} if isinstance(trace, Seen) else trace
+        return Step(_mean_loss(measured), measured, directions, coefficients, touched)
 
     def apply(
         self,
         leaves: Sequence[Leaf],
         directions: Sequence[AnyDirection],
         coefficients: Sequence[float],
-        touched: Touched | None,
+        trace: Trace | None,
         key: Key,
         lr: float,
         state: State,
     ) -> None:
         """Update every leaf along g = sum_k c_k z_k, z made again from its address: live and in a replay."""
-        g = estimate(directions, coefficients, touched)
+        g = estimate(directions, coefficients, trace)
         with torch.no_grad():
             for leaf in leaves:
                 self.update(leaf, g, lr, key, state)
 
+    def propose(self, losses: Losses, key: Key, eps: float, state: State) -> Estimate | None:
+        """Return a step's estimate without doing the step; None when a loss was not finite."""
+        directions = tuple(self.sampler(key, losses, eps))
+        measured = self.difference(losses, directions, eps)
+        if not measured.finite:
+            return None
+        return estimate(directions, tuple(self.shaping(measured).tolist()), losses.trace(directions))
+
+    def replay(
+        self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State
+    ) -> None:
+        """Do a recorded step again, without a forward pass unless outputs were pushed."""
+        trace = losses().trace(recorded.directions) if self.replays_with_data else recorded.touched
+        self.apply(leaves, recorded.directions, recorded.coefficients, trace, key, recorded.lr, state)
+
     def forward_passes(self) -> int:
-        """Forward passes of one step."""
-        return self.sampler.passes() + self.difference.passes(self.sampler.count or 1)
+        """Forward passes of one step; pushes on outputs need a clean one for the inputs of layers."""
+        clean = self.pushes is not None and not self.difference.asks_base
+        return self.sampler.passes() + self.difference.passes(self.sampler.draws) + clean
 
     def forward_cost(self, call: float) -> float:
         """Every pass at the cost of a displaced one."""
@@ -121,6 +195,10 @@ class Backprop:
     name: str
     update: Update
     per_example = False
+    pushes = None
+    law: Law = field(default=Gaussian(), init=False)
+    zeroth_order = False
+    replays_with_data = False
 
     def prepared(self, leaves: Sequence[Leaf]) -> "Backprop":
         """Nothing depends on the leaves."""
@@ -138,13 +216,23 @@ class Backprop:
                 self.update(leaf, g, lr, key, state)
         return Step(loss, None)
 
+    def propose(self, losses: Losses, key: Key, eps: float, state: State) -> Estimate | None:
+        """Return the true gradient."""
+        return Gradient(losses.gradient()[1])
+
+    def replay(
+        self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State
+    ) -> None:
+        """Raise ValueError: a gradient is not recorded."""
+        raise ValueError(f"{self.name} and replay do not go together: its gradients are not in the recording")
+
     def forward_passes(self) -> int:
         """One forward; its backward is in the cost."""
         return 1
 
     def forward_cost(self, call: float) -> float:
         """A forward and a backward."""
-        return BACKPROP_COST
+        return BACKPROP_COST * call
 
 
 def _mean_loss(measured: Measured) -> float:

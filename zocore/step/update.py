@@ -7,11 +7,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from zocore.carriers.outputs import Seen
 from zocore.directions.laws import Combination
-from zocore.directions.per_example import PerExample, Touched, WeightedExamples
+from zocore.directions.per_example import PerExample, WeightedExamples
 from zocore.noise.addressed import Key, Purpose, address
 from zocore.noise.shift import Shift
-from zocore.step.losses import AnyDirection
+from zocore.step.losses import AnyDirection, Trace
+from zocore.step.outer import pushed
 from zocore.weights.displaced import Rows, displace, wide
 from zocore.weights.leaf import Leaf, tiles
 from zocore.weights.rounding import store
@@ -32,13 +34,16 @@ class Estimate(Protocol):
         """The only rows where g is not zero, or None when it may be anywhere."""
 
 
-def estimate(
-    directions: Sequence[AnyDirection], coefficients: Sequence[float], touched: Touched | None = None
-) -> Estimate:
-    """Return g = sum_k c_k z_k for shared directions, or sum_i c_i Delta_i for one direction per example."""
+def estimate(directions: Sequence[AnyDirection], coefficients: Sequence[float], trace: Trace | None = None) -> Estimate:
+    """Return g = sum_k c_k z_k for shared directions, or sum_i c_i Delta_i for one direction per example.
+
+    Pushes on activities give outer products with the inputs in `trace`, a clean forward's.
+    """
     first = directions[0]
+    if isinstance(trace, Seen):
+        return pushed(directions, coefficients, trace)  # type: ignore[arg-type]
     if isinstance(first, PerExample):
-        return WeightedExamples(first, tuple(coefficients), touched or {})
+        return WeightedExamples(first, tuple(coefficients), trace or {})
     return Combination(tuple(zip(coefficients, directions, strict=True)))  # type: ignore[arg-type]
 
 
@@ -134,7 +139,7 @@ def move(leaf: Leaf, g: Estimate, c: float, shrink: float, key: Key) -> None:
     if shift is not None:
         displace(matrix, matrix, shift, c, 0, shrink, address(key, leaf.id, Purpose.ROUNDING) if narrow else None)
     elif not narrow:
-        # a sparse law reads the weights: they shrink beside, not before, the noise they select
+        # a sparse law chooses by the weights, so these must not shrink before the noise is added
         if rows is None:
             g.displace(matrix, matrix if shrink == 1 else matrix * shrink, leaf, c)
         else:

@@ -92,12 +92,12 @@ def without(leaves: Sequence[Leaf], names: Sequence[str]) -> list[Leaf]:
 
 def _storages(model: nn.Module) -> list[_Storage]:
     """Every parameter storage once, in the order of `named_parameters`, with all sites that read it."""
-    found: dict[int, _Storage] = {}
+    storages: dict[int, _Storage] = {}
     for prefix, module in model.named_modules(remove_duplicate=True):
         for attribute, parameter in module._parameters.items():
             if parameter is not None:
                 name = f"{prefix}.{attribute}" if prefix else attribute
                 parameter.data = parameter.data.contiguous()  # so that a leaf's matrix is a view of it
-                storage = found.setdefault(id(parameter), _Storage(name, parameter.data))
+                storage = storages.setdefault(id(parameter), _Storage(name, parameter.data))
                 storage.sites.append(ParameterSite(module, attribute, storage.tensor))
-    return list(found.values())
+    return list(storages.values())

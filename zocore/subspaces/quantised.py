@@ -4,17 +4,20 @@
 
     4 bits on a CPU with AVX512-BF16    the first forward would pack the scales into bfloat16: switched off
     double quantisation                 scales are 8-bit themselves: un-nested once, to the same numbers
-    int8 in eval mode on a CPU          activations would be quantised too, and their rounding hides a probe:
-                                        these layers stay in train mode, where only the weight is quantised
+    int8                                activations would be quantised too, and their rounding hides a probe:
+                                        on a CPU these layers stay in train mode, where only the weight is
+                                        quantised; elsewhere they get a forward that does the same
 
 The authors' code perturbs the scales as the kernel holds them (float16), where a step of the paper's size is
 lost; here a float32 master moves and the layer reads a copy. Their zero floor is 1e-7 here as in their code.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from zocore.subspaces.by_name import name_pattern
 from zocore.subspaces.quantised_sites import FourBitScales, RowScales, refuse_packed
@@ -24,12 +27,12 @@ FLOOR = 1e-7  # a scale below this would cut its weights off for good
 
 
 def is_four_bit(module: nn.Module) -> bool:
-    """Whether the module is a `Linear4bit`, told by what its weight carries."""
+    """Whether the module is a `Linear4bit`, recognised by what its weight carries."""
     return isinstance(module, nn.Linear) and hasattr(module.weight, "quant_state")
 
 
 def is_int8(module: nn.Module) -> bool:
-    """Whether the module is a `Linear8bitLt`, told by what its state carries."""
+    """Whether the module is a `Linear8bitLt`, recognised by what its state carries."""
     return isinstance(module, nn.Linear) and hasattr(getattr(module, "state", None), "SCB")
 
 
@@ -56,11 +59,11 @@ def quant_scales(model: nn.Module, pattern: str = "", floor: float = FLOOR) -> l
     leaves = _leaves(model, floor)
     if not leaves:
         raise ValueError(_nothing_to_tune(model))
-    chosen = [leaf for leaf in leaves if matches(leaf.name)]
-    if not chosen:
+    matching = [leaf for leaf in leaves if matches(leaf.name)]
+    if not matching:
         names = ", ".join(leaf.name for leaf in leaves[:4])
         raise ValueError(f"no quantised layer matches {pattern!r}; their scales have names like {names}")
-    return chosen
+    return matching
 
 
 def quantised(model: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -70,8 +73,8 @@ def quantised(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 def live_scales(module: Any) -> Tensor:
     """Return the scales that a quantised layer's forward reads."""
-    found: Tensor = module.weight.quant_state.absmax if is_four_bit(module) else module.state.SCB
-    return found
+    scales: Tensor = module.weight.quant_state.absmax if is_four_bit(module) else module.state.SCB
+    return scales
 
 
 def _prepare_four_bit(name: str, module: Any) -> None:
@@ -93,9 +96,20 @@ def _prepare_int8(name: str, module: Any) -> None:
         module.init_8bit_state()  # as its first forward would do
     if module.state.has_fp16_weights or module.state.SCB is None:
         raise ValueError(_not_yet(name))
+    if module.state.CB.device.type != "cpu":
+        module.forward = partial(exact_int8, module)
+        return
     if _keep_exact not in module._forward_pre_hooks.values():
         module.register_forward_pre_hook(_keep_exact)
     module.train()
+
+
+def exact_int8(module: Any, x: Tensor) -> Tensor:
+    """A `Linear8bitLt`'s forward with the weight alone quantised: x (codes * scale / 127)^T + bias, in x's dtype."""
+    x = x.to(module.state.CB.device)
+    weight = module.state.CB.to(x.dtype).mul_(module.state.SCB.unsqueeze(1).mul(1.0 / 127.0))
+    bias = None if module.bias is None else module.bias.to(x.dtype)
+    return functional.linear(x, weight, bias)
 
 
 def _keep_exact(module: nn.Module, _: Any) -> None:

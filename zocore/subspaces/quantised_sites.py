@@ -1,4 +1,4 @@
-"""Where a quantised layer reads its scales, and how it answers a direction of each example's own.
+"""Where a quantised layer reads its scales, and how it responds to directions of each example's own.
 
 A quantised weight is code * scale, with one scale per block of 64 weights (4 bits) or per row (int8). Codes
 never change. The leaf owns a float32 master of the scales; the layer reads its *live* copy, which is always
@@ -44,11 +44,11 @@ class FourBitScales:
         """Let the layer read what an update left in the master."""
         self.show(self.master)
 
-    def answer(self, call: Call) -> Tensor:
+    def response(self, call: Call) -> Tensor:
         """r * ((x * expand(s)) P^T), with P the codes under scales U: exact, as W is linear in its scales."""
         from bitsandbytes.functional import dequantize_4bit  # two seconds that only quantised models need
 
-        x = call.args[0]
+        x = call.x
         state = copy(self.state)
         state.absmax, state.dtype = call.base(torch.float32).view(-1), x.dtype
         signs = call.column_signs(x).repeat_interleave(state.blocksize, dim=-1)
@@ -75,11 +75,11 @@ class RowScales:
         """Let the layer read what an update left in the master."""
         self.show(self.master)
 
-    def answer(self, call: Call) -> Tensor:
+    def response(self, call: Call) -> Tensor:
         """(y - bias) * U r / scale: a row's scale scales one output, so no second product is needed."""
         bias = self.module.bias
         product = call.output if bias is None else call.output - bias
-        # a row of zeros has scale 0 and answers nothing
+        # a row of zeros has scale 0 and does not respond
         share = torch.where(self.master == 0, 0.0, call.base(torch.float32) / self.master)
         return product * (share.to(product.dtype) * call.row_signs(product))
 
@@ -91,12 +91,12 @@ def _(site: FourBitScales, leaf: Leaf, carrier: Flipout) -> Responder:
             f"per-example directions and {leaf.name} do not go together: its blocks straddle rows, which its "
             "signs cannot; leave it out, or take a method with one direction for the whole batch"
         )
-    return lambda call: call.add(site.answer(call))
+    return lambda call: call.add(site.response(call))
 
 
 @responder.register
 def _(site: RowScales, leaf: Leaf, carrier: Flipout) -> Responder:
-    return lambda call: call.add(site.answer(call))
+    return lambda call: call.add(site.response(call))
 
 
 def refuse_packed(state: Any) -> None:

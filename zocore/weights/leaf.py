@@ -16,17 +16,6 @@ TILE = 2**17  # elements handled at once where a float32 copy is needed: half a 
 GPU_TILE = 2**24  # there a launch costs more than the traffic it saves
 
 
-Item = TypeVar("Item")
-
-
-def by_module(pairs: Iterable[tuple[nn.Module, Item]]) -> list[tuple[nn.Module, list[Item]]]:
-    """Return each module once with all that was paired with it, in the order of first appearance."""
-    groups: dict[int, tuple[nn.Module, list[Item]]] = {}
-    for module, item in pairs:
-        groups.setdefault(id(module), (module, []))[1].append(item)
-    return list(groups.values())
-
-
 class Site(Protocol):
     """One place where a module reads a leaf."""
 
@@ -104,6 +93,17 @@ class Leaf:
         """Make the module read the updated tensor, where it reads a copy of it."""
         for site in self.sites:
             site.commit()
+
+
+Item = TypeVar("Item")
+
+
+def by_module(pairs: Iterable[tuple[nn.Module, Item]]) -> list[tuple[nn.Module, list[Item]]]:
+    """Return each module once with all that was paired with it, in the order of first appearance."""
+    groups: dict[int, tuple[nn.Module, list[Item]]] = {}
+    for module, item in pairs:
+        groups.setdefault(id(module), (module, []))[1].append(item)
+    return list(groups.values())
 
 
 def tiles(matrix: Tensor) -> Iterator[slice]:

@@ -1,7 +1,7 @@
-"""From examples to per-example losses, the primitive of every method here; all scoring is float32 or wider.
+"""From examples to per-example losses, the one thing that every method here needs; all in float32 or wider.
 
 An objective turns examples into a `Batch`, and a batch into log-probabilities over the labels with one
-forward of the model. How labels are scored depends on the model: see `causal.py`, `masked.py`, `encoder.py`.
+forward of the model. How labels are read off depends on the model: see `causal.py`, `masked.py`, `encoder.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from zocore.data.template import Template
 from zocore.errors import InputError
 from zocore.models.kinds import KINDS
 from zocore.models.load import LoadedModel
-from zocore.models.objectives.batch import Batch
+from zocore.models.objectives.batch import Batch, sent
 from zocore.models.objectives.tokens import MAX_TOKENS, Ids, Tokens, row_limit
 
 
@@ -29,7 +29,7 @@ class Encoded(NamedTuple):
 
 
 class Objective(ABC):
-    """Scores the labels of a task with one model; it gives one loss per example, never their mean."""
+    """A task's loss with one model: one number per example, never their mean."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, task: Task, max_tokens: int = MAX_TOKENS) -> None:
         self.model = model
@@ -52,7 +52,7 @@ class Objective(ABC):
 
     def batch(self, examples: Sequence[Example]) -> Batch:
         """Return the examples as one batch on the model's device."""
-        labels = torch.tensor([example.label for example in examples], device=self.device)
+        labels = sent(torch.tensor([example.label for example in examples]), self.device)
         return self.collate([self._once(example.fields) for example in examples], labels)
 
     def losses(self, batch: Batch) -> Tensor:
@@ -72,10 +72,22 @@ class Objective(ABC):
         """Return how many tokens the example's text takes, to sort by."""
         return len(self._once(example.fields).ids)
 
+    def size(self, example: Example) -> int:
+        """Return how many tokens all rows of the example take, padding apart."""
+        return self.length(example)
+
     @property
     def device(self) -> torch.device:
         """Where the model reads its input."""
         return next(self.model.parameters()).device
+
+    def _there(self, name: str, device: torch.device) -> Tensor:
+        """An index tensor of the objective on the device of what it indexes, moved there once."""
+        found: Tensor = getattr(self, name)
+        if found.device != device:
+            found = sent(found, device)
+            setattr(self, name, found)
+        return found
 
     def _once(self, fields: Mapping[str, str]) -> Encoded:
         key = tuple(fields.values())

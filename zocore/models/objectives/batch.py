@@ -18,8 +18,8 @@ class Batch:
     inputs: dict[str, Tensor]  # what the model is called with, each (rows, tokens)
     labels: Tensor  # (B,) int64, on the model's device
     layout: Layout  # numbers the examples over the WHOLE batch, also after a split
-    positions: Tensor | None = None  # (rows, k): where the head is asked; None if it reads whole rows
-    targets: Tensor | None = None  # (rows, k): the token scored there, -100 for none
+    positions: Tensor | None = None  # (rows, k): where the head reads; None if it reads whole rows
+    targets: Tensor | None = None  # (rows, k): the token whose probability counts there, -100 for none
 
     @property
     def input_ids(self) -> Tensor:
@@ -43,12 +43,11 @@ class Batch:
     def _part(self, first: int, last: int) -> "Batch":
         per_example = len(self.input_ids) // len(self)
         rows = slice(first * per_example, last * per_example)
-        mask = self.layout.mask
         return replace(
             self,
             inputs={name: tensor[rows] for name, tensor in self.inputs.items()},
             labels=self.labels[first:last],
-            layout=Layout(self.layout.examples[rows], None if mask is None else mask[rows]),
+            layout=self.layout.part(rows),
             positions=None if self.positions is None else self.positions[rows],
             targets=None if self.targets is None else self.targets[rows],
         )
@@ -66,12 +65,18 @@ def padded(rows: Sequence[Ids], fill: int, left: bool) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a CPU tensor on a device, without waiting for what the device still has to do."""
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
+
+
 def count_positions(mask: Tensor) -> Tensor:
     """Return the place of each token among the real ones of its row, (rows, tokens); 0 on left padding."""
     return (mask.cumsum(dim=1) - 1).clamp_(min=0)
 
 
-def layout_of(mask: Tensor, rows_per_example: int) -> Layout:
-    """Return the layout of rows that belong to examples in order."""
-    examples = torch.arange(len(mask) // rows_per_example, device=mask.device)
-    return Layout(examples.repeat_interleave(rows_per_example), mask.bool())
+def layout_of(mask: Tensor, rows_per_example: int, read: Tensor | None = None) -> Layout:
+    """Return the layout of rows that belong to examples in order; `read` (rows, k) is where the head is asked."""
+    examples = torch.arange(len(mask) // rows_per_example)  # on the host, which has to know them
+    return Layout(examples.repeat_interleave(rows_per_example), mask.bool(), read)

@@ -1,7 +1,7 @@
 """Labels as continuations of a prompt, for decoders: "{text} It was" is continued by " great" or " terrible".
 
-The score of an option is the mean log-probability of its tokens (MeZO's choice), so long options are not
-punished; the loss is the cross entropy over the options' scores. Rows are padded on the left, options end
+An option counts by the mean log-probability of its tokens (MeZO's choice), so long options are not
+punished; the loss is the cross entropy over the options. Rows are padded on the left, options end
 flush right, and the last token of an option is never fed, for nothing is predicted from it.
 """
 
@@ -12,17 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zocore.data.tasks import Task
+from zocore.data.tasks import Example, Task
 from zocore.errors import InputError
 from zocore.models.objectives.base import Encoded, Objective, widened
-from zocore.models.objectives.batch import Batch, count_positions, layout_of, padded
+from zocore.models.objectives.batch import Batch, count_positions, layout_of, padded, sent
 from zocore.models.objectives.label_rows import only_rows
 from zocore.models.objectives.tokens import MAX_TOKENS, Ids, Tokens
 
 
 @final
 class CausalChoice(Objective):
-    """Scores every label word after the prompt; when all are one token, one row per example serves them all.
+    """Reads every label word's probability after the prompt; when all are one token, one row per example will do.
 
     Raises InputError when two label words are the same tokens or the template does not end before the answer.
     """
@@ -45,16 +45,21 @@ class CausalChoice(Objective):
         texts = [row.ids for row in rows]
         if not single:
             texts = [np.concatenate((ids, option[:-1])) for ids in texts for option in self.options]
-        ids, mask = (tensor.to(self.device) for tensor in padded(texts, self.tokens.pad_id, left=True))
+        ids, mask = (sent(tensor, self.device) for tensor in padded(texts, self.tokens.pad_id, left=True))
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": count_positions(mask)}
-        positions = torch.arange(ids.shape[1] - self.longest, ids.shape[1], device=self.device)
+        read = torch.arange(ids.shape[1] - self.longest, ids.shape[1], device=self.device).expand(len(ids), -1)
         return Batch(
             inputs,
             labels,
-            layout_of(mask, 1 if single else len(self.options)),
-            positions.expand(len(ids), self.longest),
-            None if single else self._targets.to(self.device).repeat(len(rows), 1),
+            layout_of(mask, 1 if single else len(self.options), read),
+            read,
+            None if single else self._there("_targets", self.device).repeat(len(rows), 1),
         )
+
+    def size(self, example: Example) -> int:
+        """Return how many tokens all rows of the example take, padding apart."""
+        length = self.length(example)
+        return length if self.longest == 1 else sum(length + len(option) - 1 for option in self.options)
 
     def log_probs(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L): the softmax over the options' mean log-probs."""
@@ -62,21 +67,21 @@ class CausalChoice(Objective):
         with only_rows(self.model, batch.positions):
             logits = self.model(**batch.inputs, use_cache=False).logits  # (rows, k, vocabulary)
         if batch.targets is None:
-            return widened(logits[:, 0, self._single.to(logits.device)]).log_softmax(dim=1)
+            return widened(logits[:, 0, self._there("_single", logits.device)]).log_softmax(dim=1)
         return mean_log_probs(logits, batch.targets).view(len(batch), -1).log_softmax(dim=1)
 
 
 def mean_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the mean log-probability (rows,) of targets (rows, k) under logits (rows, k, vocabulary)."""
     wide = widened(logits)
-    chosen = targets.clamp(min=0).unsqueeze(2)
-    log_probs = wide.gather(2, chosen).squeeze(2) - wide.logsumexp(dim=2)
+    tokens = targets.clamp(min=0).unsqueeze(2)
+    log_probs = wide.gather(2, tokens).squeeze(2) - wide.logsumexp(dim=2)
     real = targets >= 0
     return (log_probs * real).sum(dim=1) / real.sum(dim=1)
 
 
 def _options(tokens: Tokens, prompt: str, words: Sequence[str]) -> list[Ids]:
-    """Token ids of the label words as they come after the prompt, found on a stand-in text.
+    """Token ids of the label words as they come after the prompt, read off a stand-in text.
 
     As in MeZO, an option is what tokenising prompt and word together adds to the prompt's tokens.
     """
@@ -84,13 +89,13 @@ def _options(tokens: Tokens, prompt: str, words: Sequence[str]) -> list[Ids]:
     space = "" if stand_in[-1].isspace() else " "
     before = len(tokens.plain(stand_in))
     options = [np.array(tokens.plain(stand_in + space + word)[before:], dtype=np.int64) for word in words]
-    found: dict[bytes, str] = {}
+    words_of: dict[bytes, str] = {}
     for option, word in zip(options, words, strict=True):
         if not len(option) or tokens.tokenizer.unk_token_id in option:
             raise InputError(f"the model's vocabulary cannot write the label word {word!r}: choose another")
-        if option.tobytes() in found:
-            raise InputError(f"the label words {found[option.tobytes()]!r} and {word!r} are the same to the model")
-        found[option.tobytes()] = word
+        if option.tobytes() in words_of:
+            raise InputError(f"the label words {words_of[option.tobytes()]!r} and {word!r} are the same to the model")
+        words_of[option.tobytes()] = word
     return options
 
 

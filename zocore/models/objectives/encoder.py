@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from zocore.data.tasks import Task
 from zocore.models.objectives.base import Encoded, Objective, widened
-from zocore.models.objectives.batch import Batch, layout_of, padded
+from zocore.models.objectives.batch import Batch, layout_of, padded, sent
 from zocore.models.objectives.tokens import MAX_TOKENS
 
 SCALE = 20.0  # what sentence-transformers trained such embeddings with: cosines lie close together
@@ -45,15 +45,15 @@ class SentenceObjective(Objective):
 
     def collate(self, rows: Sequence[Encoded], labels: Tensor) -> Batch:
         """Return one row per example."""
-        ids, mask = (t.to(self.device) for t in padded([row.ids for row in rows], self.tokens.pad_id, left=False))
+        ids, mask = (sent(t, self.device) for t in padded([row.ids for row in rows], self.tokens.pad_id, left=False))
         types = [row.types for row in rows if row.types is not None]
-        sides = padded(types, 0, left=False)[0].to(self.device) if types else None
+        sides = sent(padded(types, 0, left=False)[0], self.device) if types else None
         return Batch(model_inputs(self.model, ids, mask, sides), labels, layout_of(mask, 1))
 
 
 @final
 class Classification(SentenceObjective):
-    """Scores labels by the model's classification head, whose outputs are matched to the labels by name."""
+    """Reads the labels off the model's classification head, whose outputs are matched to the labels by name."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, task: Task, max_tokens: int = MAX_TOKENS) -> None:
         super().__init__(model, tokenizer, task, max_tokens)
@@ -66,12 +66,12 @@ class Classification(SentenceObjective):
     def log_probs(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L): the softmax over the head's outputs."""
         logits = self.model(**batch.inputs).logits  # (B, L)
-        return widened(logits[:, self._order.to(logits.device)]).log_softmax(dim=1)
+        return widened(logits[:, self._there("_order", logits.device)]).log_softmax(dim=1)
 
 
 @final
 class LabelSimilarity(SentenceObjective):
-    """Scores labels by the cosine between a text and a description of each label, times `SCALE`.
+    """Compares labels by the cosine between a text and a description of each label, times `SCALE`.
 
     Both are mean-pooled, normalised embeddings. The descriptions are embedded once, with the weights as they
     are when the objective is made, and stay put while training moves the texts. By default they are the

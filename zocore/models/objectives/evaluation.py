@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from zocore.data.tasks import Example
 from zocore.models.objectives.base import Objective
+from zocore.models.objectives.batch import Batch
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,11 @@ def evaluate(
     examples: Sequence[Example],
     batch_size: int = 32,
     stop: Callable[[], bool] | None = None,
+    log_probs: Callable[[Batch], Tensor] | None = None,
 ) -> Evaluation:
     """Return loss and accuracy, without gradients; `stop` is asked before each forward.
+
+    `log_probs` may stand in for the objective's own, to give the same in less time.
 
     Rows of like length go together, which saves padding. Raises ValueError when there are no examples.
     """
@@ -46,10 +51,10 @@ def evaluate(
         numbers = order[first : first + batch_size]
         batch = objective.batch([examples[number] for number in numbers])
         with torch.no_grad():
-            log_probs = objective.log_probs(batch)
+            found = (log_probs or objective.log_probs)(batch)
         forwards += 1
-        losses[numbers] = -log_probs.gather(1, batch.labels.unsqueeze(1)).squeeze(1).double().cpu()
-        predictions[numbers] = log_probs.argmax(dim=1).cpu()
+        losses[numbers] = -found.gather(1, batch.labels.unsqueeze(1)).squeeze(1).double().cpu()
+        predictions[numbers] = found.argmax(dim=1).cpu()
     return _summed(examples, losses, predictions.tolist(), forwards)
 
 

@@ -10,7 +10,7 @@ from zocore.data.tasks import Task
 from zocore.data.template import Template
 from zocore.errors import InputError
 from zocore.models.objectives.base import Encoded, Objective, widened
-from zocore.models.objectives.batch import Batch, layout_of, padded
+from zocore.models.objectives.batch import Batch, layout_of, padded, sent
 from zocore.models.objectives.encoder import model_inputs
 from zocore.models.objectives.label_rows import only_rows
 from zocore.models.objectives.tokens import MAX_TOKENS, Tokens
@@ -18,7 +18,7 @@ from zocore.models.objectives.tokens import MAX_TOKENS, Tokens
 
 @final
 class MaskedChoice(Objective):
-    """Scores the label words at the mask; a template without one gets " {mask}." at its end.
+    """Reads the label words' probabilities at the mask; a template without one gets " {mask}." at its end.
 
     Raises InputError for a tokenizer without a mask or for label words that are not one token each.
     """
@@ -41,26 +41,26 @@ class MaskedChoice(Objective):
 
     def collate(self, rows: Sequence[Encoded], labels: Tensor) -> Batch:
         """Return one row per example, padded on the right."""
-        ids, mask = (t.to(self.device) for t in padded([row.ids for row in rows], self.tokens.pad_id, left=False))
-        positions = torch.tensor([[row.mask_at] for row in rows], device=self.device)
-        return Batch(model_inputs(self.model, ids, mask), labels, layout_of(mask, 1), positions)
+        ids, mask = (sent(t, self.device) for t in padded([row.ids for row in rows], self.tokens.pad_id, left=False))
+        positions = sent(torch.tensor([[row.mask_at] for row in rows]), self.device)
+        return Batch(model_inputs(self.model, ids, mask), labels, layout_of(mask, 1, positions), positions)
 
     def log_probs(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L): the softmax over their words at the mask."""
         assert batch.positions is not None
         with only_rows(self.model, batch.positions):
             logits = self.model(**batch.inputs).logits  # (rows, 1, vocabulary)
-        return widened(logits[:, 0, self._words.to(logits.device)]).log_softmax(dim=1)
+        return widened(logits[:, 0, self._there("_words", logits.device)]).log_softmax(dim=1)
 
 
 def _single_tokens(tokens: Tokens, words: Sequence[str]) -> list[int]:
-    found: dict[int, str] = {}
+    word_of: dict[int, str] = {}
     for word in words:
         ids = tokens.plain(" " + word)
         if len(ids) != 1 or ids[0] == tokens.tokenizer.unk_token_id:
             pieces = " ".join(tokens.tokenizer.convert_ids_to_tokens(ids))
             raise InputError(f"the label word {word!r} is not one token of the model but {pieces!r}: choose another")
-        if ids[0] in found:
-            raise InputError(f"the label words {found[ids[0]]!r} and {word!r} are the same to the model")
-        found[ids[0]] = word
-    return list(found)
+        if ids[0] in word_of:
+            raise InputError(f"the label words {word_of[ids[0]]!r} and {word!r} are the same to the model")
+        word_of[ids[0]] = word
+    return list(word_of)

@@ -1,0 +1,202 @@
+"""Learned feedback: J becomes the true Jacobian, g the gradient; the correction makes any J unbiased."""
+
+from dataclasses import replace
+from math import sqrt
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.scored import Scored, scored
+from zocore.directions.pushes import Pushes
+from zocore.methods import build
+from zocore.noise.addressed import Key
+from zocore.step.feedback import Feedback, Lesson
+from zocore.step.jacobian import FEEDBACK, Jacobian, centred
+from zocore.step.losses import scores_of
+from zocore.step.step import Recorded
+from zocore.step.update import Sgd, State
+
+
+def lesson_of(toy: Scored, method: Feedback, key: Key, eps: float = 1e-4) -> Lesson:
+    """What a step's forwards teach, without the step."""
+    losses = toy.losses()
+    scores, seen = losses.clean(scores_of)
+    pushes = tuple(Pushes(replace(key, direction=k)) for k in range(method.draws))
+    responses = []
+    for push in pushes:
+        with losses.along(push, scores_of) as at:
+            responses.append((centred(at(eps)) - centred(at(-eps))) / (2 * eps))
+    return Lesson(pushes, torch.stack(responses).float(), scores, toy.labels, seen)
+
+
+def taught(toy: Scored, steps: int, mu: float = 1.0) -> tuple[State, Feedback]:
+    """J after so many steps with the weights held still."""
+    method, state = Feedback("feedback", mu=mu, two_sided=True, update=Sgd()), {}
+    for number in range(steps):
+        method.apply(toy.leaves, lesson_of(toy, method, Key(0, number)), Key(0, number), 0.0, state)
+    return state, method
+
+
+def estimate_of(toy: Scored, method: Feedback, lesson: Lesson, state: State) -> dict[str, Tensor]:
+    jacobian = Jacobian(lesson.seen, len(toy.labels), lesson.scores.shape[1], state)
+    residuals = [dz - jacobian.answer(push) for push, dz in zip(lesson.pushes, lesson.responses, strict=True)]
+    g = method.estimate(lesson, jacobian, residuals)
+    whole = {}
+    for leaf in toy.leaves:
+        out = torch.zeros_like(leaf.matrix)
+        g.displace(out, out, leaf, 1.0)
+        whole[leaf.name] = out.view(leaf.tensor.shape)
+    return whole
+
+
+def test_where_all_examples_answer_alike_j_becomes_the_jacobian_and_g_the_gradient() -> None:
+    """One linear layer before a fixed head, one token: the centred head is J to 1e-4, and g autograd's gradient."""
+    toy = scored(tokens=1, moves="second", linear=True, deep=False)
+    state, method = taught(toy, 150)
+    (leaf, _) = toy.leaves
+    true = toy.model.head - toy.model.head.mean(0)
+    assert torch.allclose(state[FEEDBACK, leaf.id].double(), true, atol=1e-4)
+    lesson = lesson_of(toy, method, Key(1, 0))
+    truth = toy.gradient()
+    for name, g in estimate_of(toy, method, lesson, state).items():
+        assert torch.allclose(g, truth[name], atol=1e-4), name
+
+
+def test_two_labels_are_one_signed_number() -> None:
+    """With two labels the rows of J are opposite: one slope with a sign."""
+    toy = scored(labels=2)
+    state, _ = taught(toy, 20)
+    for leaf in (toy.leaves[0], toy.leaves[2]):
+        j = state[FEEDBACK, leaf.id]
+        assert torch.allclose(j[0], -j[1], atol=1e-6)
+        assert j.abs().max() > 1e-3
+
+
+def test_the_correction_makes_any_feedback_unbiased() -> None:
+    """alpha = 1 with a random J and with none: the mean over 1,500 pushes is the gradient within 4.5 errors."""
+    toy = scored(tokens=1)
+    truth, draws = toy.gradient(), 1500
+    for scale in (0.0, 1.0):
+        state: State = {}
+        for site in toy.losses().outputs.sites:
+            g = torch.Generator().manual_seed(site.id)
+            state[FEEDBACK, site.id] = scale * torch.randn(3, site.width, generator=g)
+        method = Feedback("feedback", alpha=1.0, two_sided=True)
+        found = [estimate_of(toy, method, lesson_of(toy, method, Key(0, n)), state) for n in range(draws)]
+        for name in truth:
+            values = torch.stack([one[name] for one in found])
+            error = (values.mean(0) - truth[name]).abs()
+            assert bool((error <= 4.5 * values.std(0) / sqrt(draws) + 1e-5).all()), (scale, name)
+
+
+def test_what_was_foreseen_needs_no_correction() -> None:
+    """Responses equal to J xi give alpha = 1 and alpha = 0 the same estimate, and leave J as it is."""
+    toy = scored()
+    state, method = taught(toy, 30)
+    lesson = lesson_of(toy, method, Key(2, 0))
+    jacobian = Jacobian(lesson.seen, len(toy.labels), 3, state)
+    foreseen = replace(lesson, responses=torch.stack([jacobian.answer(push) for push in lesson.pushes]))
+    plain, corrected = (estimate_of(toy, replace(method, alpha=alpha), foreseen, state) for alpha in (0.0, 1.0))
+    for name, g in plain.items():
+        assert torch.allclose(g, corrected[name], atol=1e-7)
+    before = {name: j.clone() for name, j in state.items()}
+    unexplained = method.apply(toy.leaves, foreseen, Key(2, 0), 0.0, state)
+    assert unexplained < 1e-10
+    assert all(torch.allclose(before[name], j, atol=1e-7) for name, j in state.items())
+
+
+def test_one_lesson_is_the_papers_equations() -> None:
+    """One step with K = 2 equals a transcription in plain sums over examples, labels and outputs."""
+    toy = scored(moves="second")
+    state, _ = taught(toy, 5)
+    (weight, bias) = toy.leaves
+    j = state[FEEDBACK, weight.id].double().clone()
+    method = Feedback("feedback", draws=2, mu=0.5, alpha=0.3, two_sided=True, update=Sgd())
+    lesson = lesson_of(toy, method, Key(4, 2))
+    B, K, N = len(toy.labels), 2, 4
+    p = lesson.scores.exp()
+    new_w, new_b, new_j = weight.tensor.clone(), bias.tensor.clone(), j.clone()
+    for i in range(B):
+        e = p[i].clone()
+        e[toy.labels[i]] -= 1
+        real = toy.mask[i]
+        xbar = torch.tanh(toy.model.first(toy.x[i]))[real].mean(0).detach()
+        g = j.T @ e
+        for k in range(K):
+            xi = lesson.pushes[k].signs(weight.id, torch.tensor([i]), 4, N).double()[0, 0]
+            dz = lesson.responses[k, i].double()
+            r = dz - (j - j.mean(0)) @ xi
+            g = g + 0.3 / K * (e @ r) * xi
+            new_j += 0.5 / max(N, K * B) * torch.outer(r, xi)
+        new_w -= 0.1 / B * torch.outer(g, xbar)
+        new_b -= 0.1 / B * g
+    method.apply(toy.leaves, lesson, Key(4, 2), 0.1, state)
+    assert torch.allclose(weight.tensor, new_w, atol=1e-7)
+    assert torch.allclose(bias.tensor, new_b, atol=1e-7)
+    assert torch.allclose(state[FEEDBACK, weight.id].double(), new_j, atol=1e-6)
+
+
+@pytest.mark.parametrize(("sides", "passes"), [(1, 3), (2, 5)])
+def test_a_step_spends_what_it_says_and_a_replay_gives_the_same_bits(sides: int, passes: int) -> None:
+    """Two pushes and a clean forward; from the recorded responses and one forward comes the same step."""
+    live, again = scored(), scored()
+    method = build("feedback", directions=2, sides=sides)
+    states: tuple[State, State] = ({}, {})
+    for number in range(3):
+        losses = live.losses([3, 2])
+        step = method.step(live.leaves, losses, Key(0, number), 0.1, 1e-2, states[0])
+        assert losses.forward_passes == method.forward_passes() == passes
+        recorded = Recorded(0.1, step.directions, responses=step.responses)
+        method.replay(again.leaves, recorded, lambda: again.losses([3, 2]), Key(0, number), states[1])
+    for one, other in zip(live.leaves, again.leaves, strict=True):
+        assert torch.equal(one.tensor, other.tensor)
+    assert all(torch.equal(buffer, states[1][name]) for name, buffer in states[0].items())
+
+
+def test_a_failure_leaves_weights_and_feedback_alone() -> None:
+    """A forward that raises, and one that answers NaN, change nothing; the second is a skipped step."""
+    toy = scored()
+    method, state = build("feedback"), {}
+    method.step(toy.leaves, toy.losses(), Key(0, 0), 0.1, 1e-2, state)
+    before = [leaf.tensor.clone() for leaf in toy.leaves] + [buffer.clone() for buffer in state.values()]
+    losses = toy.losses()
+    scores = losses.parts[0].scores
+    assert scores is not None
+    answers = iter([scores(), scores() * torch.nan])
+    broken = replace(losses, parts=[replace(losses.parts[0], scores=lambda: next(answers))])
+    with pytest.raises(RuntimeError, match="never ran"):  # no layer runs: the inputs are missing
+        method.step(toy.leaves, broken, Key(0, 1), 0.1, 1e-2, state)
+    toy.x[0] = torch.nan
+    assert method.step(toy.leaves, toy.losses(), Key(0, 1), 0.1, 1e-2, state).skipped
+    after = [leaf.tensor for leaf in toy.leaves] + list(state.values())
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+
+
+def test_it_learns_faster_than_the_pushes_alone() -> None:
+    """Forty steps at the same price: learned feedback ends below activity perturbation of the same sites."""
+    ends = {}
+    for name, rate in (("activity", 0.3), ("feedback", 0.05)):
+        toy, state = scored(labels=4, examples=12), {}
+        method = build(name, directions=1, sides=1)
+        for number in range(60):
+            method.step(toy.leaves, toy.losses(), Key(0, number), rate, 1e-2, state)
+        ends[name] = float(toy.losses()().mean())
+    first = float(scored(labels=4, examples=12).losses()().mean())
+    assert ends["feedback"] < 0.5 * first
+    assert ends["feedback"] < ends["activity"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"directions": 0}, "at least 1 push"),
+        ({"mu": 2.0}, "above 0 and below 2"),
+        ({"alpha": 1.5}, "from 0 to 1"),
+        ({"sides": 3}, "must be 1"),
+    ],
+)
+def test_senseless_settings_are_refused(options: dict[str, float], message: str) -> None:
+    """Each in one sentence."""
+    with pytest.raises(ValueError, match=message):
+        build("feedback", **options)
