@@ -43,7 +43,8 @@ class RunConfig:
     subspace: str = setting(
         "auto",
         "what moves: all, lora, scales, top:2 (the last 2 blocks and the head), writers or writers:2 (what writes into "
-        "the hidden state, in all blocks or the last 2), or a regular expression on parameter names",
+        "the hidden state, in all blocks or the last 2), or parameters by name: a regular expression, or "
+        "glob:layers.*.mlp",
     )
     quantise: str | None = setting(None, "load linear layers in few bits", choices=("nf4", "fp4", "int8"))
     steps: int = setting(400, "optimisation steps")

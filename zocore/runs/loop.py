@@ -151,7 +151,7 @@ class _Course:
             yield from self._test(self.done)
             yield self._ended(*reason)
         except Exception as error:
-            yield self._ended("failed", _sentence(error))
+            yield self._ended("failed", sentence(error))
             raise
 
     def _over(self) -> tuple[str, str] | None:
@@ -316,7 +316,8 @@ class _Course:
         )
 
 
-def _sentence(error: Exception) -> str:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+def sentence(error: Exception) -> str:
+    """Return what went wrong in a run, for people."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         return "out of memory: take a smaller --micro-batch or --max-tokens, or a model in fewer bits"
     return f"{type(error).__name__}: {error}"
