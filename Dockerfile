@@ -15,12 +15,18 @@ COPY pyproject.toml .
 RUN pip install uv==0.13.8 \
     && uv pip install --system --torch-backend "${TORCH_BACKEND}" -r pyproject.toml --extra app
 
+# Triton builds its launchers with a C compiler when a run first needs them; without a GPU nothing does
+RUN if [ "${TORCH_BACKEND}" != cpu ]; then \
+        apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*; \
+    fi
+
 COPY --chown=user:user zocore zocore
 COPY --chown=user:user app app
 
 # runs and downloaded models live in one volume, so a new image keeps them
 ENV HOME=/home/user \
     HF_HOME=/home/user/data/huggingface \
+    TRITON_CACHE_DIR=/home/user/data/triton \
     ZOCORE_RUNS=/home/user/data/runs \
     ZOCORE_HOST=0.0.0.0 \
     ZOCORE_PORT=7860 \

@@ -1,6 +1,6 @@
 """What the notebooks share: one live picture, and work in a thread with buttons to start and stop it.
 
-Charts come from `app.plots` and `app.close_up`. Here they only become one FigureWidget, in colours that read on
+Charts come from `app.charts`. Here they only become one FigureWidget, in colours that read on
 light and dark pages, and work runs beside the kernel so that sliders and the Stop button answer meanwhile.
 """
 

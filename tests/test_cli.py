@@ -81,7 +81,7 @@ def test_train_tells_the_run_from_header_to_folder(tmp_path: Path, capsys: pytes
     assert train(tmp_path / "run", "--eval-every", "2", "--measure-every", "2") == 0
     told = capsys.readouterr().out
     lines = told.splitlines()
-    assert lines[0].startswith("mezo on ")
+    assert lines[0].startswith("feedback on ")
     assert "2 forward passes a step (cost 2)" in told
     assert "step 3/3  loss " in told
     assert "dev after step 2: accuracy" in told
@@ -97,7 +97,7 @@ def test_runs_without_a_name_are_numbered(tmp_path: Path, capsys: pytest.Capture
     """Without --out each run gets the next number under runs/, with method and task in its name."""
     assert main(["train", *base()]) == 0
     assert main(["train", *base(method="grzo")]) == 0
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["0001-mezo-data", "0002-grzo-data"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["0001-feedback-data", "0002-grzo-data"]
 
 
 def test_a_terminal_gets_one_live_line_and_a_file_gets_plain_ones(finished: Path) -> None:
@@ -169,6 +169,9 @@ def test_compare_memory_and_bench_answer(
     assert (tmp_path / "race" / "race.json").is_file()
     assert main(["memory", "--model", model_folder(), "--method", "mezo"]) == 0
     assert "mezo" in capsys.readouterr().out.lower()
+    last = ["--subspaces", "top:1", "--methods", "mezo,adamw", "--repeats", "1"]
+    assert main(["frozen", *base(steps=None, lr=None), *last]) == 0
+    assert capsys.readouterr().out.count("top:1") == 2
     assert main(["bench", "--batch-size", "1", "--tokens", "4", "--repeats", "1"]) == 0
     assert "MeZO as published" in capsys.readouterr().out
 
@@ -312,6 +315,7 @@ OTHERS: dict[str, tuple[list[str], str]] = {
     "bench of no examples": (["bench", "--batch-size", "0"], "at least 1"),
     "bench of no rounds": (["bench", "--repeats", "0"], "at least 1"),
     "memory of no examples": (["memory", "--batch-size", "-3"], "-3"),
+    "a prefix of nothing": (["frozen", "--model", model_folder(), "--subspaces", "all"], "no block frozen"),
     "bench of nothing": (["bench", "--shape", "sphere"], "'sphere'"),
 }
 
@@ -469,7 +473,9 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path
     assert summary["loss_after"] == whole["loss_after"]
 
 
-@pytest.mark.parametrize("name", ["train", "compare", "memory", "bench", "replay", "resume", "export", "predict"])
+@pytest.mark.parametrize(
+    "name", ["train", "compare", "memory", "bench", "verify", "replay", "resume", "export", "predict"]
+)
 def test_help_says_what_each_option_is_for(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every option of every command has a word of help."""
     with pytest.raises(SystemExit) as end:
@@ -482,3 +488,65 @@ def test_help_says_what_each_option_is_for(name: str, capsys: pytest.CaptureFixt
         if line.startswith("  --"):
             words = line.split(maxsplit=2)
             assert len(words) > 2 or lines[number + 1].startswith("       "), line
+
+
+def run_with(words: list[str], folder: Path, **changes: str) -> subprocess.CompletedProcess[bytes]:
+    """A command in another process with a changed environment."""
+    where = environment() | changes
+    return subprocess.run(command(*words), cwd=folder, env=where, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_that_cannot_show_a_letter_ends_nothing(encoding: str, tmp_path: Path) -> None:
+    """Cyrillic labels on a narrow terminal are escaped, and the run goes to its end."""
+    odd = "".join(json.dumps({"text": f"хорошо {i}", "label": ("да", "нет")[i % 2]}) + "\n" for i in range(30))
+    data = file(tmp_path / "data.jsonl", odd)
+    words = ["train", *base(data=data, label_words="да=great,нет=terrible", steps=2), "--out", "run"]
+    done = run_with(words, tmp_path, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"labels \\u0434\\u0430" in done.stdout
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "finished"
+
+
+def test_an_output_that_nobody_reads_ends_nothing(tmp_path: Path) -> None:
+    """`train | head -1`: the reader goes after a line, the run goes to its end without a word of complaint."""
+    process = subprocess.Popen(
+        command("train", *base(steps=30, eval_every=1, eval_examples=4), "--out", "run"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline().startswith(b"mezo on ")
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=120) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "finished"
+
+
+def test_no_output_at_all_ends_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was started without streams, as some services do, works all the same."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["verify", str(finished)]) == 0
+    assert main(["verify", "nowhere"]) == 2
+
+
+def test_an_argument_that_is_no_text_is_one_sentence(finished: Path, tmp_path: Path) -> None:
+    """Bytes that are not UTF-8, for `predict` or as a path, are told; nothing is begun."""
+    for words in (["predict", str(finished), b"caf\xe9"], ["train", "--data", b"caf\xe9.csv", "--out", "run"]):
+        done = run_with(words, tmp_path)  # type: ignore[arg-type]
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1 and b"is not text in UTF-8" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_polite_kill_ends_after_the_step(tmp_path: Path) -> None:
+    """SIGTERM, as from a queue or a service manager, ends a run as Ctrl-C does."""
+    process = started(tmp_path, LONG)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "stopped: stopped after step" in out
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "stopped"

@@ -16,6 +16,7 @@ ENGINE = [
     "directions",
     "carriers",
     "subspaces",
+    "parallel",
     "step",
     "presets",
     "methods",
@@ -29,9 +30,25 @@ ENGINE = [
     "diagnostics",
     "bench",
     "compare",
+    "tournament",
+    "terminal",
     "cli",
 ]
-APP = ["quiet", "jobs", "charts", "words", "form", "tabs", "scripts", "api", "page", "record"]
+APP = [
+    "quiet",
+    "jobs",
+    "log",
+    "door",
+    "charts",
+    "words",
+    "form",
+    "tabs",
+    "scripts",
+    "api",
+    "page",
+    "record",
+    "installed",
+]
 ORDERS = {"zocore": ENGINE, "app": APP}
 
 

@@ -1,16 +1,18 @@
 """The command line: each command reads its options, asks the engine, and writes text."""
 
 import argparse
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import fields
+from contextlib import contextmanager, suppress
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
 from zocore.config import RunConfig
+from zocore.terminal import Output, complain, is_text, say
 
 RUNS = Path("runs")
 ONLY = ""  # `export RUN --delta`, without a file
@@ -26,53 +28,80 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 when a run failed, 2 for bad input."""
-    options = _parser().parse_args(arguments)
+    parser, words = _parser(), sys.argv[1:] if arguments is None else arguments
+    for word in words:
+        if not is_text(word):
+            parser.error(f"the argument {word!r} is not text in UTF-8: type it anew, or rename the file")
+    options = parser.parse_args(words)
     try:
+        _alone_or_shared(options)
         return options.command(options)
     except ValueError as error:
-        print(f"zocore: {error}", file=sys.stderr)
+        complain(f"zocore: {error}")
         return 2
     except OSError as error:  # a folder that cannot be written, a full disk
-        print(f"zocore: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        complain(f"zocore: {error.filename or 'output'}: {error.strerror or error}")
         return 2
     except KeyboardInterrupt:
-        print("zocore: interrupted", file=sys.stderr)
+        complain("zocore: interrupted")
         return 130
+
+
+def _alone_or_shared(options: argparse.Namespace) -> None:
+    """Raise ValueError when a launcher started several processes for what one has to do."""
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1 and options.command not in (train, resume):
+        raise ValueError("several processes share train and resume alone: start this command without a launcher")
 
 
 def train(options: argparse.Namespace) -> int:
     """Fine-tune a model and record the run."""
+    from zocore.parallel.ranks import joined
     from zocore.runs.loop import run
     from zocore.runs.recording import claim
 
     config = _config(options)
-    folder = options.out or _next_folder(config)
-    claim(folder)
-    with _stop_on_interrupt() as stop:
-        return _follow(run(config, stop), folder)
+    with joined(config.device) as (ranks, device), _stop_on_interrupt() as stop:
+        events = run(replace(config, device=device), stop, ranks=ranks)
+        if not ranks.first:
+            return _accompany(events)
+        folder = options.out or _next_folder(config)
+        claim(folder, config)
+        try:
+            return _follow(events, folder)
+        finally:
+            _drop_empty(folder)
 
 
 def resume(options: argparse.Namespace) -> int:
     """Go on with a run that was cut off or stopped."""
+    from zocore.parallel.ranks import joined
     from zocore.runs.loop import run
-    from zocore.runs.recording import read_recording
+    from zocore.runs.recording import take_up
+    from zocore.runs.replay import UNSEALED
 
-    recording = read_recording(options.run)
-    config = recording.config
-    done = recording.steps[-1].step if recording.steps else 0
-    if done >= config.steps and recording.end and recording.end.status == "finished":
-        raise ValueError(f"{options.run} is finished: all its {done} steps are done")
-    with _stop_on_interrupt() as stop:
-        return _follow(run(config, stop, recording), options.run)
+    config, recording = take_up(options.run)
+    if recording and recording.last >= config.steps and recording.end and recording.end.status == "finished":
+        raise ValueError(f"{options.run} is finished: all its {recording.last} steps are done")
+    with joined(config.device) as (ranks, device), _stop_on_interrupt() as stop:
+        if recording and not recording.sealed and ranks.first:
+            say(f"{options.run}: {UNSEALED}")
+        ranks.told("read")  # before the first process writes to it
+        events = run(replace(config, device=device), stop, recording, ranks)
+        return _follow(events, options.run) if ranks.first else _accompany(events)
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Check that a run's recording is as it was written, without loading a model."""
+    from zocore.runs import replay
+
+    return _said(replay.check_run(options.run))
 
 
 def replay(options: argparse.Namespace) -> int:
     """Rebuild a run's weights at any step, and prove on request that they are the run's."""
     from zocore.runs import replay
 
-    verdict = replay.replay_run(options.run, options.step, options.verify)
-    print("\n".join(verdict.lines))
-    return 0 if verdict.proved else 1
+    return _said(replay.replay_run(options.run, options.step, options.verify))
 
 
 def export(options: argparse.Namespace) -> int:
@@ -80,9 +109,9 @@ def export(options: argparse.Namespace) -> int:
     from zocore.runs import replay
 
     if file := _delta(options):
-        print(replay.export_delta(options.run, file, options.to))
+        say(replay.export_delta(options.run, file, options.to))
     else:
-        print(replay.export_run(Path(options.run), options.to, options.step, options.delta == ONLY))
+        say(replay.export_run(Path(options.run), options.to, options.step, options.delta == ONLY))
     return 0
 
 
@@ -94,7 +123,7 @@ def predict(options: argparse.Namespace) -> int:
         lines = predict.predictions(delta.open_delta(options.run, file), options.text)
     else:
         lines = replay.predict_run(Path(options.run), options.text, options.step)
-    print("\n".join(lines))
+    say("\n".join(lines))
     return 0
 
 
@@ -107,7 +136,21 @@ def compare(options: argparse.Namespace) -> int:
     out = options.out or _numbered("race")
     with _stop_on_interrupt() as stop:
         for line in run_race(runs, out, stop):
+            say(line)
+    return 0
+
+
+def tournament(options: argparse.Namespace) -> int:
+    """Race methods on many tasks, each with rates found by one rule; given again, the command goes on."""
+    from zocore.tournament.hold import hold
+    from zocore.tournament.options import command, plan_of
+    from zocore.tournament.report import write_report
+
+    plan = plan_of(options)
+    with _stop_on_interrupt() as stop:
+        for line in () if options.tables_only else hold(plan, options.out, options.jobs, stop):
             print(line, flush=True)
+    print(write_report(plan, options.out, command(options)))
     return 0
 
 
@@ -118,8 +161,8 @@ def memory(options: argparse.Namespace) -> int:
 
     sizes = (options.batch_size, options.max_tokens, options.dtype)
     shape, names = shape_of(options.model), [options.method] if options.method else bill.TABLE
-    bills = [bill.bill(shape, name, *sizes) for name in names]
-    print(bill.render(bills))
+    bills = [bill.bill(shape, name, *sizes, kept_examples=options.kept_examples) for name in names]
+    say(bill.render(bills))
     return 0
 
 
@@ -128,12 +171,39 @@ def bench(options: argparse.Namespace) -> int:
     from zocore.bench import bench as timing
 
     sizes = {"batch": options.batch_size, "tokens": options.tokens, "repeats": options.repeats}
-    timings = timing.bench(options.shape, **sizes)
-    print(f"{options.shape}, {options.batch_size} x {options.tokens} tokens, one thread, medians of {options.repeats}")
-    print(timing.render(timings))
-    print("\nthe same model in NF4")
-    print(timing.render(timing.bench_quantised(options.shape, **sizes)))
+    timings = timing.bench(options.shape, **sizes, device=options.device)
+    where = "one thread" if options.device == "cpu" else options.device
+    say(f"{options.shape}, {options.batch_size} x {options.tokens} tokens, {where}, medians of {options.repeats}")
+    say(timing.render(timings))
+    say("\nthe same model in NF4")
+    say(timing.render(timing.bench_quantised(options.shape, **sizes, device=options.device)))
     return 0
+
+
+def gpu_check(options: argparse.Namespace) -> int:
+    """Show what this machine's GPU does: the CPU's bits, speed, memory, a run; goes on where it was stopped."""
+    from zocore.bench.gpu_check import check
+
+    for line in check(options.device, options.out, options.minutes, options.model):
+        say(line)
+    return 0
+
+
+def frozen(options: argparse.Namespace) -> int:
+    """Time steps that move only the last blocks, with and without running the others every time."""
+    from zocore.bench import frozen as timing
+
+    config = _config(options)
+    methods, subspaces = options.methods.split(","), options.subspaces.split(",")
+    chosen = [replace(config, method=method, subspace=subspace) for subspace in subspaces for method in methods]
+    say(timing.render([timing.saving(one, options.repeats) for one in chosen]))
+    return 0
+
+
+def _said(verdict: Any) -> int:
+    """Show what was found; 1 when something is wrong."""
+    say("\n".join(verdict.lines))
+    return 0 if verdict.proved else 1
 
 
 def _delta(options: argparse.Namespace) -> Path | None:
@@ -171,7 +241,7 @@ def _follow(events: Iterator[Any], folder: Path) -> int:
     from zocore.runs.progress import Progress
     from zocore.runs.recording import record
 
-    progress, failed = Progress(sys.stdout, folder), False
+    progress, failed = Progress(Output(sys.stdout), folder), False
     try:
         for event in record(events, folder):
             progress.show(event)
@@ -179,37 +249,52 @@ def _follow(events: Iterator[Any], folder: Path) -> int:
     except Exception:
         if not failed:  # not a failure of the run itself, which has already been reported
             raise
-    finally:
-        _drop_empty(folder)
     return int(failed)
 
 
+def _accompany(events: Iterator[Any]) -> int:
+    """Go through a run that another process records and shows; 1 when it failed."""
+    from zocore.runs.events import RunEnded
+
+    return int(any(isinstance(event, RunEnded) and event.status == "failed" for event in list(events)))
+
+
 def _drop_empty(folder: Path) -> None:
-    """Take back a folder in which no run ever started, so that the same command can be given again."""
-    events = folder / "events.jsonl"
-    if events.exists() and events.stat().st_size == 0:
-        for path in (events, folder / "summary.json"):
-            path.unlink(missing_ok=True)
-        if not any(folder.iterdir()):
-            folder.rmdir()
+    """Take back a folder in which no run ever started, so that nothing is left of a command that cannot work."""
+    from zocore.runs.recording import CONFIG, EVENTS, SUMMARY, begun
+    from zocore.runs.sole_writer import sole_writer
+
+    if begun(folder) or not (folder / EVENTS).exists():
+        return
+    try:
+        with (folder / EVENTS).open("ab") as file, sole_writer(file, folder):
+            pass
+    except ValueError:  # another process is starting a run there
+        return
+    for name in (EVENTS, CONFIG, SUMMARY):
+        (folder / name).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 @contextmanager
 def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C once ends the run after the step; twice ends it at once, weights where the step began."""
+    """Ctrl-C or a polite kill once ends the run after the step; twice ends it at once, as if the step never began."""
     asked = threading.Event()
 
     def ask(*_: Any) -> None:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        print("\nstopping after this step (Ctrl-C again to stop at once)", file=sys.stderr)
+        with suppress(OSError):  # straight to the system: a stream may be in the middle of a write
+            os.write(2, b"\nstopping after this step (Ctrl-C again to stop at once)\n")
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _next_folder(config: RunConfig) -> Path:
@@ -231,7 +316,8 @@ def _parser() -> argparse.ArgumentParser:
     training = _command(commands, "train", train)
     _settings(training)
     training.add_argument("--out", type=Path, help=f"run folder (default: the next number under {RUNS}/)")
-    for name, function in (("resume", resume), ("replay", replay), ("export", export), ("predict", predict)):
+    for function in (resume, verify, replay, export, predict):
+        name = function.__name__
         command = _command(commands, name, function)
         if name in ("export", "predict"):
             command.add_argument(
@@ -239,7 +325,7 @@ def _parser() -> argparse.ArgumentParser:
             )
         else:
             command.add_argument("run", type=Path, metavar="RUN", help="run folder")
-        if name != "resume":
+        if name not in ("resume", "verify"):
             command.add_argument("--step", type=int, help="the weights after this step (default: the last)")
         if name == "replay":
             command.add_argument("--verify", action="store_true", help="prove the rebuilt weights equal to the run's")
@@ -261,6 +347,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _measures(commands: Any) -> None:
     """The commands that compare and measure."""
+    from zocore.tournament.options import add_options
+
     racing = _command(commands, "compare", compare)
     _settings(racing, without=("method", "steps", "seed"))
     racing.add_argument("--methods", required=True, help="methods separated by commas")
@@ -271,6 +359,7 @@ def _measures(commands: Any) -> None:
     )
     racing.add_argument("--lrs", default="", help="learning rates by method, as in mezo=1e-4,grzo=5e-5")
     racing.add_argument("--out", type=Path, help="folder for the runs and the table")
+    add_options(_command(commands, "tournament", tournament))
     bill = _command(commands, "memory", memory)
     bill.add_argument("--model", default="llama-3-8b", help="a built-in name or a folder with config.json")
     bill.add_argument(
@@ -280,11 +369,28 @@ def _measures(commands: Any) -> None:
     bill.add_argument("--batch-size", type=int, default=16, help="examples per step (default: 16)")
     bill.add_argument("--max-tokens", type=int, default=128, help="tokens per example (default: 128)")
     bill.add_argument("--dtype", default="bf16", help="fp32, bf16 or fp16 (default: bf16)")
+    bill.add_argument(
+        "--kept-examples",
+        type=int,
+        default=0,
+        help="training examples, where the first blocks stay frozen and their outputs are kept (default: 0)",
+    )
     timing = _command(commands, "bench", bench)
-    timing.add_argument("--shape", default="llama-15M", help="llama-15M or opt-30M (default: llama-15M)")
+    timing.add_argument("--shape", default="llama-15M", help="such as llama-15M, opt-30M, opt-1.3b, llama-3-8b")
+    timing.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     timing.add_argument("--batch-size", type=int, default=16, help="examples (default: 16)")
     timing.add_argument("--tokens", type=int, default=64, help="tokens per example (default: 64)")
     timing.add_argument("--repeats", type=int, default=15, help="rounds, of which the medians are taken (default: 15)")
+    saving = _command(commands, "frozen", frozen)
+    _settings(saving, without=("method", "subspace"))
+    saving.add_argument("--methods", default="mezo,grzo", help="methods separated by commas (default: mezo,grzo)")
+    saving.add_argument("--subspaces", default="top:2,top:1", help="subspaces likewise (default: top:2,top:1)")
+    saving.add_argument("--repeats", type=int, default=15, help="steps, of which the medians are taken (default: 15)")
+    checking = _command(commands, "gpu-check", gpu_check)
+    checking.add_argument("--device", help="cuda, or cpu for the same in miniature (default: the GPU if there is one)")
+    checking.add_argument("--out", type=Path, required=True, help="folder for check.md and check.json")
+    checking.add_argument("--minutes", type=float, default=8.0, help="begin no part after so many minutes (default: 8)")
+    checking.add_argument("--model", help="local folder of a model to tune for a few steps")
 
 
 def _command(commands: Any, name: str, function: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:

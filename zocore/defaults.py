@@ -14,7 +14,7 @@ from zocore.presets import Models, Preset, Subspace
 def before_loading(config: RunConfig) -> RunConfig:
     """Return the settings with those filled in that decide how the model is loaded."""
     subspace = METHODS[config.method].home if config.subspace == "auto" else config.subspace
-    device = _checked_device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = checked_device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     quantise = config.quantise or ("nf4" if subspace == "scales" else None)
     dtype = config.dtype or ("fp32" if device == "cpu" or config.model == "bundled" else "bf16")
     return replace(config, device=device, quantise=quantise, dtype=dtype, subspace=subspace)
@@ -28,11 +28,10 @@ def preset(config: RunConfig) -> Preset:
     models: Models = "bundled" if config.model == "bundled" else "encoder" if config.kind == "encoder" else "large"
     row = METHODS[config.method]
     subspace = row.home if config.subspace == "auto" else config.subspace
-    if subspace in get_args(Subspace):
-        return row.preset(cast(Subspace, subspace), models)
+    family = subspace.partition(":")[0]  # `writers:2` is one of the writers
+    if family in get_args(Subspace):
+        return row.preset(cast(Subspace, family), models)
     whole = row.preset("all", models)
-    if subspace == row.home:
-        return whole  # what its presets were found in
     origin = f"an estimate, not tuned: as for all weights, though only {config.subspace!r} move ({whole.origin})"
     return replace(whole, origin=origin, estimated=True)
 
@@ -56,13 +55,17 @@ def estimates(config: RunConfig) -> tuple[str, ...]:
     return (f"The learning rate {default.lr:g} is {default.origin}.",)
 
 
-def _checked_device(name: str) -> str:
+def checked_device(name: str) -> str:
+    """Return the device that a setting means. Raises InputError when it is unknown or not here."""
+    if name == "auto":  # spread over all GPUs, which is the one where there is one
+        count = torch.cuda.device_count()
+        return "auto" if count > 1 else "cuda" if count else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"unknown device {name!r}: choose cpu or cuda") from None
+        raise InputError(f"unknown device {name!r}: choose cpu, cuda or auto") from None
     if device.type not in ("cpu", "cuda"):
-        raise InputError(f"the device {name!r} is not supported: choose cpu or cuda")
+        raise InputError(f"the device {name!r} is not supported: choose cpu, cuda or auto")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"there is no GPU {name!r} here: choose cpu, or leave --device out")
     return name

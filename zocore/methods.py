@@ -19,6 +19,7 @@ from zocore.directions.pushes import Tie
 from zocore.presets import Models, Preset, Subspace, choose, coarse, paper, tuned
 from zocore.step.difference import Central, Difference, Forward
 from zocore.step.feedback import Feedback
+from zocore.step.readout import Onto
 from zocore.step.samplers import Fresh, Guided, OnePerExample, OnOutputs
 from zocore.step.shaping import CentredRank, Clip, Mean, Normalise, Shaping
 from zocore.step.step import Backprop, Method, Stepper
@@ -92,10 +93,16 @@ def activity(*, directions: int = 2, sides: int = 2, tie: Tie = "tokens", update
 
 
 def feedback(
-    *, directions: int = 1, sides: int = 1, mu: float = 0.5, alpha: float = 0.0, update: Update = Adam()
+    *,
+    directions: int = 1,
+    sides: int = 1,
+    mu: float | None = None,
+    alpha: float = 0.0,
+    onto: Onto | None = None,
+    update: Update = Adam(),
 ) -> Feedback:
-    """Learned feedback: pushes teach how the label scores answer; one clean forward gives each example's error."""
-    return Feedback("feedback", directions, mu, alpha, two_sided=_difference(sides) == Central(), update=update)
+    """Learned feedback: pushes teach how what the head reads responds; one clean forward gives each example's error."""
+    return Feedback("feedback", directions, mu, alpha, onto, two_sided=_difference(sides) == Central(), update=update)
 
 
 def _difference(sides: int) -> Difference:
@@ -144,7 +151,7 @@ class Row:
     @property
     def zeroth_order(self) -> bool:
         """Whether it works from forward passes alone."""
-        return not isinstance(self.build(), Backprop)
+        return self.build().zeroth_order
 
     @property
     def summary(self) -> str:
@@ -157,6 +164,9 @@ class Row:
         by_length = not (isinstance(method, Method) and method.shaping.follows_slope)
         return choose(self.presets, subspace, models, by_length)
 
+
+ENCODER_WRITERS = "MiniLM on TREC: 593 steps (forward cost 600) took accuracy from 0.180 to 0.928, seed 0"
+BUNDLED_WRITERS = "bundled topic and sentiment: from 1e-3 to 1e-2 all end alike after 200 steps, seed 0"
 
 METHODS: Mapping[str, Row] = {
     "mezo": Row(
@@ -302,7 +312,10 @@ METHODS: Mapping[str, Row] = {
         trial_lrs=(0.05, 1e-2),
         schedule="linear",
         home="writers:2",
-        presets=(tuned(3e-2),),
+        presets=(
+            Preset(3e-3, 1e-2, "MiniLM on TREC, rates a factor 3 apart, seed 0", "writers", "encoder"),
+            Preset(3e-2, 1e-2, "bundled sentiment, rates a factor 3 apart, seed 0", "writers", "bundled"),
+        ),
     ),
     "feedback": Row(
         feedback,
@@ -315,7 +328,10 @@ METHODS: Mapping[str, Row] = {
         trial_lrs=(0.05, 1e-2),
         schedule="linear",
         home="writers:2",
-        presets=(Preset(1e-3, 1e-2, "MiniLM on TREC", "all", "encoder"), tuned(1e-3)),
+        presets=(
+            Preset(1e-3, 1e-2, ENCODER_WRITERS, "writers", "encoder"),
+            Preset(3e-3, 1e-2, BUNDLED_WRITERS, "writers", "bundled"),
+        ),
     ),
     "sgd": Row(
         sgd,

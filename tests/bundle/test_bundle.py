@@ -201,15 +201,13 @@ def test_pretraining_text_is_repeatable_and_quotes_no_task_sentence() -> None:
     assert not any(sentence in text for sentence in held_out)
 
 
-def test_zero_shot_sentiment_leaves_room_to_rise(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_zero_shot_sentiment_leaves_room_to_rise(model: Any, tokenizer: Any) -> None:
     accuracy = label_accuracy(model, tokenizer, "sentiment", read_rows(TASKS / "sentiment" / "test.jsonl"))
     assert 0.55 <= accuracy <= 0.78
 
 
 @pytest.mark.parametrize("name", ["topic", "question"])
-def test_zero_shot_on_the_other_tasks_is_above_chance_but_unfinished(
-    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, name: str
-) -> None:
+def test_zero_shot_on_the_other_tasks_is_above_chance_but_unfinished(model: Any, tokenizer: Any, name: str) -> None:
     accuracy = label_accuracy(model, tokenizer, name, read_rows(TASKS / name / "test.jsonl"))
     assert 1 / len(described(name)["labels"]) <= accuracy < 0.85
 

@@ -2,6 +2,7 @@
 
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,8 +24,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save(tmp_path_factory.mktemp("models") / "llama", "llama")
 
 
-def config(model: Path, **more: object) -> RunConfig:
-    return RunConfig(**{"model": str(model), "lr": 1e-3, "batch_size": 4, "eval_examples": 4, "steps": 6} | more)  # type: ignore[arg-type]
+def config(model: Path, **more: Any) -> RunConfig:
+    few: dict[str, Any] = {"method": "mezo", "lr": 1e-3, "batch_size": 4, "eval_examples": 4, "steps": 6}
+    return RunConfig(**{"model": str(model)} | few | more)
 
 
 def weights(session: Session) -> list[torch.Tensor]:
@@ -53,7 +55,7 @@ def test_backprop_cannot_be_traced(model):
 def test_a_timeline_goes_back_and_forth_to_the_same_weights(model, tmp_path, monkeypatch, method, update):
     monkeypatch.setattr("zocore.runs.timeline.STRIDE", 4)
     claim(tmp_path / "run")
-    events = list(record(run(config(model, method=method, update=update)), tmp_path / "run"))
+    events: list[Any] = list(record(run(config(model, method=method, update=update)), tmp_path / "run"))
     timeline = open_timeline(tmp_path / "run")
     base = weights(timeline.session)
     timeline.go(6)

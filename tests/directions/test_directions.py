@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -72,7 +73,7 @@ def test_steps_of_several_directions_combine_what_was_probed(method: str) -> Non
     assert any(step.coefficients)
     for leaf in toy.leaves:
         probed = [(one[leaf.id] - before[leaf.id]) / EPS for one in plus]
-        expected = sum(c * z for c, z in zip(step.coefficients, probed, strict=True))
+        expected: Any = sum(c * z for c, z in zip(step.coefficients, probed, strict=True))
         assert torch.allclose(before[leaf.id] - leaf.tensor, LR * expected, rtol=1e-6, atol=1e-9), leaf.name
 
 

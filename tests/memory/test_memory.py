@@ -13,8 +13,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tests.support.short_runs import model_folder, settings
 from zocore.memory.bill import CARDS, GB, GIB, NAMES, TABLE, Bill, bill, bills, fits, render
 from zocore.memory.shapes import BUILT_IN, shape_of
+from zocore.runs.session import open_session
 
 MASKED = ("bert", "roberta")
 
@@ -304,6 +306,15 @@ def test_eight_bit_scales_are_one_per_row() -> None:
 # --- Cards and the table ---
 
 
+def test_the_state_of_learned_feedback_is_what_a_run_keeps() -> None:
+    """Moments of the writers and what was learned of their outputs, to the byte, in a llama of two blocks."""
+    session = open_session(settings(method="feedback", subspace="writers:2"))
+    losses = session.losses(1)
+    session.method.step(session.leaves, losses, session.key(1), 1e-3, 1e-2, session.state)
+    kept = sum(tensor.nbytes for (name, _), tensor in session.state.items() if name != "steps")
+    assert bill(shape_of(model_folder()), "feedback", dtype="fp32").optimiser_state == kept
+
+
 def test_cards_are_sorted_and_below_their_label() -> None:
     sizes = list(CARDS.values())
     assert sizes == sorted(sizes)
@@ -333,6 +344,16 @@ def test_table_of_a_small_model_is_in_megabytes() -> None:
     assert "total MB" in render([bill(shape_of("pythia-14m"), "mezo")])
 
 
+def test_a_kept_prefix_lies_beside_the_device() -> None:
+    """Hidden states of every token of every example, in the run's width; the device's total does not feel them."""
+    shape = shape_of("llama-3-8b")
+    plain, kept = bill(shape, "mezo", tokens=64), bill(shape, "mezo", tokens=64, kept_examples=1000)
+    assert kept.kept == 1000 * 64 * 4096 * 2
+    assert kept.total == plain.total
+    assert "kept in RAM" in render([kept])
+    assert "kept in RAM" not in render([plain])
+
+
 # --- Bad input ---
 
 
@@ -347,6 +368,7 @@ def test_table_of_a_small_model_is_in_megabytes() -> None:
         ({"options": 0}, "options must be"),
         ({"lora_rank": 0}, "lora_rank must be"),
         ({"tokens": 513}, "roberta-large reads at most 512 tokens, not 513"),
+        ({"kept_examples": -1}, "kept_examples must be 0 or more, not -1"),
         ({"bits": 3}, "bits must be 4 or 8, not 3"),
     ],
 )

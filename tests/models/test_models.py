@@ -3,6 +3,7 @@
 import json
 import shutil
 import socket
+from typing import Any
 
 import pytest
 import torch
@@ -56,22 +57,24 @@ def test_the_dtype_asked_for(tmp_path, dtype):
 def test_a_missing_head_is_drawn_from_the_seed_and_said(tmp_path):
     folder = tiny.save(tmp_path, "roberta", "masked")
     first, again, other = (load(folder, kind="classifier", labels="abc", seed=seed) for seed in (0, 0, 1))
+    model: Any = first.model
     assert "drawn from seed 0" in first.notes[0]
     assert first.fingerprint == again.fingerprint != other.fingerprint
-    head = first.model.classifier.out_proj.weight
+    head = model.classifier.out_proj.weight
     assert head.shape == (3, tiny.HIDDEN)
-    assert 0.1 < head.std() / first.model.config.initializer_range < 2
-    assert first.model.classifier.out_proj.bias.abs().max() == 0
-    assert first.model.config.id2label == {0: "a", 1: "b", 2: "c"}
+    assert 0.1 < head.std() / model.config.initializer_range < 2
+    assert model.classifier.out_proj.bias.abs().max() == 0
+    assert model.config.id2label == {0: "a", 1: "b", 2: "c"}
 
 
 def test_a_head_of_another_size_is_drawn_again(tmp_path):
     folder = tiny.save(tmp_path, "bert", "classifier")
     loaded = load(folder, labels=("a", "b", "c"))
-    assert loaded.model.classifier.weight.shape == (3, tiny.HIDDEN)
+    model: Any = loaded.model
+    assert model.classifier.weight.shape == (3, tiny.HIDDEN)
     assert loaded.notes
     pooler = tiny.model("bert", "classifier").bert.pooler.dense.weight
-    assert torch.equal(loaded.model.bert.pooler.dense.weight, pooler)
+    assert torch.equal(model.bert.pooler.dense.weight, pooler)
 
 
 def test_a_tokenizer_without_padding_pads_with_its_end(tmp_path):
@@ -87,13 +90,13 @@ def test_a_tokenizer_without_padding_pads_with_its_end(tmp_path):
 @pytest.mark.parametrize("quantiser", ["nf4", "fp4", "int8"])
 def test_quantised_loading(tmp_path, quantiser):
     pytest.importorskip("bitsandbytes")
-    loaded = load(tiny.save(tmp_path, "llama"), quantise=quantiser)
-    weight = loaded.model.model.layers[0].mlp.up_proj.weight
+    model: Any = load(tiny.save(tmp_path, "llama"), quantise=quantiser).model
+    weight = model.model.layers[0].mlp.up_proj.weight
     assert weight.dtype == (torch.int8 if quantiser == "int8" else torch.uint8)
-    assert loaded.model.lm_head.weight.dtype == torch.float32
-    assert not any(p.requires_grad for p in loaded.model.parameters())
+    assert model.lm_head.weight.dtype == torch.float32
+    assert not any(p.requires_grad for p in model.parameters())
     ids = torch.tensor([[5, 6, 7]])
-    assert torch.isfinite(loaded.model(ids).logits).all()
+    assert torch.isfinite(model(ids).logits).all()
 
 
 def without(*patterns):

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ EXAMPLES = tuple(Example({"text": text}, number % 2) for number, text in enumera
 KINDS = [(family, "causal") for family in tiny.CAUSAL] + [
     (family, kind) for family in tiny.MASKED for kind in ("masked", "classifier", "encoder")
 ]
-MAKERS = {
+MAKERS: dict[str, Any] = {
     "causal": CausalChoice,
     "masked": MaskedChoice,
     "classifier": Classification,
@@ -280,7 +281,7 @@ def test_label_descriptions_stay_put_while_the_weights_move():
     assert not torch.allclose(maker.log_probs(batch), scores)
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "mask of two tokens": ("roberta", "masked", {"words": ("great", "unheard")}, "not one token"),
     "field after answer": ("llama", "causal", {"template": "{text} {label} {text}"}, "move {text} before"),
 }
@@ -346,7 +347,7 @@ def test_a_real_decoder_on_real_sentences():
     if not folder.is_dir() or not (SHARED / "data" / "sst2").is_dir():
         pytest.skip("needs the folders of real data and models: set ZOCORE_SHARED")
     real = read_task(SHARED / "data" / "sst2", template="{text} It was", label_words="terrible,great")
-    maker = objective_for(load(folder), replace(real, dev=real.dev[:40]))
+    maker: Any = objective_for(load(folder), replace(real, dev=real.dev[:40]))
     found = evaluate(maker, maker.task.dev)
     assert 0.3 < found.loss < 1.5
     tokenizer = maker.tokens.tokenizer

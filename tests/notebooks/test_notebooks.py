@@ -306,5 +306,5 @@ def test_first_cell_says_what_is_missing(path: Path, missing: str, tmp_path: Pat
     done = subprocess.run(
         [sys.executable, "first.py"], cwd=tmp_path, env={"PATH": ""}, check=False, capture_output=True, text=True
     )
-    remedy = "set PROJECT to the path" if missing == "the project" else "%pip install -q -r ../requirements.txt"
+    remedy = "set PROJECT to the path" if missing == "the project" else '%pip install -q -e "..[notebooks]"'
     assert done.returncode == 1 and remedy in done.stderr.splitlines()[-1]

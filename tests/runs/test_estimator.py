@@ -87,7 +87,7 @@ def test_the_cosine_to_the_gradient_is_the_root_of_directions_over_dimensions(di
     toy = least_squares(6, 20, 20, kind="linear")
     d, count = 400, 300
     method = method_of("n-spsa", toy, directions=directions)
-    reading = measure(method, toy.leaves, toy.losses(), KEY, EPS, count)
+    reading = measure(method, toy.leaves, toy.losses(), KEY, EPS, count=count)
     assert reading is not None
     assert reading.cosine is not None
     # for one direction cos^2 is Beta(1/2, (d-1)/2): mean 1/d, variance about 2/d^2; a chi-square of n for more

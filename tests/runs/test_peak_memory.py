@@ -1,5 +1,7 @@
 """A zeroth-order step takes the memory of a forward pass and one tensor, and not of a gradient."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -17,7 +19,7 @@ from zocore.subspaces.by_name import all_weights
 
 
 def _model() -> nn.Module:
-    shape = {"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6}
+    shape: dict[str, Any] = {"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 6}
     return LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=4, use_cache=False)).requires_grad_(False).eval()
 
 

@@ -1,5 +1,6 @@
 """Safety: whatever ends a step, the weights are where they were, and nothing of the probe is left behind."""
 
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -189,9 +190,10 @@ def test_weights_tied_in_the_model_are_one_leaf() -> None:
                     continue
                 (direction,) = step.directions
                 z = [direction.tensor(leaf)] if direction.shared else [direction.of(leaf, i) for i in range(toy.count)]
-                expected = sum(c * one for c, one in zip(step.coefficients, z, strict=True))
+                expected: Any = sum(c * one for c, one in zip(step.coefficients, z, strict=True))
                 assert torch.allclose(before[leaf.id] - leaf.tensor, 1e-3 * expected, rtol=1e-9, atol=1e-15)
-                assert all(site.parameter.data_ptr() == leaf.tensor.data_ptr() for site in leaf.sites)
+                sites: Any = leaf.sites
+                assert all(site.parameter.data_ptr() == leaf.tensor.data_ptr() for site in sites)
 
 
 def test_parts_that_make_no_sense_together_are_refused() -> None:
@@ -202,7 +204,7 @@ def test_parts_that_make_no_sense_together_are_refused() -> None:
         build("openai-es", directions=1)
     toy = least_squares(count=1)
     before = toy.weights()
-    grzo = build("grzo", scale="std").prepared(toy.leaves)
+    grzo: Any = build("grzo", scale="std").prepared(toy.leaves)
     assert grzo.shaping == Normalise("std")
     with pytest.raises(ValueError, match="deviation"):
         grzo.step(toy.leaves, toy.losses(), Key(0, 0), 1.0, 1e-3, {})

@@ -2,7 +2,9 @@
 equal.
 """
 
+from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -12,19 +14,19 @@ from zocore.directions.laws import Gaussian, Law, LowRank, Masked, Rademacher, l
 from zocore.methods import build
 from zocore.noise.addressed import Key
 from zocore.step.difference import Central, Forward
-from zocore.step.samplers import Fresh, Guided, OnePerExample
-from zocore.step.shaping import CentredRank, Clip, Mean, Normalise
+from zocore.step.samplers import Fresh, Guided, OnePerExample, Sampler
+from zocore.step.shaping import CentredRank, Clip, Mean, Normalise, Shaping
 from zocore.step.step import Method
 from zocore.step.update import Adam, Momentum, Sgd, estimate
 
-LAWS = {
+LAWS: dict[str, Law] = {
     "gaussian": Gaussian(),
     "rademacher": Rademacher(),
     "low rank": LowRank(2),
     "sparse": Masked(Gaussian(), 0.5),
     "sparse low rank": Masked(LowRank(2), 0.5),
 }
-SAMPLERS = {
+SAMPLERS: dict[str, Callable[[Law], Any]] = {
     "fresh": lambda one: Fresh(3, one),
     "per example": lambda one: OnePerExample(one),
     "gv": lambda one: Guided(4, law=one),
@@ -32,7 +34,10 @@ SAMPLERS = {
 }
 
 
-def run(method: Method, toy: Toy, steps: int = 1, lr: float = 1e-2, eps: float = 1e-3, in_place: bool = False):
+SAMPLED: tuple[Sampler, ...] = (Fresh(3), OnePerExample())
+
+
+def run(method: Any, toy: Toy, steps: int = 1, lr: float = 1e-2, eps: float = 1e-3, in_place: bool = False):
     state: dict = {}
     method = method.prepared(toy.leaves)
     done = None
@@ -98,7 +103,7 @@ def test_a_mask_of_everything_is_no_mask() -> None:
                 # the thresholds hold for the weights at the start of a run: one step
                 run(build(method, law=one), toy)
                 ends.append(flat(toy.weights()))
-            assert torch.allclose(*ends, rtol=0, atol=1e-15), (method, inner)
+            assert torch.allclose(ends[0], ends[1], rtol=0, atol=1e-15), (method, inner)
 
 
 @pytest.mark.parametrize("one", [name for name in LAWS if "sparse" not in name])
@@ -110,7 +115,7 @@ def test_trajectories_do_not_depend_on_the_carrier(one: str) -> None:
             toy = mixed()
             run(build(method, law=LAWS[one]), toy, 3, 1e-3, in_place=in_place)
             ends.append(flat(toy.weights()))
-        assert torch.allclose(*ends, rtol=0, atol=1e-9), method  # differences over 2 eps amplify rounding
+        assert torch.allclose(ends[0], ends[1], rtol=0, atol=1e-9), method  # differences over 2 eps amplify rounding
 
 
 @pytest.mark.parametrize("one", LAWS)
@@ -126,7 +131,7 @@ def test_estimates_of_every_law_agree_with_autograd_along_their_direction(one: s
 
 def test_shapings_go_with_every_sampler() -> None:
     """Ranks, signs, clips and scales work on shared and per-example measurements alike."""
-    shapings = (
+    shapings: tuple[Shaping, ...] = (
         Mean(),
         Clip(0.1),
         Clip(0.1, Normalise("std")),
@@ -134,7 +139,7 @@ def test_shapings_go_with_every_sampler() -> None:
         Normalise("std"),
         CentredRank(),
     )
-    for shaping, sampler in product(shapings, (Fresh(3), OnePerExample())):
+    for shaping, sampler in product(shapings, SAMPLED):
         toy = mixed()
         before = flat(toy.weights())
         step = run(Method("m", sampler, shaping=shaping), toy)

@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from itertools import permutations
 from math import sqrt
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from zocore.weights.leaf import Leaf
 class Ranked:
     """Losses that say a given number for each candidate, and remember what was asked."""
 
-    def __init__(self, values) -> None:
+    def __init__(self, values: Any) -> None:
         self.values, self.asked = values, []
 
     @contextmanager
@@ -34,6 +35,11 @@ class Ranked:
 
     def forget(self) -> None:
         """Nothing is remembered."""
+
+
+def ranked(values: Any) -> Any:
+    """Such losses, in place of a model's."""
+    return Ranked(values)
 
 
 @pytest.mark.parametrize("pool", [2, 3, 4, 7])
@@ -97,7 +103,7 @@ def test_the_partition_uses_every_candidate(pool: int, share: float) -> None:
     """
     values = np.random.default_rng(0).normal(size=pool)
     guided = Guided(pool, share)
-    (v,) = guided(Key(0, 0), Ranked(values), 1.0)
+    (v,) = guided(Key(0, 0), ranked(values), 1.0)
     weights = {direction.key.direction: w for w, direction in v.terms}
     elite = set(np.argsort(values)[: int(share * pool)].tolist())
     assert weights == {
@@ -105,7 +111,7 @@ def test_the_partition_uses_every_candidate(pool: int, share: float) -> None:
     }
     assert sum(weights.values()) == pytest.approx(0, abs=1e-15)
     for change in (lambda x: x + 100, lambda x: np.exp(x), lambda x: 1e-6 * x**3):
-        assert guided(Key(0, 0), Ranked(change(values)), 1.0) == [v]
+        assert guided(Key(0, 0), ranked(change(values)), 1.0) == [v]
 
 
 def test_v_does_not_depend_on_the_order_of_the_candidates() -> None:
@@ -121,13 +127,13 @@ def test_v_does_not_depend_on_the_order_of_the_candidates() -> None:
 
 def test_ties_and_nan_are_ranked_deterministically() -> None:
     """Equal losses go to the earlier candidate, so v is never 0; a candidate whose loss is NaN comes last."""
-    assert [d.key.direction for _, d in Guided(4)(Key(0, 0), Ranked([1, 1, 1, 1]), 1.0)[0].terms] == [
+    assert [d.key.direction for _, d in Guided(4)(Key(0, 0), ranked([1, 1, 1, 1]), 1.0)[0].terms] == [
         0,
         1,
         2,
         3,
     ]
-    nan = Ranked([float("nan"), 2, 1, float("nan")])
+    nan = ranked([float("nan"), 2, 1, float("nan")])
     assert [d.key.direction for _, d in Guided(4)(Key(0, 0), nan, 1.0)[0].terms] == [2, 1, 0, 3]
     (best,) = Guided(4, greedy=True)(Key(0, 0), nan, 1.0)
     assert best.key.direction == 2
@@ -194,7 +200,7 @@ def test_ranking_gains_what_order_statistics_say(pool: int) -> None:
     # the engine's weights by place; a direction's loss to first order is its projection y on the unit
     # gradient
     order = list(range(pool))
-    (v,) = Guided(pool)(Key(0, 0), Ranked(order), 1.0)
+    (v,) = Guided(pool)(Key(0, 0), ranked(order), 1.0)
     weights = torch.tensor([w for w, _ in v.terms]).double()
     assert [z.key.direction for _, z in v.terms] == order
     w = 1 / (pool // 2) + 1 / (pool - pool // 2)
@@ -209,7 +215,7 @@ def test_an_unranked_v_has_the_variance_that_its_scale_says() -> None:
     """var(v) = 1/|elite| + 1/|rest| per coordinate when losses carry no information, within 1 %."""
     leaf = Leaf("w", 0, torch.zeros(1000, 300), ())
     for pool, share in ((2, 0.5), (4, 0.5), (8, 0.25)):
-        (v,) = Guided(pool, share)(Key(0, 0), Ranked(np.random.default_rng(1).normal(size=pool)), 1.0)
+        (v,) = Guided(pool, share)(Key(0, 0), ranked(np.random.default_rng(1).normal(size=pool)), 1.0)
         elite = int(share * pool)
         assert float(v.tensor(leaf).var()) == pytest.approx(1 / elite + 1 / (pool - elite), rel=0.01)
 
@@ -221,7 +227,7 @@ def chosen_projections(pool: int, trials: int) -> np.ndarray:
     found = []
     for step in range(trials):
         y = [float(Direction(Key(2, step, m), Gaussian()).tensor(leaf).numpy()[0] @ g) for m in range(pool)]
-        (best,) = Guided(pool, greedy=True)(Key(2, step), Ranked(y), 1.0)
+        (best,) = Guided(pool, greedy=True)(Key(2, step), ranked(y), 1.0)
         assert y[best.key.direction] == min(y)
         found.append(abs(y[best.key.direction]))
     return np.array(found)
@@ -273,7 +279,7 @@ def test_steps_repeat_bitwise_from_their_record(method: str) -> None:
     """Directions and coefficients of a step, applied again without a forward, end at the same bits."""
     live, again = mixed(dtype=torch.float32), mixed(dtype=torch.float32)
     for number in range(3):
-        stepper = build(method)
+        stepper: Any = build(method)
         step = stepper.step(live.leaves, live.losses(), Key(0, number), 0.01, 1e-2, {})
         stepper.apply(again.leaves, step.directions, step.coefficients, step.touched, Key(0, number), 0.01, {})
     assert torch.equal(flat(live.weights()), flat(again.weights()))

@@ -1,5 +1,7 @@
 """Float32 masters of 16-bit weights: small steps add up, and the model reads their rounding."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -60,7 +62,7 @@ def test_probes_leave_master_and_parameters_alone() -> None:
     losses = _losses(model, master=True)
     kept = [(leaf.tensor.clone(), p.data.clone()) for leaf, p in zip(losses.leaves, model.parameters(), strict=True)]
     for name in ("mezo", "grzo"):
-        method = build(name)
+        method: Any = build(name)
         directions = method.sampler(Key(1, 1), losses, 1e-2)
         method.difference(losses, directions, 1e-2)
     for (master, stored), leaf, parameter in zip(kept, losses.leaves, model.parameters(), strict=True):

@@ -1,6 +1,7 @@
 """MeZO and n-SPSA: the paper's step, the calculus behind it, and its statistics."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -162,7 +163,7 @@ def test_the_same_direction_several_times_is_mezo() -> None:
         toy = mixed()
         Method("m", sampler).step(toy.leaves, toy.losses(), Key(0, 4), 0.1, 1e-3, {})
         ends.append(flat(toy.weights()))
-    assert torch.allclose(*ends, rtol=0, atol=1e-12)
+    assert torch.allclose(ends[0], ends[1], rtol=0, atol=1e-12)
 
 
 def test_momentum_is_the_sum_over_remembered_directions() -> None:
@@ -175,7 +176,7 @@ def test_momentum_is_the_sum_over_remembered_directions() -> None:
         done = method.step(toy.leaves, toy.losses(), Key(0, step), lr, 1e-3, state)
         history.append((done.coefficients[0], done.directions[0]))
         for leaf in toy.leaves:
-            m = sum(beta ** (step - i) * g * z.tensor(leaf) for i, (g, z) in enumerate(history))
+            m: Any = sum(beta ** (step - i) * g * z.tensor(leaf) for i, (g, z) in enumerate(history))
             assert torch.allclose(before[leaf.id] - leaf.tensor, lr * m, rtol=0, atol=1e-12)
 
 
@@ -199,7 +200,7 @@ def test_a_step_repeated_from_its_coefficients_is_bitwise_the_same() -> None:
     """Applying the recorded directions and coefficients again, without a forward, ends at the same bits."""
     for dtype in (torch.float32, torch.bfloat16):
         live, replayed = mixed(dtype=dtype), mixed(dtype=dtype)
-        method = build("mezo")
+        method: Any = build("mezo")
         for step in range(5):
             done = method.step(live.leaves, live.losses(), Key(0, step), 0.01, 1e-2, {})
             method.apply(replayed.leaves, done.directions, done.coefficients, done.touched, Key(0, step), 0.01, {})
@@ -224,6 +225,7 @@ def test_clipping_shortens_the_estimate_by_the_papers_factor() -> None:
     z = addressed.normals(address(Key(0, 0), 0, Purpose.NORMAL), 0, n * d).double().view(n, d)
     d_k = z @ g
     # the clipped d over n
-    shaped = build("qzo", directions=n, clip=threshold).shaping(Measured(d_k, -d_k, d_k))
+    clipped: Any = build("qzo", directions=n, clip=threshold)
+    shaped = clipped.shaping(Measured(d_k, -d_k, d_k))
     factor = 2 * reference.phi(threshold / float(g.norm())) - 1  # erf(x / sqrt 2) = 2 Phi(x) - 1
     assert torch.allclose(shaped @ z, factor * g, rtol=0, atol=5 / n**0.5)

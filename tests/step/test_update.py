@@ -3,6 +3,7 @@ rounding.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,8 @@ OPTIMISERS = [
 
 
 def torch_run(toy: Toy, make, steps: int) -> torch.Tensor:
-    parameters = [leaf.sites[0].parameter.requires_grad_(True) for leaf in toy.leaves]
+    sites: list[Any] = [leaf.sites[0] for leaf in toy.leaves]
+    parameters = [site.parameter.requires_grad_(True) for site in sites]
     optimiser = make(parameters)
     for _ in range(steps):
         optimiser.zero_grad()
@@ -133,7 +135,7 @@ def test_estimates_are_the_same_in_any_tile() -> None:
     leaf = Leaf("w", 5, torch.zeros(30, 7, dtype=torch.float64), ())
     directions = PerExample(Key(0, 1), Gaussian(), 3)
     touched = {5: [torch.tensor([0, 4]), torch.tensor([4, 29]), torch.tensor([7])]}
-    sums = [
+    sums: list[Any] = [
         Combination(tuple((0.3 * k - 0.5, Direction(Key(0, 0, k), Gaussian())) for k in range(3))),
         WeightedExamples(directions, (0.5, -2.0, 1.0)),
         WeightedExamples(directions, (0.5, -2.0, 1.0), touched),

@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
-import bitsandbytes as bnb
 import pytest
 import torch
 from bitsandbytes import functional as kernels
+from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import (
@@ -200,7 +200,7 @@ def test_ids_never_meet_those_of_parameters_and_do_not_depend_on_the_pattern() -
 
 
 def test_layers_that_share_a_weight_share_a_leaf() -> None:
-    first, second = (bnb.nn.Linear4bit(64, 64, quant_type="nf4").to("cpu") for _ in range(2))
+    first, second = (Linear4bit(64, 64, quant_type="nf4").to("cpu") for _ in range(2))
     second.weight = first.weight
     (leaf,) = quant_scales(nn.Sequential(first, second))
     assert [site.module for site in leaf.sites] == [first, second]
@@ -324,9 +324,9 @@ def test_a_failing_forward_leaves_the_scales_where_they_were(quantiser: str) -> 
 @pytest.mark.parametrize("kind", ["nf4", "fp4", "int8"])
 def test_outputs_answer_scales_linearly(kind: str) -> None:
     torch.manual_seed(0)
-    layer: Any = bnb.nn.Linear8bitLt(128, 48, bias=False, has_fp16_weights=False)
+    layer: Any = Linear8bitLt(128, 48, bias=False, has_fp16_weights=False)
     if kind != "int8":
-        layer = bnb.nn.Linear4bit(128, 48, bias=False, quant_type=kind, compute_dtype=torch.float32)
+        layer = Linear4bit(128, 48, bias=False, quant_type=kind, compute_dtype=torch.float32)
     layer = layer.to("cpu").eval()
     (leaf,) = quant_scales(nn.Sequential(layer))
     x, shift = torch.randn(9, 128), 0.1 * torch.randn_like(leaf.tensor)
@@ -540,9 +540,9 @@ def test_models_without_usable_scales_are_refused_in_one_sentence() -> None:
     with pytest.raises(ValueError, match="quantised by gptq are not supported: bitsandbytes NF4"):
         quant_scales(plain)
     with pytest.raises(ValueError, match="not quantised yet"):
-        quant_scales(nn.Sequential(bnb.nn.Linear4bit(64, 64)))
+        quant_scales(nn.Sequential(Linear4bit(64, 64)))
     with pytest.raises(ValueError, match="not quantised yet"):
-        quant_scales(nn.Sequential(bnb.nn.Linear8bitLt(64, 64)))
+        quant_scales(nn.Sequential(Linear8bitLt(64, 64)))
     model = raw("llama", "nf4")
     with pytest.raises(ValueError, match="no quantised layer matches 'nothing'"):
         quant_scales(model, "nothing")

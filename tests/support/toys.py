@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,13 +41,13 @@ ON_WEIGHTS = [name for name in METHODS if build(name).pushes is None]  # methods
 class Toy:
     """A model, the examples of one batch and their losses."""
 
-    model: nn.Module
+    model: Any
     leaves: list[Leaf]
     count: int
     forward: Callable[[Rows], Tensor]  # example numbers (b,) -> losses (b,)
     alone: Callable[[int], Tensor]  # the loss of one example without padding or company
-    mask: Tensor | None = None  # (count, tokens)
-    ids: Tensor | None = None  # (count, tokens)
+    mask: Any = None  # (count, tokens)
+    ids: Any = None  # (count, tokens)
 
     def part(self, examples: Rows) -> Part:
         """One micro-batch of the given examples."""
@@ -240,7 +241,7 @@ def _exact_norms(model: nn.Module) -> None:
             module.forward = partial(_rms_norm, module)
 
 
-def _rms_norm(module: nn.Module, x: Tensor) -> Tensor:
+def _rms_norm(module: Any, x: Tensor) -> Tensor:
     return module.weight * (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + module.variance_epsilon))
 
 
@@ -251,24 +252,33 @@ CAUSAL = NAMES[:5]
 
 @cache
 def _built(name: str) -> nn.Module:
-    base = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    causal, small = {"use_cache": False}, {"intermediate_size": 40, "max_position_embeddings": 24}
+    base: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    causal: dict[str, Any] = {"use_cache": False}
+    small: dict[str, Any] = {"intermediate_size": 40, "max_position_embeddings": 24}
+    config: Any
     match name.split()[0]:
         case "llama":
-            tied = {"tie_word_embeddings": "tied" in name, "num_key_value_heads": 2}
+            tied: dict[str, Any] = {"tie_word_embeddings": "tied" in name, "num_key_value_heads": 2}
             config = LlamaConfig(**base, **causal, **small, **tied, attention_bias=True)
         case "qwen2":
             config = Qwen2Config(**base, **causal, **small, num_key_value_heads=2, tie_word_embeddings=True)
         case "opt":
             config = OPTConfig(**base, **causal, ffn_dim=40, word_embed_proj_dim=32, max_position_embeddings=24)
         case "gpt2":
-            size = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 24}
+            size: dict[str, Any] = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 24}
             config = GPT2Config(vocab_size=VOCABULARY, **size, **causal, bos_token_id=2, eos_token_id=2)
         case "bert":
-            config = BertConfig(**base, **small, num_labels=3)
+            labels: dict[str, Any] = {"num_labels": 3}
+            config = BertConfig(**base, **small, **labels)
         case _:
-            config = RobertaConfig(**base, **small, num_labels=3, type_vocab_size=1, pad_token_id=1)
-    kind = AutoModelForCausalLM
+            labels = {"num_labels": 3, "type_vocab_size": 1, "pad_token_id": 1}
+            config = RobertaConfig(**base, **small, **labels)
+    kind: Any = AutoModelForCausalLM
     if "bert" in name:
         kind = AutoModelForMaskedLM if "mlm" in name else AutoModelForSequenceClassification
     with torch.random.fork_rng(devices=[]):

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from zocore.carriers.carrier import MoveTo
 from zocore.carriers.layout import Layout
-from zocore.carriers.scratch import looks_up_rows
+from zocore.carriers.scratch import looked_up, looks_up_rows
 from zocore.directions.laws import LowRank
 from zocore.directions.per_example import PerExample
 from zocore.weights.leaf import Leaf, ParameterSite, Site, by_module
@@ -45,6 +45,11 @@ class Call:
     shifted: Tensor  # the same with what other leaves of the module added
     offset: float
 
+    @property
+    def x(self) -> Tensor:
+        """The activation the layer read; where a model is spread over devices it may come from another one."""
+        return self.args[0].to(self.output.device)
+
     def add(self, response: Tensor) -> Tensor:
         """Return the shifted output plus offset times the response to this leaf's direction."""
         return torch.add(self.shifted, response, alpha=self.offset)
@@ -62,7 +67,7 @@ class Call:
         return self.direction.base.tensor(self.leaf).to(dtype)
 
     def _spread(self, signs: Tensor, activation: Tensor) -> Tensor:
-        of_rows = signs[self.layout.of(activation).to(signs.device)].to(activation.dtype)
+        of_rows = signs[self.layout.of(activation)].to(activation.dtype)
         return of_rows.view(len(of_rows), *(1,) * (activation.ndim - 2), of_rows.shape[1])
 
 
@@ -76,7 +81,7 @@ class Flipout:
     leaves: Sequence[Leaf]
     matmul_weights: int  # weights that take part in a matrix product of one plain forward
     layout: Layout | None = None  # of the forward to come; set by the losses
-    touched: dict[int, dict[int, Tensor]] = field(default_factory=dict)  # leaf id -> example -> table rows
+    _lookups: list[tuple[int, Layout, Tensor]] = field(default_factory=list)  # leaf id, rows of the forward, ids
 
     def __post_init__(self) -> None:
         self._responders = [
@@ -86,7 +91,7 @@ class Flipout:
     @contextmanager
     def along(self, direction: PerExample) -> Iterator[MoveTo]:
         """Yield `move_to(offset)`: until the block ends, example i sees theta + offset * Delta_i."""
-        self.touched.clear()
+        self._lookups.clear()
         offset, moved = 0.0, False
         reached: set[int] = set()
 
@@ -128,10 +133,20 @@ class Flipout:
         return 1.0 + extra / max(self.matmul_weights, 1)
 
     def record(self, leaf: Leaf, layout: Layout, ids: Tensor) -> None:
-        """Remember which rows of a table each example looked up, in all calls of the module."""
-        rows = self.touched.setdefault(leaf.id, {})
-        for example, looked_up in zip(layout.examples.unique().tolist(), layout.distinct(ids), strict=True):
-            rows[example] = torch.unique(torch.cat([looked_up, rows.get(example, looked_up)]))
+        """Remember the row numbers that one call of a table's module looked up."""
+        recorded = any(number == leaf.id and numbers is ids for number, _, numbers in self._lookups)
+        if not recorded:  # both forwards of a step look up the same batch
+            self._lookups.append((leaf.id, layout, ids))
+
+    @property
+    def touched(self) -> dict[int, dict[int, Tensor]]:
+        """Leaf id -> example -> rows of a table it looked up, on the CPU; worked out after the forwards."""
+        rows_of: dict[int, dict[int, Tensor]] = {}
+        for number, layout, ids in self._lookups:
+            rows = rows_of.setdefault(number, {})
+            for example, looked_up in zip(layout.members, layout.distinct(ids.cpu()), strict=True):
+                rows[example] = torch.unique(torch.cat([looked_up, rows.get(example, looked_up)]))
+        return rows_of
 
     def _by_module(self) -> list[tuple[nn.Module, list[tuple[Leaf, Responder]]]]:
         return by_module((module, (leaf, respond)) for leaf, module, respond in self._responders)
@@ -147,6 +162,20 @@ def matmul_weights(model: nn.Module) -> int:
         for module in model.modules()
         if is_linear(module)
     )
+
+
+def backprop_cost(model: nn.Module, leaves: Sequence[Leaf], spared: float = 0.0) -> float:
+    """Return what a forward and a backward cost in plain forwards: 3 where all weights move, 2 where few do.
+
+    The backward goes through every product once, and once more where the weight's own gradient is wanted;
+    a share of the products may be spared, those below the first layer that moves.
+    """
+    moving = sum(
+        leaf.tensor.numel()
+        for leaf in leaves
+        if leaf.tensor.ndim > 1 and any(is_linear(site.module) for site in leaf.sites)
+    )
+    return 2.0 * (1.0 - spared) + min(1.0 - spared, moving / max(matmul_weights(model), 1))
 
 
 def _size(module: nn.Module) -> int:
@@ -203,7 +232,7 @@ def refusal(leaf: Leaf, site: Site) -> ValueError:
 
 
 def _linear(call: Call) -> Tensor:
-    x = call.args[0]
+    x = call.x
     if isinstance(call.direction.law, LowRank):
         return _thin(call, call.direction.law)
     product = functional.linear(x * call.column_signs(x), call.base(x.dtype))
@@ -212,9 +241,9 @@ def _linear(call: Call) -> Tensor:
 
 def _thin(call: Call, law: LowRank) -> Tensor:
     """U = L V^T: the signs go to the thin factors, (r_i * L) and (s_i * V), so activations are read once."""
-    x = call.args[0]
+    x = call.x
     left, right = (factor.to(x.dtype) for factor in law.factors(call.leaf, call.direction.key, x.device))
-    examples = call.layout.examples.to(x.device)
+    examples = call.layout.on(x.device)
     r = call.direction.row_signs(call.leaf, x.device)[examples].to(x.dtype)
     s = call.direction.column_signs(call.leaf, x.device)[examples].to(x.dtype)
     call.layout.of(x)  # refuses a shape that does not split into rows
@@ -227,7 +256,7 @@ def _thin(call: Call, law: LowRank) -> Tensor:
 
 def _conv1d(call: Call) -> Tensor:
     """Conv1D stores (in, out): the row signs meet the input, the column signs the output."""
-    x = call.args[0]
+    x = call.x
     product = (x * call.row_signs(x)) @ call.base(x.dtype)
     return call.add(product * call.column_signs(product))
 
@@ -258,13 +287,14 @@ class _Table:
     site: ParameterSite
     leaf: Leaf
     carrier: Flipout
+    scales: list[float] = field(default_factory=list)  # what the module multiplies its output by, once observed
 
     def __call__(self, call: Call) -> Tensor:
-        ids, scale = (call.args[0], 1.0) if looks_up_rows(self.site.module) else self._observe(call)
+        ids, scale = (call.x, 1.0) if looks_up_rows(self.site.module) else self._observe(call)
         ids = ids.expand(call.layout.rows, -1) if ids.shape[0] == 1 else ids
         if all(isinstance(site.module, nn.Embedding) for site in self.leaf.sites):
             self.carrier.record(self.leaf, call.layout, ids)
-        numbers, inverse = torch.unique(ids, return_inverse=True)
+        numbers, inverse = looked_up(ids)
         u = torch.zeros(len(numbers), self.leaf.matrix.shape[1], device=ids.device, dtype=call.output.dtype)
         call.direction.base.displace(u, u, self.leaf, scale, numbers)
         examples = call.layout.of(ids)
@@ -278,10 +308,11 @@ class _Table:
         ones = torch.ones(rows, 1, device=call.output.device)
         numbers = torch.arange(rows, device=ones.device, dtype=torch.float32).unsqueeze(1)
         try:
-            self.site.show(ones)
-            scale = float(self.site.module.forward(*call.args, **call.kwargs).max())
+            if not self.scales:  # fetching it stops a GPU: once in a run
+                self.site.show(ones)
+                self.scales.append(float(self.site.module.forward(*call.args, **call.kwargs).max()))
             self.site.show(numbers)
-            row_numbers = self.site.module.forward(*call.args, **call.kwargs).squeeze(-1) / scale
+            row_numbers = self.site.module.forward(*call.args, **call.kwargs).squeeze(-1) / self.scales[0]
         finally:
             self.site.hide()
-        return row_numbers.round().long(), scale
+        return row_numbers.round().long(), self.scales[0]

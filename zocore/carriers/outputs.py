@@ -140,8 +140,9 @@ class Outputs:
 
     def _push(self, site: OutputSite, direction: Pushes, output: Tensor) -> Tensor:
         layout = self._current
-        counts = layout.counted(site.last).to(output.device)
-        xi = direction.signs(site.id, layout.numbers.to(output.device), counts.shape[1], output.shape[-1])
+        counts = layout.counted(site.last).to(output.device, non_blocking=True)
+        numbers = layout.numbers.to(output.device, non_blocking=True)
+        xi = direction.signs(site.id, numbers, counts.shape[1], output.shape[-1])
         pushed = xi * counts.unsqueeze(-1)
         return pushed.to(output.dtype).reshape(output.shape)
 
@@ -162,7 +163,9 @@ class Outputs:
             leaf = missed[0].weight or missed[0].bias
             raise RuntimeError(f"the forward pass never ran the layer of {leaf.name if leaf else ''}: leave it out")
         layout = self._current
-        return Seen(self.sites, dict(self._inputs), dict(self._counted), layout.numbers, layout.examples)
+        device = next(iter(self._inputs.values())).device
+        numbers = layout.numbers.to(device, non_blocking=True)
+        return Seen(self.sites, dict(self._inputs), dict(self._counted), numbers, layout.on(device))
 
     @property
     def _current(self) -> Layout:

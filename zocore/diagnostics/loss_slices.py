@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from zocore.directions.laws import Direction
 from zocore.runs.session import Session
-from zocore.step.step import Method
 
 FIRST = 2**20  # step number of the slices' own noise: no run is that long
 
@@ -36,9 +35,9 @@ class Secant:
 def direction(session: Session, number: int = 0) -> Direction:
     """Return the slices' direction `number`, of the law the method draws from."""
     method = session.method
-    if not isinstance(method, Method):
+    if not method.zeroth_order:
         raise ValueError(f"{method.name} draws no directions: choose a zeroth-order method")
-    return Direction(replace(session.key(FIRST), direction=number), method.sampler.law)
+    return Direction(replace(session.key(FIRST), direction=number), method.law)
 
 
 def slice_along(session: Session, along: Direction, offsets: Sequence[float]) -> Slice:

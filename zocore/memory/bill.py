@@ -9,7 +9,7 @@ scores) and logits only where there is a label. A trainer that keeps all logits 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from zocore.memory.shapes import ModelShape
@@ -54,10 +54,11 @@ class Bill:
     activations: int
     gradients: int = 0
     optimiser_state: int = 0
+    kept: int = 0  # outputs of a frozen prefix, in the machine's own memory whatever the device
 
     @property
     def total(self) -> int:
-        """The sum of the five parts, in bytes."""
+        """The sum of the five parts on the device, in bytes; on a CPU `kept` comes on top."""
         return self.weights + self.scratch + self.activations + self.gradients + self.optimiser_state
 
 
@@ -205,12 +206,14 @@ def _outputs(run: _Run) -> Bill:
 
 
 def _outputs_and_moments(run: _Run) -> Bill:
-    # Adam builds the estimate of one matrix at a time, and keeps two moments of the writers that move.
+    # Adam builds the estimate of one matrix at a time, and keeps two moments of the writers that move. What the pushes
+    # teach, from the features (as wide as the hidden state) to each of two writers a block, is kept with them.
     writers = run.shape.hidden * (run.shape.heads * run.shape.head_dim + run.shape.intermediate)
     one = run.shape.hidden * run.shape.intermediate * FP32
     plain = _outputs(run)
     moments = 2 * PUSHED_BLOCKS * writers * FP32
-    return Bill(run.method, run.weights, max(plain.scratch, 3 * one), run.forward, 0, moments)
+    jacobian = 2 * PUSHED_BLOCKS * run.shape.hidden**2 * FP32
+    return Bill(run.method, run.weights, max(plain.scratch, 3 * one), run.forward, 0, moments + jacobian)
 
 
 # --- References that run a backward pass ---
@@ -300,10 +303,12 @@ def bill(
     options: int = 1,
     bits: int = 4,
     lora_rank: int = 8,
+    kept_examples: int = 0,
 ) -> Bill:
     """Peak memory of one step, in bytes, for `batch` inputs of `tokens` with `options` label positions each.
 
-    `bits` (4 or 8) counts for qzo and qlora-adamw, `lora_rank` for the two LoRA methods.
+    `bits` (4 or 8) counts for qzo and qlora-adamw, `lora_rank` for the two LoRA methods. `kept_examples` is how many
+    training examples there are, where the last blocks alone move and what the others give for each is kept.
     """
     if method not in NAMES:
         raise ValueError(f"unknown method '{method}': choose one of {', '.join(NAMES)}.")
@@ -316,8 +321,11 @@ def bill(
         raise ValueError(f"{shape.name} reads at most {shape.positions} tokens, not {tokens}.")
     if bits not in (4, 8):
         raise ValueError(f"bits must be 4 or 8, not {bits!r}.")
+    if not isinstance(kept_examples, int) or kept_examples < 0:
+        raise ValueError(f"kept_examples must be 0 or more, not {kept_examples!r}.")
     count = COUNTS[METHODS[method].memory] if method in METHODS else REFERENCES[method].count
-    return count(_Run(method, shape, batch, tokens, _WIDTHS[dtype], options, bits, lora_rank))
+    counted = count(_Run(method, shape, batch, tokens, _WIDTHS[dtype], options, bits, lora_rank))
+    return replace(counted, kept=kept_examples * tokens * shape.hidden * _WIDTHS[dtype])
 
 
 def bills(shape: ModelShape, batch: int = 16, tokens: int = 128, dtype: str = "bf16", **settings: int) -> list[Bill]:
@@ -333,10 +341,13 @@ def fits(bill: Bill) -> list[str]:
 def render(bills: Sequence[Bill]) -> str:
     """The bills as an aligned text table in GB (MB when all are small), with the smallest card for each."""
     unit, scale = ("GB", GB) if any(one.total >= GB for one in bills) else ("MB", 10**6)
-    head = ["method", "weights", "scratch", "activations", "gradients", "optimiser", f"total {unit}", "fits from"]
+    keeps = any(one.kept for one in bills)
+    head = ["method", "weights", "scratch", "activations", "gradients", "optimiser", f"total {unit}"]
+    head += [*(["kept in RAM"] if keeps else []), "fits from"]
     rows = []
     for one in bills:
-        parts = (one.weights, one.scratch, one.activations, one.gradients, one.optimiser_state, one.total)
+        kept = [one.kept] if keeps else []
+        parts = (one.weights, one.scratch, one.activations, one.gradients, one.optimiser_state, one.total, *kept)
         card = next(iter(fits(one)), "no single card")
         rows.append([one.method, *(f"{part / scale:.2f}" for part in parts), card])
     return aligned(head, rows)

@@ -66,11 +66,14 @@ def load(
         if KINDS[kind].labelled and labels is not None:
             _name_outputs(config, labels)
         options |= _class_options(kind, config) | _quantisation(quantise, _dtype(dtype), device)
+        options |= {"device_map": "auto"} if device == "auto" else {}
         options |= {"config": config, "dtype": _dtype(dtype), "use_safetensors": not allow_pickle or None}
         options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
         model, info = _tried(source, KINDS[kind].load_class().from_pretrained, options)
     notes = _complete(model, kind, info, seed, source)
-    if quantise is None:
+    if device == "auto":
+        _refuse_offload(model, source)
+    elif quantise is None:
         model.to(device)
     _prepare(model, tokenizer)
     return LoadedModel(model, tokenizer, kind, source.name, source.location, fingerprint(model), notes)
@@ -142,7 +145,7 @@ def _quantisation(quantise: str | None, dtype: torch.dtype, device: torch.device
         settings = transformers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type=quantise, bnb_4bit_compute_dtype=dtype
         )
-    return {"quantization_config": settings, "device_map": {"": str(device)}}
+    return {"quantization_config": settings, "device_map": "auto" if device == "auto" else {"": str(device)}}
 
 
 def _tried(source: Source, load: Any, options: dict[str, Any]) -> Any:
@@ -158,6 +161,16 @@ def _tried(source: Source, load: Any, options: dict[str, Any]) -> Any:
             ) from error
         first = " ".join(str(error).split("\n")[0].split())[:300].rstrip(".")
         raise InputError(f"the model {source.name!r} cannot be loaded: {first or type(error).__name__}") from error
+
+
+def _refuse_offload(model: Any, source: Source) -> None:
+    """Weights outside the GPUs would be fetched in every forward, behind the back of the probes."""
+    outside = [name for name, place in model.hf_device_map.items() if str(place) in ("cpu", "disk")]
+    if outside:
+        raise InputError(
+            f"the model {source.name!r} does not fit on this machine's GPUs ({outside[0]} would stay outside): "
+            "load it in fewer bits with --quantise nf4, or on a larger machine"
+        )
 
 
 def _complete(model: nn.Module, kind: str, info: Any, seed: int, source: Source) -> tuple[str, ...]:

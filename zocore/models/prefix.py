@@ -13,6 +13,7 @@ frozen; the head counts with the later blocks, embeddings count as nothing, and 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -61,15 +62,42 @@ class Prefix:
         before, version = [vars(block).get("forward") for block in self.blocks], _hidden(output)._version
         for block in self.blocks:
             block.forward = lambda *_, **__: output
+        # the last word, after whatever hooks others have on the block: they had theirs when `output` was made
+        handle = self.blocks[-1].register_forward_hook(lambda *_: output)
         try:
             yield
         finally:
+            handle.remove()
             for block, own in zip(self.blocks, before, strict=True):
                 del block.forward
                 if own is not None:  # accelerate wraps the forward of each quantised block
                     block.forward = own
         if _hidden(output)._version != version:
             raise RuntimeError("a block of the model writes into its input: its frozen prefix cannot be kept")
+
+
+@dataclass
+class Once:
+    """The micro-batches of one batch, whose prefix is run when it is first needed."""
+
+    prefix: Prefix
+    find: Callable[[], Sequence[Any]]  # the prefix's output of each micro-batch
+    cost: float  # of finding them, in plain forwards of the batch
+
+    def begin(self) -> float:
+        """Find the outputs and return the cost."""
+        assert len(self._outputs)
+        return self.cost
+
+    @contextmanager
+    def within(self, number: int) -> Iterator[None]:
+        """Let forwards of micro-batch `number` begin after the frozen blocks."""
+        with self.prefix.standing_in(self._outputs[number]):
+            yield
+
+    @cached_property
+    def _outputs(self) -> Sequence[Any]:
+        return self.find()
 
 
 def frozen_prefix(model: nn.Module, leaves: Sequence[Leaf], forward: Callable[[], Any]) -> Prefix | None:

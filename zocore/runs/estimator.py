@@ -14,8 +14,8 @@ from torch import Tensor
 
 from zocore.noise.addressed import Key
 from zocore.step.losses import Losses
-from zocore.step.step import Method
-from zocore.step.update import Estimate, estimate
+from zocore.step.step import Stepper
+from zocore.step.update import Estimate, State
 from zocore.weights.leaf import Leaf
 
 STRIDE = 2**16  # directions between two estimates of one step's key: more than any method draws
@@ -34,13 +34,24 @@ class Reading:
 
 
 def measure(
-    method: Method, leaves: Sequence[Leaf], losses: Losses, key: Key, eps: float, count: int = 8, backprop: bool = True
+    method: Stepper,
+    leaves: Sequence[Leaf],
+    losses: Losses,
+    key: Key,
+    eps: float,
+    state: State | None = None,
+    *,
+    count: int = 8,
+    backprop: bool = True,
 ) -> Reading | None:
     """Return the reading over `count` fresh estimates, or None when a loss was not finite.
 
     `losses` must not be the step's own: its forward passes are counted apart. Raises what a forward raises.
     """
-    drawn = [_estimate(method, losses, replace(key, direction=(k + 1) * STRIDE), eps) for k in range(count)]
+    drawn = []
+    for k in range(count):
+        drawn.append(method.propose(losses, replace(key, direction=(k + 1) * STRIDE), eps, state or {}))
+        losses.forget()
     estimates = [g for g in drawn if g is not None]
     if len(estimates) < count:
         return None
@@ -61,15 +72,6 @@ def _truth(losses: Losses) -> dict[int, Tensor] | None:
         return losses.gradient()[1]
     except (torch.OutOfMemoryError, MemoryError):
         return None
-
-
-def _estimate(method: Method, losses: Losses, key: Key, eps: float) -> Estimate | None:
-    directions = tuple(method.sampler(key, losses, eps))
-    measured = method.difference(losses, directions, eps)
-    losses.forget()
-    if not measured.finite:
-        return None
-    return estimate(directions, tuple(method.shaping(measured).tolist()), losses.touched)
 
 
 def _on_leaf(estimates: Sequence[Estimate], leaf: Leaf, truth: Tensor | None) -> tuple[Tensor, ...]:

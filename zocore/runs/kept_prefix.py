@@ -14,12 +14,14 @@ What is promised:
   from the settings alone. A resumed run that meets an example whose value it has not seen makes its home batch again,
   and so comes to the same bits as the run that was never cut off.
 
+Evaluations read the same batches each time: the outputs of these are kept whole, in the room that the training set
+leaves, and change no bit.
+
 The cost of a prefix is counted once per new example: in the first pass if values are kept, else in every step. What a
 resumed run makes again is not counted, like the replay of its weights.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -30,31 +32,7 @@ from torch import Tensor
 from zocore.data.tasks import Example
 from zocore.models.objectives.base import Objective
 from zocore.models.objectives.batch import Batch
-from zocore.models.prefix import Prefix
-
-
-@dataclass
-class Once:
-    """The micro-batches of one batch, whose prefix is run when it is first needed."""
-
-    prefix: Prefix
-    find: Callable[[], Sequence[Any]]  # the prefix's output of each micro-batch
-    cost: float  # of finding them, in plain forwards of the batch
-
-    def begin(self) -> float:
-        """Find the outputs and return the cost."""
-        assert len(self._outputs)
-        return self.cost
-
-    @contextmanager
-    def within(self, number: int) -> Iterator[None]:
-        """Let forwards of micro-batch `number` begin after the frozen blocks."""
-        with self.prefix.standing_in(self._outputs[number]):
-            yield
-
-    @cached_property
-    def _outputs(self) -> Sequence[Any]:
-        return self.find()
+from zocore.models.prefix import Once, Prefix
 
 
 @dataclass
@@ -69,14 +47,30 @@ class KeptPrefix:
     batch_size: int
     micro: int
     cap: int  # bytes
-    held: dict[int, Tensor] = field(default_factory=dict)  # example -> (tokens, width), on the CPU
+    again: bool  # whether the run draws any example twice
+    _held: dict[int, Tensor] = field(default_factory=dict)  # example -> (tokens, width), on the CPU
+    _evaluated: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)  # inputs -> (rows, tokens, width), likewise
+    _train_bytes: int = 0
+    _evaluated_bytes: int = 0
 
-    def once(self, step: int, parts: Sequence[Batch], keep: bool) -> Once:
-        """Return the step's micro-batches with their prefix; `keep` says whether the run draws any example twice."""
-        keeps = keep and self.fits
+    def once(self, step: int, parts: Sequence[Batch]) -> Once:
+        """Return the prefix of a step's micro-batches, to be run or fetched when it is first needed."""
+        keeps = self.again and self.fits
         new = sum(place < len(self.train) for place in self._places(step)) if keeps else self.batch_size
         find = (lambda: self._outputs(step, parts)) if keeps else (lambda: [self.run(part) for part in parts])
         return Once(self.prefix, find, self.prefix.share * new / self.batch_size)
+
+    def log_probs(self, batch: Batch) -> Tensor:
+        """Return the objective's answer to an evaluation's batch, whose prefix is kept where there is room."""
+        key = tuple((name, tuple(t.shape), t.cpu().numpy().tobytes()) for name, t in batch.inputs.items())
+        output = self._evaluated.get(key)
+        if output is None:
+            output = self.run(batch)
+            if isinstance(output, Tensor) and self._evaluated_bytes + output.nbytes <= self.cap - self._planned:
+                self._evaluated[key] = output.cpu()
+                self._evaluated_bytes += output.nbytes
+        with self.prefix.standing_in(output.to(batch.labels.device) if isinstance(output, Tensor) else output):
+            return self.objective.log_probs(batch)
 
     def run(self, part: Batch) -> Any:
         """Return the prefix's output of a micro-batch."""
@@ -84,23 +78,32 @@ class KeptPrefix:
 
     @property
     def bytes(self) -> int:
-        """What the kept values take now."""
-        return sum(value.nbytes for value in self.held.values())
+        """What all kept values take now."""
+        return self._train_bytes + self._evaluated_bytes
 
-    @cached_property
+    @property
     def fits(self) -> bool:
         """Whether the values of the whole training set stay within the cap."""
+        return self._needed is not None
+
+    @property
+    def _planned(self) -> int:
+        """Bytes set aside for the training set."""
+        return (self._needed or 0) if self.again else 0
+
+    @cached_property
+    def _needed(self) -> int | None:
+        """Bytes of the values of the whole training set; None when they are more than the cap."""
         part = self.objective.batch(self.train[:1])
         hidden, mask = self.run(part), part.layout.mask
         if mask is None or not isinstance(hidden, Tensor) or hidden.shape[:-1] != mask.shape:
-            return False  # not one hidden state per token: nothing that could be kept without its padding
-        limit = self.cap // (hidden.shape[-1] * hidden.itemsize)
-        tokens = 0
+            return None  # not one hidden state per token: nothing that could be kept without its padding
+        token, needed = hidden.shape[-1] * hidden.itemsize, 0
         for example in self.train:
-            tokens += self.objective.size(example)
-            if tokens > limit:
-                return False
-        return True
+            needed += self.objective.size(example) * token
+            if needed > self.cap:
+                return None
+        return needed
 
     def new_batches(self, steps: int) -> float:
         """Return how many batches' worth of examples `steps` steps run the prefix on."""
@@ -119,9 +122,9 @@ class KeptPrefix:
         first = number * self.micro
         wanted = self.numbers(step)[first : first + len(part)]
         for example in wanted:
-            if example not in self.held:
+            if example not in self._held:
                 self._go_home(example)
-        return joined([self.held[example] for example in wanted], part)
+        return joined([self._held[example] for example in wanted], part)
 
     def _visit(self, step: int, number: int, part: Batch) -> Tensor:
         """Run the prefix on a micro-batch and keep the values of those examples that are at home there."""
@@ -131,7 +134,8 @@ class KeptPrefix:
         places = self._places(step, number, len(part))
         for place, example, value in zip(places, examples, taken_apart(hidden, part), strict=True):
             if place < len(self.train):
-                self.held[example] = value
+                self._train_bytes += value.nbytes if example not in self._held else 0
+                self._held[example] = value
         return hidden
 
     def _go_home(self, example: int) -> None:

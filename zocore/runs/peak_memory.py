@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,12 +15,16 @@ COUNTED = 3  # first steps in which each tensor is counted on a CPU; later only 
 class PeakMemory:
     """Peak memory of the steps so far in bytes, `held()` being every tensor that a run holds between steps.
 
-    On a CPU, neither the working memory inside operations nor Python and its libraries are counted.
+    `grown()` is what a run has put by in the machine's own memory so far, which counts on a CPU. There, neither the
+    working memory inside operations nor Python and its libraries are counted.
     """
 
-    def __init__(self, device: torch.device, held: Callable[[], Iterable[Tensor]]) -> None:
-        self.device, self._held = device, held
+    def __init__(
+        self, device: torch.device, held: Callable[[], Iterable[Tensor]], grown: Callable[[], int] = lambda: 0
+    ) -> None:
+        self.device, self._held, self._grown = device, held, grown
         self._tensors = TensorPeak()
+        self._seen = 0  # bytes of what has grown that were counted as tensors
         self._counted = self._base = self._largest = 0
 
     @property
@@ -30,13 +35,19 @@ class PeakMemory:
     def peak(self) -> int:
         """Return the peak in bytes, 0 before the first step."""
         if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        return self._base + self._tensors.most if self._counted else 0
+            return sum(torch.cuda.max_memory_allocated(device) for device in self._devices)
+        return self._base + self._tensors.most + self._grown() - self._seen if self._counted else 0
 
     def reset(self) -> None:
         """Forget the peak so far."""
         if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+            for device in self._devices:
+                torch.cuda.reset_peak_memory_stats(device)
+
+    @cached_property
+    def _devices(self) -> set[torch.device]:
+        """The GPUs that hold a part of the run: several where a model is spread."""
+        return {tensor.device for tensor in self._held()}
 
     @contextmanager
     def step(self, size: int) -> Iterator[None]:
@@ -47,8 +58,10 @@ class PeakMemory:
         self._largest = max(self._largest, size)
         if not self._counted:
             self._base = storage_bytes(self._held())
+        before = self._grown()
         with self._tensors:
             yield
+        self._seen += self._grown() - before
         self._counted += 1
 
     @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zocore import methods
 from zocore.carriers.carrier import Carrier
-from zocore.carriers.flipout import Flipout, matmul_weights
+from zocore.carriers.flipout import Flipout, backprop_cost, matmul_weights
 from zocore.carriers.in_place import InPlace
 from zocore.carriers.outputs import Outputs, output_sites
 from zocore.carriers.scratch import Scratch, unreached
@@ -24,18 +24,22 @@ from zocore.errors import InputError
 from zocore.models.load import LoadedModel, load
 from zocore.models.objectives.base import Objective, objective_for
 from zocore.models.objectives.batch import Batch
-from zocore.models.prefix import Prefix, frozen_prefix
+from zocore.models.prefix import Once, Prefix, frozen_prefix
 from zocore.noise.addressed import Key, permutation
-from zocore.runs.kept_prefix import KeptPrefix, Once
+from zocore.parallel.ranks import Ranks, checksum
+from zocore.runs.kept_prefix import KeptPrefix
 from zocore.step.losses import Losses, Part
-from zocore.step.step import Method, Stepper
+from zocore.step.readout import Head
+from zocore.step.step import Backprop, Method, Stepper
 from zocore.step.update import Adam, Momentum, Sgd, State
 from zocore.subspaces.blocks import last_blocks, of_blocks, residual_writers
 from zocore.subspaces.by_name import all_weights, matching, without
-from zocore.weights.leaf import Leaf
+from zocore.weights.leaf import Leaf, ParameterSite
 
+CHECKED_EVERY = 100  # steps between comparisons of the weights where several processes share a run
 LAW = {"noise": None, "rank": 0, "keep": 1.0}  # settings of the law, and what leaves it to the method
 OF_DATA = ("text_columns", "label_column", "template", "label_words")
+MANY_ROWS = 16  # rows of one example that are worth a word
 UPDATES: dict[str, type[Sgd] | type[Momentum] | type[Adam]] = {"sgd": Sgd, "momentum": Momentum, "adam": Adam}
 
 
@@ -55,6 +59,7 @@ class Session:
     outputs: Outputs | None = None
     prefix: Prefix | None = None  # the blocks that no leaf reaches
     state: State = field(default_factory=dict)
+    ranks: Ranks = field(default_factory=Ranks)  # the processes that share the run's batches
 
     def key(self, step: int) -> Key:
         """The address of the step's noise."""
@@ -82,8 +87,17 @@ class Session:
     def losses(self, step: int) -> Losses:
         """The losses of a step's batch, nothing evaluated yet."""
         parts = self.parts(step)
-        again = self.config.steps * self.config.batch_size > len(self.task.train)
-        return self._oracle(parts, self.kept.once(step, parts, again) if self.kept else None)
+        if self.ranks.count > 1:
+            return self._share(step, parts)
+        return self._oracle(parts, self.kept.once(step, parts) if self.kept else None)
+
+    def _share(self, step: int, parts: Sequence[Batch]) -> Losses:
+        """The oracle of one of several processes: it asks about its micro-batches and hears of all."""
+        if (step - 1) % CHECKED_EVERY == 0:
+            self.ranks.agree(checksum([leaf.tensor for leaf in self.leaves]), step)
+        shares = self.ranks.shares(parts)
+        own = self._oracle(shares[self.ranks.rank], None)
+        return replace(own, ranks=self.ranks, counts=[sum(map(len, share)) for share in shares])
 
     def losses_of(self, examples: Sequence[Example]) -> Losses:
         """The losses of a batch of these examples, nothing evaluated yet."""
@@ -100,18 +114,20 @@ class Session:
             with once.within(number) if once else nullcontext():
                 return what(parts[number])
 
-        losses, scores = partial(ask, self.objective.losses), partial(ask, self.objective.log_probs)
+        def micro(number: int) -> Part:
+            asks = self.objective.losses, self.objective.log_probs, self.objective.features
+            losses, scores, features = (partial(ask, what, number) for what in asks)
+            return Part(parts[number].layout, losses, scores, parts[number].labels, features)
+
         return Losses(
-            [
-                Part(part.layout, partial(losses, number), partial(scores, number), part.labels)
-                for number, part in enumerate(parts)
-            ],
+            [micro(number) for number in range(len(parts))],
             self.leaves,
             self.carrier,
             self.flipout,
             self.outputs,
             spared=once.prefix.share if once else 0.0,
             begin=once.begin if once else None,
+            gradient_cost=self.gradient_cost,
         )
 
     @cached_property
@@ -119,15 +135,33 @@ class Session:
         """What the frozen prefix gave for each training example; None where nothing is frozen."""
         if self.prefix is None:
             return None
-        sizes, cap = (self.config.batch_size, self._micro), int(self.config.prefix_gib * 2**30)
-        return KeptPrefix(self.prefix, self.objective, self.task.train, self.numbers, self.parts, *sizes, cap)
+        config, train = self.config, self.task.train
+        cap, again = int(config.prefix_gib * 2**30), config.steps * config.batch_size > len(train)
+        sizes = (config.batch_size, self._micro, cap)
+        return KeptPrefix(self.prefix, self.objective, train, self.numbers, self.parts, *sizes, again)
+
+    def log_probs(self, batch: Batch) -> Tensor:
+        """The objective's for a batch of an evaluation: the same bits, sooner where a prefix is frozen."""
+        return self.kept.log_probs(batch) if self.kept else self.objective.log_probs(batch)
 
     @property
     def _micro(self) -> int:
         return self.config.micro_batch or self.config.batch_size
 
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the model and the data before reading on."""
+        advice = self.task.word_note if self.loaded.kind != "classifier" else ""
+        rows = self.objective.rows
+        cost = f"{rows} labels of more than one token: every forward reads each example {rows} times, once per label"
+        return [*self.loaded.notes, *self.task.notes, *filter(None, [advice, cost if rows > MANY_ROWS else ""])]
+
+    def kept_bytes(self) -> int:
+        """What is kept of the frozen prefix's outputs, in bytes of the machine's own memory."""
+        return self.kept.bytes if self.kept else 0
+
     def tensors(self) -> Iterator[Tensor]:
-        """Every tensor the run holds between steps; some share a storage."""
+        """Every tensor the run holds between steps, kept outputs of a frozen prefix apart; some share a storage."""
         model = self.loaded.model
         yield from (*model.parameters(), *model.buffers(), *self.state.values(), *(leaf.tensor for leaf in self.leaves))
         if self.config.quantise:
@@ -147,6 +181,11 @@ class Session:
     def trainable(self) -> int:
         """Number of values that move."""
         return sum(leaf.tensor.numel() for leaf in self.leaves)
+
+    @cached_property
+    def gradient_cost(self) -> float:
+        """What a true gradient costs in plain forwards' worth of arithmetic, the prefix apart."""
+        return backprop_cost(self.loaded.model, self.leaves, self.prefix.share if self.prefix else 0.0)
 
     @property
     def cost_per_step(self) -> float:
@@ -169,6 +208,8 @@ class Session:
     @cached_property
     def _call_cost(self) -> float:
         """What the passes of one step cost, the prefix apart."""
+        if isinstance(self.method, Backprop):
+            return self.method.forward_cost(self.gradient_cost)
         call = 1.0
         if self.flipout is not None and isinstance(self.method, Method):
             call = self.flipout.cost(PerExample(self.key(1), self.method.sampler.law, self.config.batch_size))
@@ -201,19 +242,22 @@ def read(config: RunConfig) -> Task:
         label_column=config.label_column,
         template=config.template,
         label_words=config.label_words,
-        seed=config.seed,
+        seed=config.split_seed,
     )
 
 
-def open_session(config: RunConfig, frozen: Sequence[str] | None = None, task: Task | None = None) -> Session:
+def open_session(
+    config: RunConfig, frozen: Sequence[str] | None = None, task: Task | None = None, ranks: Ranks | None = None
+) -> Session:
     """Return a run ready for its first step; data is checked before the model is loaded.
 
     `frozen` names the leaves to leave out, as a recording has them; without it one forward finds them. `task`
     takes the place of the one that the settings name. Raises
     ValueError (InputError for the user's files) with one sentence when the parts do not go together.
     """
-    config = before_loading(config)
-    method = _method(config)  # cheap, so bad combinations are refused first
+    ranks = ranks or Ranks()
+    config = before_loading(_shared(config, ranks))
+    method = _method(config, ranks)  # cheap, so bad combinations are refused first
     task = task or read(config)
     loaded = load(
         config.model,
@@ -239,8 +283,21 @@ def open_session(config: RunConfig, frozen: Sequence[str] | None = None, task: T
     outputs = Outputs(output_sites(leaves, _after_mixing(loaded.model)), method.pushes) if method.pushes else None
     prefix = frozen_prefix(loaded.model, leaves, lambda: objective.losses(objective.batch(task.train[:1])))
     carrier: Carrier[SharedDirection] = InPlace(leaves) if config.carrier == "in-place" else Scratch(leaves)
-    stepper = method.prepared(leaves)
-    return Session(config, task, loaded, objective, leaves, frozen, stepper, carrier, flipout, outputs, prefix)
+    stepper = method.prepared(leaves, _fixed_head(objective, leaves) if method.pushes else None)
+    parts = (carrier, flipout, outputs, prefix)
+    return Session(config, task, loaded, objective, leaves, frozen, stepper, *parts, ranks=ranks)
+
+
+def _shared(config: RunConfig, ranks: Ranks) -> RunConfig:
+    """The settings for several processes: micro-batches as large as their shares, unless smaller ones are set.
+
+    A run is the same, bit for bit, on any number of processes that its micro-batches can be dealt to. What frozen
+    blocks gave is kept by one process alone, so several keep nothing.
+    """
+    if ranks.count == 1:
+        return config
+    micro = config.micro_batch or -(-config.batch_size // ranks.count)
+    return replace(config, micro_batch=micro, prefix_gib=0.0)
 
 
 def subspace(model: nn.Module, config: RunConfig) -> list[Leaf]:
@@ -260,7 +317,7 @@ def subspace(model: nn.Module, config: RunConfig) -> list[Leaf]:
     return matching(model, config.subspace, config.master)
 
 
-def _method(config: RunConfig) -> Stepper:
+def _method(config: RunConfig, ranks: Ranks) -> Stepper:
     row = methods.METHODS[config.method]
     of_blocks(config.subspace)  # refuses a word without its number of blocks
     if row.home == "scales" and config.subspace != "scales":
@@ -277,15 +334,24 @@ def _method(config: RunConfig) -> Stepper:
         options["law"] = law(config.noise or "gaussian", rank=config.rank, keep=config.keep)
     rule = row.update if config.update == "auto" else UPDATES[config.update]()
     method = methods.build(config.method, **options, update=replace(rule, decay=config.decay))
-    if not isinstance(method, Method):
-        if config.subspace == "scales":
-            raise ValueError(f"{config.method} and the scales subspace do not go together: they have no gradient")
-    elif method.sampler.count is None and config.batch_size < method.shaping.least:
+    if not method.zeroth_order and ranks.count > 1:
+        raise ValueError(f"{config.method} and several processes do not go together: gradients are not exchanged")
+    if not method.zeroth_order and config.subspace == "scales":
+        raise ValueError(f"{config.method} and the scales subspace do not go together: they have no gradient")
+    if method.pushes and ranks.count > 1:
+        raise ValueError(f"{config.method} and several processes do not go together: layer inputs are not exchanged")
+    if isinstance(method, Method) and method.sampler.count is None and config.batch_size < method.shaping.least:
         raise ValueError(
             f"{config.method} with this --scale and --batch-size {config.batch_size} do not go together: "
             f"it needs at least {method.shaping.least} examples"
         )
     return method
+
+
+def _fixed_head(objective: Objective, leaves: Sequence[Leaf]) -> Head | None:
+    """The head of the objective, if it is known and none of it moves."""
+    moving = {site.module for leaf in leaves for site in leaf.sites if isinstance(site, ParameterSite)}
+    return None if objective.last_layer in moving else objective.head
 
 
 def _after_mixing(model: nn.Module) -> list[nn.Module]:

@@ -13,7 +13,6 @@ from zocore.runs.loop import check_base, replay
 from zocore.runs.recording import Recording, read_recording
 from zocore.runs.session import Session, open_session
 from zocore.runs.snapshot import Snapshot
-from zocore.step.step import Method
 
 BUDGET = 300_000_000  # bytes of remembered copies
 STRIDE = 50  # steps between two copies
@@ -29,7 +28,7 @@ class Timeline:
     _snapshots: dict[int, Snapshot] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.session.method, Method):
+        if not self.session.method.zeroth_order:
             raise ValueError(
                 f"{self.session.method.name} and replay do not go together: its gradients are not in the recording"
             )

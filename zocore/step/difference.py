@@ -55,8 +55,8 @@ class Central:
         pairs = []
         for direction in directions:
             with losses.along(direction) as at:
-                pairs.append((_read(at(+eps), direction), _read(at(-eps), direction)))
-        plus, minus = (torch.cat(side) for side in zip(*pairs, strict=True))
+                pairs.append((at(+eps), at(-eps)))
+        plus, minus = _read(pairs, directions)
         return Measured(plus, minus, (plus - minus) / (2 * eps))
 
     def passes(self, directions: int) -> int:
@@ -76,8 +76,8 @@ class Forward:
         pairs = []
         for direction in directions:
             with losses.along(direction) as at:
-                pairs.append((_read(at(+eps), direction), _read(base, direction)))
-        plus, minus = (torch.cat(side) for side in zip(*pairs, strict=True))
+                pairs.append((at(+eps), base))
+        plus, minus = _read(pairs, directions)
         return Measured(plus, minus, (plus - minus) / eps)
 
     def passes(self, directions: int) -> int:
@@ -85,7 +85,13 @@ class Forward:
         return directions + 1
 
 
-def _read(losses: Tensor, direction: AnyDirection) -> Tensor:
-    """(B,) losses as float64 on the host: their mean (1,) under a shared direction, else one per example (B,)."""
-    values = losses.detach().double().cpu()
-    return values.mean().reshape(1) if direction.shared else values
+def _read(pairs: Sequence[tuple[Tensor, Tensor]], directions: Sequence[AnyDirection]) -> tuple[Tensor, Tensor]:
+    """Two losses (B,) of each direction as float64 on the host: (K,), or (B,) where each example has its own.
+
+    All are fetched at once, after the last forward: fetching each would stop a GPU between two forwards.
+    """
+    values = torch.stack([loss.detach() for pair in pairs for loss in pair]).cpu().double()  # (2 K, B)
+    plus, minus = values[0::2], values[1::2]
+    if directions[0].shared:
+        return torch.stack([row.mean() for row in plus]), torch.stack([row.mean() for row in minus])
+    return plus.flatten(), minus.flatten()

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import torch
+
 from zocore.directions.laws import Combination, Direction, Gaussian, Law, Rademacher
 from zocore.directions.per_example import PerExample
 from zocore.directions.pushes import Pushes, Tie
@@ -159,7 +161,8 @@ class Guided:
             Direction(replace(key, direction=key.direction + number), self.law) for number in range(self.pool)
         ]
         # ties go to the earlier candidate: the sort is stable
-        ranked = sorted(candidates, key=lambda candidate: _probe(losses, candidate, eps))
+        asked = dict(zip(candidates, _probe(losses, candidates, eps), strict=True))
+        ranked = sorted(candidates, key=asked.__getitem__)
         if not (self.greedy and self.reuse):
             losses.forget()
         return [ranked[0]] if self.greedy else [self._contrast(ranked)]
@@ -178,7 +181,11 @@ class Guided:
         return Combination(tuple(zip(weights, ranked, strict=True)))
 
 
-def _probe(losses: Losses, candidate: Direction, eps: float) -> float:
-    with losses.along(candidate) as at:
-        loss = float(at(+eps).double().mean())
-    return loss if loss == loss else float("inf")  # NaN has no rank: such a candidate comes last
+def _probe(losses: Losses, candidates: Sequence[Direction], eps: float) -> list[float]:
+    """The candidates' mean losses at +eps, fetched at once after the last forward."""
+    losses_at = []
+    for candidate in candidates:
+        with losses.along(candidate) as at:
+            losses_at.append(at(+eps))
+    means = [float(loss.mean()) for loss in torch.stack(losses_at).cpu().double()]
+    return [mean if mean == mean else float("inf") for mean in means]  # NaN has no rank: such a candidate comes last

@@ -1,20 +1,23 @@
 """One step of any zeroth-order method: measure along directions, shape, update one tensor at a time."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from zocore.carriers.outputs import Seen
+from zocore.directions.laws import Gaussian, Law
 from zocore.directions.per_example import Touched
 from zocore.directions.pushes import Tie
 from zocore.noise.addressed import Key
 from zocore.step.difference import Central, Difference, Measured
-from zocore.step.losses import BACKPROP_COST, AnyDirection, Losses, Trace
+from zocore.step.losses import AnyDirection, Losses, Trace
+from zocore.step.readout import Head
 from zocore.step.samplers import Sampler
 from zocore.step.shaping import Mean, Shaping
-from zocore.step.update import Gradient, Sgd, State, Update, estimate
+from zocore.step.update import Estimate, Gradient, Sgd, State, Update, estimate, update_all
 from zocore.weights.leaf import Leaf
 
 
@@ -28,7 +31,7 @@ class Step:
     coefficients: tuple[float, ...] = ()  # empty when the step was skipped
     touched: Touched | None = None
     skipped: bool = False  # a loss was not finite: the weights stayed
-    responses: Tensor | None = None  # (K, B, L): how the label scores answered each push, for learned feedback
+    responses: Tensor | None = None  # (K, B, L): how the label scores answered each push, for feedback onto scores
     unexplained: float | None = None  # share of the responses that the learned feedback did not foresee
 
 
@@ -41,6 +44,7 @@ class Recorded:
     coefficients: tuple[float, ...] = ()
     touched: Touched | None = None
     responses: Tensor | None = None
+    eps: float = 0.0  # distance of the probes, for methods that ask them again
 
 
 class Stepper(Protocol):
@@ -59,20 +63,30 @@ class Stepper(Protocol):
         """Which tokens share a push, where outputs are moved in place of weights; None for weights."""
 
     @property
-    def replays_with_data(self) -> bool:
-        """Whether doing a recorded step again takes a forward of its batch."""
+    def law(self) -> Law:
+        """What its directions in the weights are made of; normals where it draws none."""
+
+    @property
+    def zeroth_order(self) -> bool:
+        """Whether it takes no gradient: its steps can be measured, traced and done again from a recording."""
+
+    def replay_passes(self) -> int:
+        """Forward passes that doing a recorded step again takes; any of them needs the step's batch."""
 
     def forward_passes(self) -> int:
         """Forward passes of one step."""
 
     def forward_cost(self, call: float) -> float:
-        """The cost of one step in plain forwards, when a displaced forward costs `call`."""
+        """The cost of one step in plain forwards, when a call of the oracle (displaced, or a gradient) costs `call`."""
 
-    def prepared(self, leaves: Sequence[Leaf]) -> "Stepper":
-        """Return the method made ready for these leaves at the start of a run."""
+    def prepared(self, leaves: Sequence[Leaf], head: Head | None = None) -> "Stepper":
+        """Return the method made ready for these leaves, and a known head over them, at the start of a run."""
 
     def step(self, leaves: Sequence[Leaf], losses: Losses, key: Key, lr: float, eps: float, state: State) -> Step:
         """Do step `key.step` with learning rate `lr` and probe distance `eps`; `state` holds the update's buffers."""
+
+    def propose(self, losses: Losses, key: Key, eps: float, state: State) -> Estimate | None:
+        """Return a step's estimate of the gradient without doing the step; None when a loss was not finite."""
 
     def replay(
         self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State
@@ -89,6 +103,7 @@ class Method:
     difference: Difference = Central()
     shaping: Shaping = Mean()
     update: Update = Sgd()
+    zeroth_order = True
 
     def __post_init__(self) -> None:
         if self.sampler.count is not None and self.sampler.count < self.shaping.least:
@@ -108,11 +123,11 @@ class Method:
         return self.sampler.pushes
 
     @property
-    def replays_with_data(self) -> bool:
-        """Whether an update reads the inputs of layers, which only a forward can tell."""
-        return self.pushes is not None
+    def law(self) -> Law:
+        """As its sampler draws."""
+        return self.sampler.law
 
-    def prepared(self, leaves: Sequence[Leaf]) -> "Method":
+    def prepared(self, leaves: Sequence[Leaf], head: Head | None = None) -> "Method":
         """Return the method with its law prepared for the leaves as they are now."""
         return replace(self, sampler=self.sampler.prepared(leaves))
 
@@ -125,7 +140,8 @@ class Method:
         coefficients = tuple(self.shaping(measured).tolist())  # one per direction, or per example
         trace = losses.trace(directions)
         self.apply(leaves, directions, coefficients, trace, key, lr, state)
-        return Step(_mean_loss(measured), measured, directions, coefficients, losses.touched)
+        touched = {} if isinstance(trace, Seen) else trace
+        return Step(_mean_loss(measured), measured, directions, coefficients, touched)
 
     def apply(
         self,
@@ -140,20 +156,33 @@ class Method:
         """Update every leaf along g = sum_k c_k z_k, z made again from its address: live and in a replay."""
         g = estimate(directions, coefficients, trace)
         with torch.no_grad():
-            for leaf in leaves:
-                self.update(leaf, g, lr, key, state)
+            update_all(self.update, leaves, g, lr, key, state)
+
+    def propose(self, losses: Losses, key: Key, eps: float, state: State) -> Estimate | None:
+        """Return a step's estimate without doing the step; None when a loss was not finite."""
+        directions = tuple(self.sampler(key, losses, eps))
+        measured = self.difference(losses, directions, eps)
+        if not measured.finite:
+            return None
+        return estimate(directions, tuple(self.shaping(measured).tolist()), losses.trace(directions))
 
     def replay(
         self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State
     ) -> None:
         """Do a recorded step again, without a forward pass unless outputs were pushed."""
-        trace = losses().trace(recorded.directions) if self.replays_with_data else recorded.touched
+        if not recorded.coefficients:
+            raise ValueError(f"step {key.step} was recorded without its coefficients: it cannot be replayed")
+        trace = losses().trace(recorded.directions) if self.replay_passes() else recorded.touched
         self.apply(leaves, recorded.directions, recorded.coefficients, trace, key, recorded.lr, state)
 
     def forward_passes(self) -> int:
         """Forward passes of one step; pushes on outputs need a clean one for the inputs of layers."""
         clean = self.pushes is not None and not self.difference.asks_base
         return self.sampler.passes() + self.difference.passes(self.sampler.draws) + clean
+
+    def replay_passes(self) -> int:
+        """One where an update reads the inputs of layers, which only a forward can tell."""
+        return int(self.pushes is not None)
 
     def forward_cost(self, call: float) -> float:
         """Every pass at the cost of a displaced one."""
@@ -168,9 +197,10 @@ class Backprop:
     update: Update
     per_example = False
     pushes = None
-    replays_with_data = False
+    law: Law = field(default=Gaussian(), init=False)
+    zeroth_order = False
 
-    def prepared(self, leaves: Sequence[Leaf]) -> "Backprop":
+    def prepared(self, leaves: Sequence[Leaf], head: Head | None = None) -> "Backprop":
         """Nothing depends on the leaves."""
         return self
 
@@ -182,9 +212,12 @@ class Backprop:
             return Step(loss, None, skipped=True)
         g = Gradient(gradients)
         with torch.no_grad():
-            for leaf in leaves:
-                self.update(leaf, g, lr, key, state)
+            update_all(self.update, leaves, g, lr, key, state)
         return Step(loss, None)
+
+    def propose(self, losses: Losses, key: Key, eps: float, state: State) -> Estimate | None:
+        """Return the true gradient."""
+        return Gradient(losses.gradient()[1])
 
     def replay(
         self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State
@@ -196,9 +229,13 @@ class Backprop:
         """One forward; its backward is in the cost."""
         return 1
 
+    def replay_passes(self) -> int:
+        """None, as there is no replay."""
+        return 0
+
     def forward_cost(self, call: float) -> float:
-        """A forward and a backward."""
-        return BACKPROP_COST * call
+        """One call, with its backward."""
+        return call
 
 
 def _mean_loss(measured: Measured) -> float:

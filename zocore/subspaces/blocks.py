@@ -26,10 +26,10 @@ def of_blocks(word: str) -> tuple[str, int | None] | None:
 
     Raises ValueError when the number of blocks is missing or makes no sense.
     """
-    found = WORD.fullmatch(word)
-    if found is None:
+    match = WORD.fullmatch(word)
+    if match is None:
         return None
-    name, number = found.groups()
+    name, number = match.groups()
     if number is None and name == "writers":
         return name, None
     if not (number or "").isdecimal() or int(number) < 1:
@@ -50,10 +50,10 @@ def top(model: nn.Module, count: int, master: bool = False) -> list[Leaf]:
 
     A tensor that an earlier module reads too, such as an embedding that is also the head, stays where it is.
     """
-    blocks = _last(model, count)
-    ran = trace(model, lambda: _run_briefly(model))
-    first = len(blocks_of(model)) - len(blocks)
-    return [leaf for leaf in all_weights(model, master) if ran.frozen_below(leaf) >= first]
+    inside = {module for block in _last(model, count) for module in block.modules()}
+    seen, blocks = trace(model, lambda: _run_briefly(model)), len(blocks_of(model))
+    moves = inside | {module for module, finished in seen.finished.items() if finished == blocks}
+    return [leaf for leaf in all_weights(model, master) if all(site.module in moves for site in leaf.sites)]
 
 
 def writers(model: nn.Module, count: int | None = None, master: bool = False) -> list[Leaf]:
@@ -82,16 +82,16 @@ def residual_writers(model: nn.Module, count: int | None = None) -> list[nn.Modu
     """
     config: Any = model.config
     width = config.hidden_size
-    found = [writer for block in _last(model, count) for writer in _writers(block, width)]
-    if not found:
+    writers = [writer for block in _last(model, count) for writer in _writers(block, width)]
+    if not writers:
         raise ValueError(f"no linear map in the blocks of {type(model).__name__} is as wide as its hidden state")
-    return found
+    return writers
 
 
 def _last(model: nn.Module, count: int | None) -> list[nn.Module]:
     blocks = blocks_of(model)
     if count is not None and not 1 <= count <= len(blocks):
-        raise ValueError(f"the model has {len(blocks)} blocks, so the last {count} cannot be taken")
+        raise ValueError(f"the model has {len(blocks)} blocks, so the last {count} cannot be taken: ask for fewer")
     return blocks[-count:] if count else blocks
 
 

@@ -4,17 +4,20 @@
 
     4 bits on a CPU with AVX512-BF16    the first forward would pack the scales into bfloat16: switched off
     double quantisation                 scales are 8-bit themselves: un-nested once, to the same numbers
-    int8 in eval mode on a CPU          activations would be quantised too, and their rounding hides a probe:
-                                        these layers stay in train mode, where only the weight is quantised
+    int8                                activations would be quantised too, and their rounding hides a probe:
+                                        on a CPU these layers stay in train mode, where only the weight is
+                                        quantised; elsewhere they get a forward that does the same
 
 The authors' code perturbs the scales as the kernel holds them (float16), where a step of the paper's size is
 lost; here a float32 master moves and the layer reads a copy. Their zero floor is 1e-7 here as in their code.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from zocore.subspaces.by_name import name_pattern
 from zocore.subspaces.quantised_sites import FourBitScales, RowScales, refuse_packed
@@ -51,12 +54,12 @@ def quant_scales(model: nn.Module, pattern: str = "", floor: float = FLOOR) -> l
     Shapes: 4 bits (N, K / block), or (blocks,) where a block straddles rows; int8 (N,). Ids follow those of
     all parameters and do not depend on the pattern. Raises ValueError when nothing is quantised or matches.
     """
-    wanted = name_pattern(pattern)
+    matches = name_pattern(pattern)
     prepare(model)
     leaves = _leaves(model, floor)
     if not leaves:
         raise ValueError(_nothing_to_tune(model))
-    matching = [leaf for leaf in leaves if wanted.search(leaf.name)]
+    matching = [leaf for leaf in leaves if matches(leaf.name)]
     if not matching:
         names = ", ".join(leaf.name for leaf in leaves[:4])
         raise ValueError(f"no quantised layer matches {pattern!r}; their scales have names like {names}")
@@ -93,9 +96,20 @@ def _prepare_int8(name: str, module: Any) -> None:
         module.init_8bit_state()  # as its first forward would do
     if module.state.has_fp16_weights or module.state.SCB is None:
         raise ValueError(_not_yet(name))
+    if module.state.CB.device.type != "cpu":
+        module.forward = partial(exact_int8, module)
+        return
     if _keep_exact not in module._forward_pre_hooks.values():
         module.register_forward_pre_hook(_keep_exact)
     module.train()
+
+
+def exact_int8(module: Any, x: Tensor) -> Tensor:
+    """A `Linear8bitLt`'s forward with the weight alone quantised: x (codes * scale / 127)^T + bias, in x's dtype."""
+    x = x.to(module.state.CB.device)
+    weight = module.state.CB.to(x.dtype).mul_(module.state.SCB.unsqueeze(1).mul(1.0 / 127.0))
+    bias = None if module.bias is None else module.bias.to(x.dtype)
+    return functional.linear(x, weight, bias)
 
 
 def _keep_exact(module: nn.Module, _: Any) -> None:

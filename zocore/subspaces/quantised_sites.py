@@ -48,7 +48,7 @@ class FourBitScales:
         """r * ((x * expand(s)) P^T), with P the codes under scales U: exact, as W is linear in its scales."""
         from bitsandbytes.functional import dequantize_4bit  # two seconds that only quantised models need
 
-        x = call.args[0]
+        x = call.x
         state = copy(self.state)
         state.absmax, state.dtype = call.base(torch.float32).view(-1), x.dtype
         signs = call.column_signs(x).repeat_interleave(state.blocksize, dim=-1)

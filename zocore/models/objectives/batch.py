@@ -65,6 +65,12 @@ def padded(rows: Sequence[Ids], fill: int, left: bool) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a CPU tensor on a device, without waiting for what the device still has to do."""
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
+
+
 def count_positions(mask: Tensor) -> Tensor:
     """Return the place of each token among the real ones of its row, (rows, tokens); 0 on left padding."""
     return (mask.cumsum(dim=1) - 1).clamp_(min=0)
@@ -72,5 +78,5 @@ def count_positions(mask: Tensor) -> Tensor:
 
 def layout_of(mask: Tensor, rows_per_example: int, read: Tensor | None = None) -> Layout:
     """Return the layout of rows that belong to examples in order; `read` (rows, k) is where the head is asked."""
-    examples = torch.arange(len(mask) // rows_per_example, device=mask.device)
+    examples = torch.arange(len(mask) // rows_per_example)  # on the host, which has to know them
     return Layout(examples.repeat_interleave(rows_per_example), mask.bool(), read)

@@ -33,7 +33,8 @@ def only_rows(model: nn.Module, positions: Tensor) -> Iterator[None]:
     rows = torch.arange(len(positions), device=positions.device).unsqueeze(1)
 
     def narrow(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0][rows, positions], *args[1:])
+        hidden = args[0]  # on the head's device, where a model is spread over several
+        return (hidden[rows.to(hidden.device), positions.to(hidden.device)], *args[1:])
 
     # first in line, so that whatever else hooks the head meets the narrowed rows
     handle = head_of(model).register_forward_pre_hook(narrow, prepend=True)
