@@ -144,8 +144,8 @@ class Flipout:
         rows_of: dict[int, dict[int, Tensor]] = {}
         for number, layout, ids in self._lookups:
             rows = rows_of.setdefault(number, {})
-            for example, looked_up in zip(layout.members, layout.distinct(ids.cpu()), strict=True):
-                rows[example] = torch.unique(torch.cat([looked_up, rows.get(example, looked_up)]))
+            for example, numbers in zip(layout.members, layout.distinct(ids.cpu()), strict=True):
+                rows[example] = torch.unique(torch.cat([numbers, rows.get(example, numbers)]))
         return rows_of
 
     def _by_module(self) -> list[tuple[nn.Module, list[tuple[Leaf, Responder]]]]:

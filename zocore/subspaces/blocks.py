@@ -82,10 +82,10 @@ def residual_writers(model: nn.Module, count: int | None = None) -> list[nn.Modu
     """
     config: Any = model.config
     width = config.hidden_size
-    writers = [writer for block in _last(model, count) for writer in _writers(block, width)]
-    if not writers:
+    maps = [writer for block in _last(model, count) for writer in _writers(block, width)]
+    if not maps:
         raise ValueError(f"no linear map in the blocks of {type(model).__name__} is as wide as its hidden state")
-    return writers
+    return maps
 
 
 def _last(model: nn.Module, count: int | None) -> list[nn.Module]:
