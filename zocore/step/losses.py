@@ -133,8 +133,8 @@ class Losses:
             return {}
         recorded = getattr(self.per_example, "touched", {})
         own = {str(leaf): [rows[example].tolist() for example in sorted(rows)] for leaf, rows in recorded.items()}
-        told = self.ranks.told(own)
-        return {leaf: [_rows(rows) for each in told for rows in each[str(leaf)]] for leaf in recorded}
+        of_ranks = self.ranks.told(own)
+        return {leaf: [_rows(rows) for each in of_ranks for rows in each[str(leaf)]] for leaf in recorded}
 
     def trace(self, directions: Sequence[AnyDirection]) -> Trace:
         """Return what an update along the directions needs besides them: for pushes, a clean forward's inputs."""
@@ -208,9 +208,9 @@ class Losses:
             after()
         self.forward_passes += 1
         self.forward_cost += cost - self.spared
-        found = torch.cat(results)
+        own = torch.cat(results)
         self.seconds += self._now() - started
-        return self.ranks.losses(found, self.counts)
+        return self.ranks.losses(own, self.counts)
 
 
 def _rows(numbers: list[int]) -> Tensor:

@@ -27,7 +27,7 @@ def reference(session: Session, cell: Cell, method: str) -> dict[str, Any]:
         "accuracy": start.accuracy,
         "loss_before": start.loss,
         "accuracy_before": start.accuracy,
-        "examples": start.count,
+        "examples": len(test),
         "commonest": commonest(test),
         "fingerprint": session.loaded.fingerprint,
     }

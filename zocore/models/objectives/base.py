@@ -110,11 +110,11 @@ class Objective(ABC):
 
     def _there(self, name: str, device: torch.device) -> Tensor:
         """An index tensor of the objective on the device of what it indexes, moved there once."""
-        found: Tensor = getattr(self, name)
-        if found.device != device:
-            found = sent(found, device)
-            setattr(self, name, found)
-        return found
+        index: Tensor = getattr(self, name)
+        if index.device != device:
+            index = sent(index, device)
+            setattr(self, name, index)
+        return index
 
     def _once(self, fields: Mapping[str, str]) -> Encoded:
         key = tuple(fields.values())
