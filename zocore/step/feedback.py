@@ -36,7 +36,7 @@ from zocore.step.jacobian import Jacobian, centred
 from zocore.step.losses import Losses, scores_of
 from zocore.step.outer import OuterProducts
 from zocore.step.step import Recorded, Step
-from zocore.step.update import Adam, State, Update, update_all
+from zocore.step.update import Adam, State, Update, small_ones
 from zocore.weights.leaf import Leaf
 
 
@@ -142,7 +142,8 @@ class Feedback:
         residuals = jacobian.residuals(lesson.pushes, lesson.responses)
         g = self.estimate(lesson, jacobian, residuals)
         with torch.no_grad():
-            update_all(self.update, leaves, g, lr, key, state)
+            for leaf in small_ones(self.update, leaves, g, lr, key):
+                self.update(leaf, g, lr, key, state)
         jacobian.learn(lesson.pushes, residuals, self.mu)
         return _square(torch.stack(residuals)) / max(_square(lesson.responses), 1e-300)
 
