@@ -23,7 +23,7 @@ from zocore.noise import addressed, device_pass
 from zocore.noise.addressed import Address, Key, Purpose, address
 from zocore.noise.device_pass import Small
 from zocore.noise.shift import Shift
-from zocore.step.update import Sgd, update_all
+from zocore.step.update import Sgd, small_ones
 from zocore.weights import displaced
 from zocore.weights.displaced import Job
 from zocore.weights.rounding import store
@@ -188,14 +188,17 @@ def test_a_step_moves_all_its_small_leaves_in_one_launch(launches: Counter[str],
     """The update of a bfloat16 model: one launch for all, decayed leaves apart, and the weights of the CPU."""
     toys = [mixed(dtype=torch.bfloat16) for _ in range(2)]
     g, key = Combination(((0.7, Direction(FAR, Gaussian())),)), FAR
-    update_all(Sgd(), toys[0].leaves, g, 1e-3, key, {})
+    assert not small_ones(Sgd(), toys[0].leaves, g, 1e-3, key)
     assert launches == {"displace_many": 1}
     launches.clear()
-    update_all(Sgd(decay=0.1), toys[0].leaves, g, 1e-3, key, {})
+    assert not small_ones(Sgd(decay=0.1), toys[0].leaves, g, 1e-3, key)
     assert launches == {"displace_many": 2}  # biases do not decay
     monkeypatch.undo()
     for decay in (0.0, 0.1):
-        update_all(Sgd(decay), toys[1].leaves, g, 1e-3, key, {})
+        alone = small_ones(Sgd(decay), toys[1].leaves, g, 1e-3, key)
+        assert alone == toys[1].leaves  # a CPU launches nothing
+        for leaf in alone:
+            Sgd(decay)(leaf, g, 1e-3, key, {})
     assert all(torch.equal(a.tensor, b.tensor) for a, b in zip(toys[0].leaves, toys[1].leaves, strict=True))
 
 

@@ -42,7 +42,7 @@ from zocore.step.losses import Losses
 from zocore.step.outer import OuterProducts
 from zocore.step.readout import Features, Head, Onto, Readout, Scores
 from zocore.step.step import Recorded, Step
-from zocore.step.update import Adam, State, Update, update_all
+from zocore.step.update import Adam, State, Update, small_ones
 from zocore.weights.leaf import Leaf
 
 
@@ -175,7 +175,8 @@ class Feedback:
         residuals = jacobian.residuals(lesson.pushes, lesson.responses)
         g = self.estimate(lesson, jacobian, residuals)
         with torch.no_grad():
-            update_all(self.update, leaves, g, lr, key, state)
+            for leaf in small_ones(self.update, leaves, g, lr, key):
+                self.update(leaf, g, lr, key, state)
         if new and self.readout.aligned:
             jacobian.begin(lesson.pushes, lesson.responses)
             residuals = jacobian.residuals(lesson.pushes, lesson.responses)

@@ -17,7 +17,7 @@ from zocore.step.losses import AnyDirection, Losses, Trace
 from zocore.step.readout import Head
 from zocore.step.samplers import Sampler
 from zocore.step.shaping import Mean, Shaping
-from zocore.step.update import Estimate, Gradient, Sgd, State, Update, estimate, update_all
+from zocore.step.update import Estimate, Gradient, Sgd, State, Update, estimate, small_ones
 from zocore.weights.leaf import Leaf
 
 
@@ -156,7 +156,8 @@ class Method:
         """Update every leaf along g = sum_k c_k z_k, z made again from its address: live and in a replay."""
         g = estimate(directions, coefficients, trace)
         with torch.no_grad():
-            update_all(self.update, leaves, g, lr, key, state)
+            for leaf in small_ones(self.update, leaves, g, lr, key):
+                self.update(leaf, g, lr, key, state)
 
     def propose(self, losses: Losses, key: Key, eps: float, state: State) -> Estimate | None:
         """Return a step's estimate without doing the step; None when a loss was not finite."""
@@ -212,7 +213,8 @@ class Backprop:
             return Step(loss, None, skipped=True)
         g = Gradient(gradients)
         with torch.no_grad():
-            update_all(self.update, leaves, g, lr, key, state)
+            for leaf in small_ones(self.update, leaves, g, lr, key):
+                self.update(leaf, g, lr, key, state)
         return Step(loss, None)
 
     def propose(self, losses: Losses, key: Key, eps: float, state: State) -> Estimate | None:

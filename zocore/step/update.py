@@ -135,17 +135,17 @@ class Adam:
         move(leaf, Gradient({leaf.id: now}), -lr, _shrink(leaf, lr, self.decay), key)
 
 
-def update_all(update: Update, leaves: Sequence[Leaf], g: Estimate, lr: float, key: Key, state: State) -> None:
-    """Move every leaf; small ones together where the rule is a plain move, since a GPU spends more on launching."""
+def small_ones(update: Update, leaves: Sequence[Leaf], g: Estimate, lr: float, key: Key) -> list[Leaf]:
+    """Move small leaves together where one launch can, since a GPU spends more on launching; return the others."""
     decay = update.plain_move
     small = [] if decay is None else [leaf for leaf in leaves if leaf.tensor.numel() <= SMALL]
     jobs = {leaf.id: _job(leaf, g, _shrink(leaf, lr, decay or 0.0), key) for leaf in small}
-    displace_all([job for job in jobs.values() if job is not None], -lr)
-    for leaf in leaves:
-        if jobs.get(leaf.id) is None:
-            update(leaf, g, lr, key, state)
-        else:
+    together = {number: job for number, job in jobs.items() if job is not None and job.kind is not None}
+    displace_all(list(together.values()), -lr)
+    for leaf in small:
+        if leaf.id in together:
             _settle(leaf)
+    return [leaf for leaf in leaves if leaf.id not in together]
 
 
 def _adam(g: Tensor, m: Tensor, v: Tensor, rule: Adam, steps: float) -> None:
