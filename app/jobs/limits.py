@@ -72,6 +72,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "eps": (0, 1e3),
     "decay": (0, 1e3),
     "seed": (0, 2**63 - 1),
+    "split_seed": (0, 2**63 - 1),
     "rank": (0, 64),
     "keep": (0, 1),
     "directions": (1, 32),

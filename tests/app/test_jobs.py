@@ -184,7 +184,7 @@ def test_who_sees_that_a_race_is_over_finds_its_reasons_on_disk(store, monkeypat
 
 def test_a_resumed_exhibit_starts_over(store, monkeypatch):
     """An exhibit cannot go on: what it did before is dropped, and its recording is whole again."""
-    monkeypatch.setattr("app.jobs.worker._broken", lambda name: lambda config, stop, recording: toy(config, stop))
+    monkeypatch.setattr("app.jobs.lanes.broken", lambda name: lambda config, stop, recording: toy(config, stop))
     job = store.start("ann", [replace(CONFIG, steps=5000)], "lr")
     until(lambda: job.lane.view.steps > 3)
     store.stop(job.id, "ann")
