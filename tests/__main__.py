@@ -10,7 +10,7 @@ CODE = ["zocore", "app", "notebooks", "tests"]
 PRESENT = [name for name in CODE if (HERE.parent / name).is_dir()]
 PROCESSES = "2"  # the least machine has two cores; more processes than that only share its memory
 
-FAST = ["-m", "not slow"]
+FAST, ALL = ["-m", "not slow and not soak"], ["-m", "not soak"]
 # a page on a busy machine may miss a deadline once; nothing else is tried twice
 PATIENT = ["--reruns", "2", "--only-rerun", "playwright.*TimeoutError"]
 STEPS = {
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     """Run every step and return the status of the first that fails."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
     for name, command in STEPS.items():
-        extra = FAST if name == "tests" and "--all" not in arguments else []
+        extra = (ALL if "--all" in arguments else FAST) if name == "tests" else []
         print(f"== {name}", flush=True)
         done = subprocess.run([sys.executable, "-m", *command, *extra], cwd=HERE.parent, env=environment, check=False)
         if done.returncode:

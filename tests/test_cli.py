@@ -473,7 +473,9 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(tmp_path: Path
     assert summary["loss_after"] == whole["loss_after"]
 
 
-@pytest.mark.parametrize("name", ["train", "compare", "memory", "bench", "replay", "resume", "export", "predict"])
+@pytest.mark.parametrize(
+    "name", ["train", "compare", "memory", "bench", "verify", "replay", "resume", "export", "predict"]
+)
 def test_help_says_what_each_option_is_for(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every option of every command has a word of help."""
     with pytest.raises(SystemExit) as end:
@@ -486,3 +488,65 @@ def test_help_says_what_each_option_is_for(name: str, capsys: pytest.CaptureFixt
         if line.startswith("  --"):
             words = line.split(maxsplit=2)
             assert len(words) > 2 or lines[number + 1].startswith("       "), line
+
+
+def run_with(words: list[str], folder: Path, **changes: str) -> subprocess.CompletedProcess[bytes]:
+    """A command in another process with a changed environment."""
+    where = environment() | changes
+    return subprocess.run(command(*words), cwd=folder, env=where, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_that_cannot_show_a_letter_ends_nothing(encoding: str, tmp_path: Path) -> None:
+    """Cyrillic labels on a narrow terminal are escaped, and the run goes to its end."""
+    odd = "".join(json.dumps({"text": f"хорошо {i}", "label": ("да", "нет")[i % 2]}) + "\n" for i in range(30))
+    data = file(tmp_path / "data.jsonl", odd)
+    words = ["train", *base(data=data, label_words="да=great,нет=terrible", steps=2), "--out", "run"]
+    done = run_with(words, tmp_path, PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"labels \\u0434\\u0430" in done.stdout
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "finished"
+
+
+def test_an_output_that_nobody_reads_ends_nothing(tmp_path: Path) -> None:
+    """`train | head -1`: the reader goes after a line, the run goes to its end without a word of complaint."""
+    process = subprocess.Popen(
+        command("train", *base(steps=30, eval_every=1, eval_examples=4), "--out", "run"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline().startswith(b"mezo on ")
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=120) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "finished"
+
+
+def test_no_output_at_all_ends_nothing(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was started without streams, as some services do, works all the same."""
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["verify", str(finished)]) == 0
+    assert main(["verify", "nowhere"]) == 2
+
+
+def test_an_argument_that_is_no_text_is_one_sentence(finished: Path, tmp_path: Path) -> None:
+    """Bytes that are not UTF-8, for `predict` or as a path, are told; nothing is begun."""
+    for words in (["predict", str(finished), b"caf\xe9"], ["train", "--data", b"caf\xe9.csv", "--out", "run"]):
+        done = run_with(words, tmp_path)  # type: ignore[arg-type]
+        assert done.returncode == 2
+        assert len(done.stderr.splitlines()) == 1 and b"is not text in UTF-8" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_polite_kill_ends_after_the_step(tmp_path: Path) -> None:
+    """SIGTERM, as from a queue or a service manager, ends a run as Ctrl-C does."""
+    process = started(tmp_path, LONG)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "stopped: stopped after step" in out
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["status"] == "stopped"

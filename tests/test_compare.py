@@ -2,11 +2,13 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
 
+from tests.support.recordings import folder_with, lines_of
 from tests.support.short_runs import settings
 from zocore.compare import Lane, Unit, lanes, race, render, run_race, standings
 from zocore.errors import InputError
@@ -100,7 +102,41 @@ def test_a_lane_that_fails_is_counted_and_the_race_goes_on(tmp_path: Path) -> No
     table = json.loads((tmp_path / "race" / "race.json").read_text())
     assert [(row["method"], row["failed"]) for row in table] == [("mezo", 1), ("grzo", 0)]
     assert all(math.isfinite(row["loss"][0]) for row in table)
-    assert "1 failed" in "\n".join(lines)
+    assert "| 1 of 2: 1 failed |" in "\n".join(lines)
+
+
+def test_a_race_reports_the_seconds_beyond_forwards(tmp_path: Path) -> None:
+    """Noise and updates are no forward: their seconds on this machine stand in a column of their own."""
+    lines = list(run_race(lanes(settings(), ("mezo", "grzo"), [0, 1], 8.0), tmp_path / "race"))
+    for row in json.loads((tmp_path / "race" / "race.json").read_text()):
+        runs = [read_recording(tmp_path / "race" / f"{row['method']}-seed{seed}") for seed in (0, 1)]
+        assert row["forward_seconds"] == pytest.approx(fmean(run.steps[-1].forward_seconds for run in runs))
+        assert 0 < row["forward_seconds"] < row["seconds"]
+        rest = f"| {row['seconds']:.1f} | {row['seconds'] - row['forward_seconds']:.1f} | 2 |"
+        assert any(line.startswith(f"| {row['method']} ") and rest in line for line in lines[-3].splitlines())
+
+
+def test_a_race_that_was_cut_off_goes_on(tmp_path: Path) -> None:
+    """Killed in a lane's header, in its middle or between lanes: the same command gives the same table."""
+    entered = lanes(settings(), ("mezo", "adamw"), [0, 1], 12.0)
+    list(run_race(entered, tmp_path / "whole"))
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    (tmp_path / "cut" / "race.json").unlink()
+    for name, keep in (("mezo-seed1", 5), ("adamw-seed0", 4), ("adamw-seed1", 0)):
+        folder = tmp_path / "cut" / name
+        folder_with(folder, [*lines_of(folder)[:keep], lines_of(folder)[keep][:100]])
+    list(run_race(entered, tmp_path / "cut"))
+    tables = [json.loads((tmp_path / name / "race.json").read_text()) for name in ("whole", "cut")]
+    same = ("method", "steps", "forward_cost", "accuracy", "loss", "runs", "failed")
+    assert [[row[name] for name in same] for row in tables[0]] == [[row[name] for name in same] for row in tables[1]]
+    for lane in entered:
+        ends = [read_recording(tmp_path / n / f"{lane.method}-seed{lane.seed}").end for n in ("whole", "cut")]
+        assert ends[0] is not None and ends[1] is not None
+        assert ends[0].weights_fingerprint == ends[1].weights_fingerprint
+    (tmp_path / "cut" / "race.json").unlink()
+    others = lanes(settings(lr=1e-2), ("mezo",), [0], 12.0)
+    with pytest.raises(InputError, match="holds a run with --lr 0.001, not 0.01"):
+        list(run_race(others, tmp_path / "cut"))
 
 
 def test_a_stopped_race_tells_what_it_has(tmp_path: Path) -> None:

@@ -31,9 +31,24 @@ ENGINE = [
     "bench",
     "compare",
     "tournament",
+    "terminal",
     "cli",
 ]
-APP = ["quiet", "jobs", "charts", "words", "form", "tabs", "scripts", "api", "page", "record"]
+APP = [
+    "quiet",
+    "jobs",
+    "log",
+    "door",
+    "charts",
+    "words",
+    "form",
+    "tabs",
+    "scripts",
+    "api",
+    "page",
+    "record",
+    "installed",
+]
 ORDERS = {"zocore": ENGINE, "app": APP}
 
 

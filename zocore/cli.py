@@ -6,12 +6,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NoReturn, get_args, get_type_hints
 
 from zocore.config import RunConfig
+from zocore.terminal import Output, complain, is_text, say
 
 RUNS = Path("runs")
 ONLY = ""  # `export RUN --delta`, without a file
@@ -27,18 +28,22 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 when a run failed, 2 for bad input."""
-    options = _parser().parse_args(arguments)
+    parser, words = _parser(), sys.argv[1:] if arguments is None else arguments
+    for word in words:
+        if not is_text(word):
+            parser.error(f"the argument {word!r} is not text in UTF-8: type it anew, or rename the file")
+    options = parser.parse_args(words)
     try:
         _alone_or_shared(options)
         return options.command(options)
     except ValueError as error:
-        print(f"zocore: {error}", file=sys.stderr)
+        complain(f"zocore: {error}")
         return 2
     except OSError as error:  # a folder that cannot be written, a full disk
-        print(f"zocore: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        complain(f"zocore: {error.filename or 'output'}: {error.strerror or error}")
         return 2
     except KeyboardInterrupt:
-        print("zocore: interrupted", file=sys.stderr)
+        complain("zocore: interrupted")
         return 130
 
 
@@ -60,34 +65,43 @@ def train(options: argparse.Namespace) -> int:
         if not ranks.first:
             return _accompany(events)
         folder = options.out or _next_folder(config)
-        claim(folder)
-        return _follow(events, folder)
+        claim(folder, config)
+        try:
+            return _follow(events, folder)
+        finally:
+            _drop_empty(folder)
 
 
 def resume(options: argparse.Namespace) -> int:
     """Go on with a run that was cut off or stopped."""
     from zocore.parallel.ranks import joined
     from zocore.runs.loop import run
-    from zocore.runs.recording import read_recording
+    from zocore.runs.recording import take_up
+    from zocore.runs.replay import UNSEALED
 
-    recording = read_recording(options.run)
-    config = recording.config
-    done = recording.steps[-1].step if recording.steps else 0
-    if done >= config.steps and recording.end and recording.end.status == "finished":
-        raise ValueError(f"{options.run} is finished: all its {done} steps are done")
+    config, recording = take_up(options.run)
+    if recording and recording.last >= config.steps and recording.end and recording.end.status == "finished":
+        raise ValueError(f"{options.run} is finished: all its {recording.last} steps are done")
     with joined(config.device) as (ranks, device), _stop_on_interrupt() as stop:
+        if recording and not recording.sealed and ranks.first:
+            say(f"{options.run}: {UNSEALED}")
         ranks.told("read")  # before the first process writes to it
         events = run(replace(config, device=device), stop, recording, ranks)
         return _follow(events, options.run) if ranks.first else _accompany(events)
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Check that a run's recording is as it was written, without loading a model."""
+    from zocore.runs import replay
+
+    return _said(replay.check_run(options.run))
 
 
 def replay(options: argparse.Namespace) -> int:
     """Rebuild a run's weights at any step, and prove on request that they are the run's."""
     from zocore.runs import replay
 
-    verdict = replay.replay_run(options.run, options.step, options.verify)
-    print("\n".join(verdict.lines))
-    return 0 if verdict.proved else 1
+    return _said(replay.replay_run(options.run, options.step, options.verify))
 
 
 def export(options: argparse.Namespace) -> int:
@@ -95,9 +109,9 @@ def export(options: argparse.Namespace) -> int:
     from zocore.runs import replay
 
     if file := _delta(options):
-        print(replay.export_delta(options.run, file, options.to))
+        say(replay.export_delta(options.run, file, options.to))
     else:
-        print(replay.export_run(Path(options.run), options.to, options.step, options.delta == ONLY))
+        say(replay.export_run(Path(options.run), options.to, options.step, options.delta == ONLY))
     return 0
 
 
@@ -109,7 +123,7 @@ def predict(options: argparse.Namespace) -> int:
         lines = predict.predictions(delta.open_delta(options.run, file), options.text)
     else:
         lines = replay.predict_run(Path(options.run), options.text, options.step)
-    print("\n".join(lines))
+    say("\n".join(lines))
     return 0
 
 
@@ -122,7 +136,7 @@ def compare(options: argparse.Namespace) -> int:
     out = options.out or _numbered("race")
     with _stop_on_interrupt() as stop:
         for line in run_race(runs, out, stop):
-            print(line, flush=True)
+            say(line)
     return 0
 
 
@@ -148,7 +162,7 @@ def memory(options: argparse.Namespace) -> int:
     sizes = (options.batch_size, options.max_tokens, options.dtype)
     shape, names = shape_of(options.model), [options.method] if options.method else bill.TABLE
     bills = [bill.bill(shape, name, *sizes, kept_examples=options.kept_examples) for name in names]
-    print(bill.render(bills))
+    say(bill.render(bills))
     return 0
 
 
@@ -159,10 +173,10 @@ def bench(options: argparse.Namespace) -> int:
     sizes = {"batch": options.batch_size, "tokens": options.tokens, "repeats": options.repeats}
     timings = timing.bench(options.shape, **sizes, device=options.device)
     where = "one thread" if options.device == "cpu" else options.device
-    print(f"{options.shape}, {options.batch_size} x {options.tokens} tokens, {where}, medians of {options.repeats}")
-    print(timing.render(timings))
-    print("\nthe same model in NF4")
-    print(timing.render(timing.bench_quantised(options.shape, **sizes, device=options.device)))
+    say(f"{options.shape}, {options.batch_size} x {options.tokens} tokens, {where}, medians of {options.repeats}")
+    say(timing.render(timings))
+    say("\nthe same model in NF4")
+    say(timing.render(timing.bench_quantised(options.shape, **sizes, device=options.device)))
     return 0
 
 
@@ -171,7 +185,7 @@ def gpu_check(options: argparse.Namespace) -> int:
     from zocore.bench.gpu_check import check
 
     for line in check(options.device, options.out, options.minutes, options.model):
-        print(line, flush=True)
+        say(line)
     return 0
 
 
@@ -182,8 +196,14 @@ def frozen(options: argparse.Namespace) -> int:
     config = _config(options)
     methods, subspaces = options.methods.split(","), options.subspaces.split(",")
     chosen = [replace(config, method=method, subspace=subspace) for subspace in subspaces for method in methods]
-    print(timing.render([timing.saving(one, options.repeats) for one in chosen]))
+    say(timing.render([timing.saving(one, options.repeats) for one in chosen]))
     return 0
+
+
+def _said(verdict: Any) -> int:
+    """Show what was found; 1 when something is wrong."""
+    say("\n".join(verdict.lines))
+    return 0 if verdict.proved else 1
 
 
 def _delta(options: argparse.Namespace) -> Path | None:
@@ -221,7 +241,7 @@ def _follow(events: Iterator[Any], folder: Path) -> int:
     from zocore.runs.progress import Progress
     from zocore.runs.recording import record
 
-    progress, failed = Progress(sys.stdout, folder), False
+    progress, failed = Progress(Output(sys.stdout), folder), False
     try:
         for event in record(events, folder):
             progress.show(event)
@@ -229,8 +249,6 @@ def _follow(events: Iterator[Any], folder: Path) -> int:
     except Exception:
         if not failed:  # not a failure of the run itself, which has already been reported
             raise
-    finally:
-        _drop_empty(folder)
     return int(failed)
 
 
@@ -242,31 +260,41 @@ def _accompany(events: Iterator[Any]) -> int:
 
 
 def _drop_empty(folder: Path) -> None:
-    """Take back a folder in which no run ever started, so that the same command can be given again."""
-    events = folder / "events.jsonl"
-    if events.exists() and events.stat().st_size == 0:
-        for path in (events, folder / "summary.json"):
-            path.unlink(missing_ok=True)
-        if not any(folder.iterdir()):
-            folder.rmdir()
+    """Take back a folder in which no run ever started, so that nothing is left of a command that cannot work."""
+    from zocore.runs.recording import CONFIG, EVENTS, SUMMARY, begun
+    from zocore.runs.sole_writer import sole_writer
+
+    if begun(folder) or not (folder / EVENTS).exists():
+        return
+    try:
+        with (folder / EVENTS).open("ab") as file, sole_writer(file, folder):
+            pass
+    except ValueError:  # another process is starting a run there
+        return
+    for name in (EVENTS, CONFIG, SUMMARY):
+        (folder / name).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 @contextmanager
 def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C once ends the run after the step; twice ends it at once, weights where the step began."""
+    """Ctrl-C or a polite kill once ends the run after the step; twice ends it at once, as if the step never began."""
     asked = threading.Event()
 
     def ask(*_: Any) -> None:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        print("\nstopping after this step (Ctrl-C again to stop at once)", file=sys.stderr)
+        with suppress(OSError):  # straight to the system: a stream may be in the middle of a write
+            os.write(2, b"\nstopping after this step (Ctrl-C again to stop at once)\n")
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield asked.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _next_folder(config: RunConfig) -> Path:
@@ -288,7 +316,8 @@ def _parser() -> argparse.ArgumentParser:
     training = _command(commands, "train", train)
     _settings(training)
     training.add_argument("--out", type=Path, help=f"run folder (default: the next number under {RUNS}/)")
-    for name, function in (("resume", resume), ("replay", replay), ("export", export), ("predict", predict)):
+    for function in (resume, verify, replay, export, predict):
+        name = function.__name__
         command = _command(commands, name, function)
         if name in ("export", "predict"):
             command.add_argument(
@@ -296,7 +325,7 @@ def _parser() -> argparse.ArgumentParser:
             )
         else:
             command.add_argument("run", type=Path, metavar="RUN", help="run folder")
-        if name != "resume":
+        if name not in ("resume", "verify"):
             command.add_argument("--step", type=int, help="the weights after this step (default: the last)")
         if name == "replay":
             command.add_argument("--verify", action="store_true", help="prove the rebuilt weights equal to the run's")

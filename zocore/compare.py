@@ -8,13 +8,15 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Literal
 
-from zocore.config import RunConfig
+from zocore.config import RunConfig, flag
 from zocore.errors import InputError
 from zocore.methods import METHODS
 from zocore.runs.events import EvalDone, Event, RunEnded, StepDone
 from zocore.runs.loop import run
-from zocore.runs.recording import claim, record
+from zocore.runs.recording import EVENTS, Recording, begun, claim, read_recording, record
 from zocore.runs.session import open_session
+from zocore.runs.summary import write_text
+from zocore.step.step import Backprop
 from zocore.tables import markdown
 
 TABLE = "race.json"
@@ -32,18 +34,20 @@ class Lane:
 
 @dataclass(frozen=True)
 class Standing:
-    """What a method reached with the budget, over the seeds."""
+    """What a method reached with the budget: means over the seeds that finished, and how many did not."""
 
     method: str
     lr: float
     steps: int
     forward_passes: float
     forward_cost: float
-    seconds: float
+    seconds: float  # of training on this machine
+    forward_seconds: float  # of these, inside the model; the others are noise and updates
     accuracy: tuple[float, float]  # mean and standard deviation over the seeds (0 for one seed)
     loss: tuple[float, float]
     accuracy_before: float
-    failed: int  # runs that did not finish
+    runs: int  # started
+    failed: int  # of these, runs that did not finish: they are in no mean
 
 
 def lanes(
@@ -91,16 +95,21 @@ def buy(config: RunConfig, seeds: Sequence[int], budget: float, steps: int, pric
 def race(lanes: Sequence[Lane], stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[Lane, Event]]:
     """Run the lanes one after the other and yield their events; a lane that fails does not end the race."""
     for lane in lanes:
-        failed = False
-        try:
-            for event in run(lane.config, stop):
-                failed = isinstance(event, RunEnded) and event.status == "failed"
-                yield lane, event
-        except Exception:
-            if not failed:
-                raise
+        yield from ((lane, event) for event in _run(lane, stop))
         if stop():
             return
+
+
+def _run(lane: Lane, stop: Callable[[], bool], recording: Recording | None = None) -> Iterator[Event]:
+    """The events of a lane, or of the rest of it; a failure that was told is not raised."""
+    failed = False
+    try:
+        for event in run(recording.config if recording else lane.config, stop, recording):
+            failed = isinstance(event, RunEnded) and event.status == "failed"
+            yield event
+    except Exception:
+        if not failed:
+            raise
 
 
 def standings(events: Sequence[tuple[Lane, Event]]) -> list[Standing]:
@@ -123,9 +132,11 @@ def _standing(method: str, runs: Sequence[Sequence[Event]]) -> Standing:
         _mean([step.forward_passes for step in last]),
         _mean([step.forward_cost for step in last]),
         _mean([step.seconds for step in last]),
+        _mean([step.forward_seconds for step in last]),
         _spread([evals[-1].accuracy for evals in tests]),
         _spread([evals[-1].loss for evals in tests]),
         _mean([evals[0].accuracy for evals in tests]),
+        len(runs),
         len(runs) - len(finished),
     )
 
@@ -144,37 +155,68 @@ def _spread(values: Sequence[float]) -> tuple[float, float]:
 
 def render(table: Sequence[Standing]) -> str:
     """Return the standings as a Markdown table."""
-    head = ["method", "lr", "steps", "forward passes", "forward cost", "seconds", "held-out accuracy", "loss"]
-    return markdown(head, [_row(standing) for standing in table])
+    head = ["method", "lr", "steps", "forward passes", "forward cost", "seconds", "of these noise and update", "runs"]
+    return markdown([*head, "held-out accuracy", "loss"], [_row(standing) for standing in table])
 
 
 def _row(s: Standing) -> list[str]:
-    failed = f" ({s.failed} failed)" if s.failed else ""
-    counts = [f"{s.lr:g}", f"{s.steps}", f"{s.forward_passes:.0f}", f"{s.forward_cost:.0f}", f"{s.seconds:.1f}"]
+    counts = [f"{s.lr:g}", f"{s.steps}", f"{s.forward_passes:.0f}", f"{s.forward_cost:.0f}"]
+    seconds = [f"{s.seconds:.1f}", f"{s.seconds - s.forward_seconds:.1f}"]
+    runs = f"{s.runs - s.failed} of {s.runs}: {s.failed} failed" if s.failed else f"{s.runs}"
     accuracy = f"{s.accuracy_before:.3f} -> {s.accuracy[0]:.3f} ± {s.accuracy[1]:.3f}"
-    return [s.method + failed, *counts, accuracy, f"{s.loss[0]:.4f} ± {s.loss[1]:.4f}"]
+    return [s.method, *counts, *seconds, runs, accuracy, f"{s.loss[0]:.4f} ± {s.loss[1]:.4f}"]
 
 
 def run_race(lanes: Sequence[Lane], out: Path, stop: Callable[[], bool] = lambda: False) -> Iterator[str]:
     """Run a race, record each run under `out`, and yield a line per run, then the table, which is stored too.
 
-    Raises InputError when `out` already holds a race.
+    A race that was cut off goes on: runs that finished are kept, others go on where their recordings end.
+    Raises InputError when `out` holds a whole race already, or runs with other settings.
     """
-    if (out / TABLE).exists():
+    recorded = {lane: _so_far(lane, _folder(out, lane)) for lane in lanes}
+    if (out / TABLE).exists() and all(_finished(recording) for recording in recorded.values()):
         raise InputError(f"{out} already holds a race: choose another --out")
     events: list[tuple[Lane, Event]] = []
-    for lane in lanes:
-        folder = out / f"{lane.method}-seed{lane.seed}"
-        claim(folder)
-        events += [(lane, event) for event in record((event for _, event in race([lane], stop)), folder)]
-        yield f"{lane.method}, seed {lane.seed}: {_outcome(events[-1][1])}"
+    for lane, recording in recorded.items():
+        own = list(recording.events) if recording else []
+        if not _finished(recording):
+            if recording is not None and isinstance(METHODS[lane.method].build(), Backprop):
+                (_folder(out, lane) / EVENTS).unlink()  # gradients are not recorded: it begins anew
+                own, recording = [], None
+            if recording is None:
+                claim(_folder(out, lane), lane.config)
+            own += record(_run(lane, stop, recording), _folder(out, lane))
+        events += [(lane, event) for event in own]
+        yield f"{lane.method}, seed {lane.seed}: {_outcome(own[-1])}"
         if stop():
-            yield "stopped: the table below holds the runs that finished"
+            yield "stopped: the table below holds the runs that finished; the same command goes on with the others"
             break
     table = standings(events)
-    (out / TABLE).write_text(json.dumps([asdict(standing) for standing in table], indent=2) + "\n", encoding="utf-8")
-    (out / "table.md").write_text(render(table) + "\n", encoding="utf-8")
+    write_text(out / TABLE, json.dumps([asdict(standing) for standing in table], indent=2) + "\n")
+    write_text(out / "table.md", render(table) + "\n")
     yield from ["", render(table), "", f"race folder: {out}"]
+
+
+def _folder(out: Path, lane: Lane) -> Path:
+    return out / f"{lane.method}-seed{lane.seed}"
+
+
+def _finished(recording: Recording | None) -> bool:
+    return recording is not None and recording.end is not None and recording.end.status == "finished"
+
+
+def _so_far(lane: Lane, folder: Path) -> Recording | None:
+    """What is recorded of a lane. Raises InputError when it is another run than the lane's."""
+    if not begun(folder):
+        return None
+    recording = read_recording(folder)
+    settings = recording.header.config
+    for name, value in lane.config.to_json().items():
+        if value not in (None, "auto") and settings.get(name, value) != value:
+            raise InputError(
+                f"{folder} holds a run with {flag(name)} {settings[name]}, not {value}: choose another --out"
+            )
+    return recording
 
 
 def _outcome(last: Event) -> str:

@@ -43,7 +43,8 @@ class RunConfig:
     subspace: str = setting(
         "auto",
         "what moves: all, lora, scales, top:2 (the last 2 blocks and the head), writers or writers:2 (what writes into "
-        "the hidden state, in all blocks or the last 2), or a regular expression on parameter names",
+        "the hidden state, in all blocks or the last 2), or parameters by name: a regular expression, or "
+        "glob:layers.*.mlp",
     )
     quantise: str | None = setting(None, "load linear layers in few bits", choices=("nf4", "fp4", "int8"))
     steps: int = setting(400, "optimisation steps")
@@ -59,6 +60,7 @@ class RunConfig:
     )
     schedule: str | None = setting(None, "learning rate over the run", choices=("constant", "linear"))
     seed: int = setting(0, "seed of the noise and of the order of the data")
+    split_seed: int = setting(0, "seed of what is held out of a single data file, the same for every --seed")
     noise: str | None = setting(None, "law of the directions", choices=tuple(LAWS))
     rank: int = setting(0, "directions of this rank on matrices (LOZO); 0 for full rank")
     keep: float = setting(1.0, "share of each tensor's smallest weights that moves (Sparse-MeZO); 1 for all")
@@ -69,16 +71,29 @@ class RunConfig:
     scale: str | None = setting(None, f"normaliser ({_taking('scale')})", choices=("rms", "std", "raw"))
     sides: int | None = setting(None, f"points a push asks, 2 or 1 beside the clean one ({_taking('sides')})")
     tie: str | None = setting(None, f"what shares one push ({_taking('tie')})", choices=("tokens", "none"))
-    mu: float | None = setting(None, f"how fast the feedback learns, below 2 ({_taking('mu')})")
+    mu: float | None = setting(
+        None, f"how fast the feedback learns, below 2; 1 onto features, 0.5 onto scores ({_taking('mu')})"
+    )
     alpha: float | None = setting(
         None,
         f"share of what it did not foresee that corrects the feedback ({_taking('alpha')})",
         breaks="0 trusts the feedback; 1 is unbiased and noisy",
     )
+    onto: str | None = setting(
+        None,
+        "what the pushes teach of: features before a known label head, or label scores; features where it is known "
+        f"({_taking('onto')})",
+        choices=("features", "scores"),
+    )
     update: str = setting("auto", "rule that applies the estimate", choices=("auto", "sgd", "momentum", "adam"))
     decay: float = setting(0.0, "weight decay")
     carrier: str = setting("scratch", "how probes reach the model", choices=("scratch", "in-place"))
-    dtype: str | None = setting(None, "dtype of the weights; fp32 on a CPU", choices=("fp32", "bf16", "fp16"))
+    dtype: str | None = setting(
+        None,
+        "dtype of the weights; fp32 on a CPU",
+        choices=("fp32", "bf16", "fp16"),
+        breaks="bf16 rounds small differences of the loss away, most where each example has a direction of its own",
+    )
     master: bool = setting(False, "keep a float32 copy of 16-bit weights, so that small steps add up")
     device: str | None = setting(None, "cpu, cuda, or auto to spread over all GPUs; the GPU when there is one")
     prefix_gib: float = setting(
@@ -108,7 +123,9 @@ class RunConfig:
         for name in ("eval_every", "measure_every", "rank"):
             _require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more, not {getattr(self, name)}")
         _require(self.micro_batch is None or self.micro_batch >= 1, "--micro-batch must be at least 1")
-        _require(0 <= self.seed < 2**63, f"--seed must be from 0 to 2^63 - 1, not {self.seed}")
+        for name in ("seed", "split_seed"):
+            value = getattr(self, name)
+            _require(0 <= value < 2**63, f"{flag(name)} must be from 0 to 2^63 - 1, not {value}")
         for setting_ in fields(self):
             value, choices = getattr(self, setting_.name), setting_.metadata["choices"]
             wrong = choices and value is not None and value not in choices
@@ -132,6 +149,7 @@ class RunConfig:
     def from_json(cls, values: dict[str, Any]) -> "RunConfig":
         """Return the settings of `to_json`. Raises ValueError for unknown names or values of the wrong type."""
         types = get_type_hints(cls)
+        _require(isinstance(values, dict), f"settings must be an object of names and values, not {values!r:.40}")
         values = {RENAMED.get(name, name): value for name, value in values.items()}
         for name, value in values.items():
             _require(name in types, f"unknown setting {name!r}")

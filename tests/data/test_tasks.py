@@ -1,15 +1,20 @@
 """Tasks from files: what is found unnamed, how rows are split, and a sentence for every bad input."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.places import SHARED
+from tests.support.places import ROOT, SHARED
+from zocore.config import RunConfig
 from zocore.data.tasks import bundled_tasks, load_task, read_task
 from zocore.data.template import Template
 from zocore.errors import InputError
+from zocore.runs.session import read
 
 ROWS = [(f"sentence number {i}, about something", "good" if i % 3 else "bad") for i in range(30)]
 
@@ -106,7 +111,7 @@ def test_of_a_long_file_a_random_part_is_taken(tmp_path):
     assert max(kept) > 20
 
 
-NUMBERS = [(text, f"{i}.5") for i, (text, _) in enumerate(ROWS * 5)]
+NUMBERS = [(text, f"{i}.5") for i, (text, _) in enumerate(ROWS * 10)]
 BAD_FILES = {
     "empty": ("a.csv", "", "a.csv is empty"),
     "header only": ("a.csv", "text,label\n", "no rows"),
@@ -138,9 +143,14 @@ BAD_FILES = {
     ),
     "huge line": ("a.csv", csv_text() + "x" * 900_000, "line 32 is longer than 100000 characters"),
     "no text": ("a.jsonl", json_text() + '{"label": "good"}\n', "line 31: the column 'text' is empty"),
-    "no label": ("a.csv", csv_text() + "what now,\n", "line 32: the column 'label' is empty"),
+    "no label at all": ("a.csv", csv_text([(text, "") for text, _ in ROWS]), "has no row with anything in"),
+    "rows in a list": ("a.json", json.dumps([{"text": t, "label": n} for t, n in ROWS]), "holds its rows in one list"),
+    "rows in an object": ("a.json", json.dumps({"data": [{"text": t, "label": n} for t, n in ROWS]}), "'data'"),
+    "columns in an object": ("a.json", '{"text": {"0": "a"}, "label": {"0": "b"}}', "orient='records'"),
+    "rows in a line": ("a.jsonl", json.dumps({"rows": [{"text": "a"}]}) + "\n", "line 1 holds a list inside an object"),
+    "lines as .json": ("a.json", json_text(), "if each line of it is one, name it .jsonl"),
     "nothing like a label": ("a.csv", csv_text(NUMBERS, "text,number"), "looks like a label"),
-    "too many labels": ("a.csv", csv_text(NUMBERS), "150 distinct values"),
+    "too many labels": ("a.csv", csv_text(NUMBERS), "300 distinct values"),
     "label alone": ("a.csv", "label\ngood\nbad\n", "a text column is missing"),
     "too few rows": ("a.csv", csv_text(ROWS[:6]), "6 rows, too few"),
     "rare label": ("a.csv", csv_text([*ROWS, ("well", "odd")]), "the label 'odd' has only 1 rows"),
@@ -197,7 +207,7 @@ def test_a_label_that_only_the_test_has(tmp_path):
 
 
 def test_quotes_keep_line_ends_and_errors_keep_their_line(tmp_path):
-    text = csv_text() + '"one\ntwo",good\nx,\n'
+    text = csv_text() + '"one\ntwo",good\n"",good\n'
     with pytest.raises(InputError, match="line 34"):
         read_task(write(tmp_path, "a.csv", text))
 
@@ -226,6 +236,69 @@ def test_bundled_tasks_are_whole():
 def test_an_unknown_bundled_task():
     with pytest.raises(InputError, match="no bundled task"):
         load_task("poetry")
+
+
+MISSING = ["NaN", "null", '""', '"  "', '"nan"']
+
+
+def test_rows_without_a_label_are_left_out_and_counted(tmp_path):
+    """Nothing, null and NaN in any writing: the rows go, the count and the first line are told, the order stays."""
+    odd = "".join(f'{{"text": "what now {i}", "label": {value}}}\n' for i, value in enumerate(MISSING))
+    task = read_task(write(tmp_path, "a.jsonl", json_text() + odd + '{"text": "no label here"}\n'))
+    assert task.label_names == ("bad", "good")
+    assert len(task.train + task.dev + task.test) == len(ROWS)
+    assert task.notes == ("a.jsonl: 6 rows left out, with nothing or NaN for 'label', the first in line 31",)
+    whole = read_task(write(tmp_path, "b.jsonl", json_text()))
+    assert (task.train, task.dev, task.test, whole.notes) == (whole.train, whole.dev, whole.test, ())
+    numbers = [(text, str(i % 3)) for i, (text, _) in enumerate(ROWS)] + [("what", "NaN")] * 4 + [("now", "")]
+    task = read_task(write(tmp_path, "c.csv", csv_text(numbers)))
+    assert task.label_names == ("0", "1", "2") and "5 rows left out" in task.notes[0]
+
+
+def test_no_order_depends_on_hashing(tmp_path):
+    """The same task in processes with other hash seeds, for labels of every sort."""
+    names = ["nan", "inf", "-inf", "1", "1.0", "01", "b", "a", "1e3", "1000", "é"]
+    path = write(tmp_path, "a.csv", csv_text([(text, names[i % 11]) for i, (text, _) in enumerate(ROWS * 4)]))
+    code = f"from zocore.data.tasks import read_task as r; t = r({str(path)!r}); print(ascii((t.label_names, t.dev)))"
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(said) == 1
+
+
+def test_seeds_of_a_run_share_one_split(tmp_path):
+    """--seed leaves what is held out alone, so that seeds can be compared; --split-seed moves it."""
+    path = write(tmp_path, "a.csv", csv_text())
+    first, second, third = (
+        read(RunConfig(data=str(path), seed=seed, split_seed=split)) for seed, split in ((0, 0), (1, 0), (0, 1))
+    )
+    assert (first.train, first.dev, first.test) == (second.train, second.dev, second.test)
+    assert first.test != third.test
+
+
+def test_two_hundred_and_fifty_six_labels_are_taken(tmp_path):
+    """As many as intents in banking77, and more."""
+    rows = [(f"sentence {i}", f"label {i % 256}") for i in range(256 * 3)]
+    assert len(read_task(write(tmp_path, "a.csv", csv_text(rows))).label_names) == 256
+
+
+def test_digits_as_label_words_are_told_with_what_to_do(tmp_path):
+    """A column that names the numbers is proposed; without one, how to name them; words that speak need no advice."""
+    rows = [(f"text {i}", i % 2, ("bad", "good")[i % 2]) for i in range(30)]
+    lines = "\n".join(["text,label,label_text", *(f"{t},{n},{name}" for t, n, name in rows)])
+    named = read_task(write(tmp_path, "a.csv", lines), label_column="label")
+    assert "'label_text' has their names" in named.word_note and "--label-words 0=bad,1=good" in named.word_note
+    assert read_task(tmp_path / "a.csv", label_column="label", label_words="0=bad,1=good").word_note == ""
+    bare = read_task(write(tmp_path, "b.csv", csv_text([(t, str(n)) for t, n, _ in rows])))
+    assert "name the labels, as in --label-words 0=bad" in bare.word_note
+    assert read_task(write(tmp_path, "c.csv", csv_text())).word_note == ""
 
 
 def test_real_sentences():

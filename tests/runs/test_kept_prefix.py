@@ -77,7 +77,7 @@ def mixing(monkeypatch: pytest.MonkeyPatch) -> None:
         blocks_of(loaded.model)[0].register_forward_hook(mix)
         return loaded
 
-    before = vars(sessions)["load"]
+    before = sessions.load  # type: ignore[attr-defined]
     monkeypatch.setattr(sessions, "load", load)
 
 

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from tests.support import tiny
+from tests.support.recordings import lines_of, plain, recorded
 from tests.support.short_runs import BACKPROP, IN_PLACE, ZEROTH_ORDER, data_file, model_folder, same, settings, weights
 from zocore.config import RunConfig
 from zocore.errors import InputError
@@ -27,6 +28,7 @@ from zocore.runs.predict import predictions
 from zocore.runs.recording import EVENTS, claim, read_recording, record
 from zocore.runs.replay import (
     IN_PLACE_TOLERANCE,
+    UNSEALED,
     difference,
     export_delta,
     export_run,
@@ -40,24 +42,30 @@ from zocore.subspaces.quantised import prepare
 HARD = [float("nan"), float("inf"), -float("inf"), 0.1, 1 / 3, -0.0, 5e-324, 1.7976931348623157e308, 1e22, 2**-1074]
 
 
+EXAMPLES: dict[Any, Any] = {
+    int: 7,
+    str: 'a "quoted" line\nand another, ä 漢 \U0001f600',
+    bool: True,
+    float: 1 / 3,
+    Any: [[0.5, 2], {"examples": 3}],
+    type(None): None,
+}
+
+
+def example(hint: Any) -> Any:
+    """A value of a type, numbers in lists being the hard ones."""
+    if get_origin(hint) is list:
+        (inner,) = get_args(hint)
+        return HARD if inner is float else [example(inner), example(inner)]
+    if get_origin(hint) is dict:
+        return {"a": example(get_args(hint)[1]), "b": example(get_args(hint)[1])}
+    return EXAMPLES[hint] if hint in EXAMPLES else example(get_args(hint)[0])
+
+
 def example_of(kind: type[Event]) -> Event:
-    """An event with a value in every field, numbers being the hard ones."""
-    by_type: dict[str, Any] = {
-        "int": 7,
-        "str": 'a "quoted" line\nand another, ä 漢 \U0001f600',
-        "bool": True,
-        "float": 1 / 3,
-        "float | None": float("-inf"),
-        "list": HARD,
-        "dict": {"a": 0.1, "b": None, "c": [[1, 2], [3]]},
-    }
-    values = {}
-    for field in fields(kind):
-        name = getattr(field.type, "__name__", str(field.type))
-        values[field.name] = (
-            by_type[name] if name in by_type else by_type["dict" if "dict" in name or "Json" in name else "list"]
-        )
-    return kind(**values)
+    """An event with a value of its type in every field."""
+    hints = get_type_hints(kind)
+    return kind(**{field.name: example(hints[field.name]) for field in fields(kind)})
 
 
 def bits(value: Any) -> Any:
@@ -82,18 +90,13 @@ def test_events_survive_json_bit_for_bit(kind: type[Event]) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ['{"event":"StepDone","step":1', '{"event":"Nothing"}', "5", "[]", "", '{"step":1}', "null"]
+    "line", ['{"event":"StepDone","step":1', '{"event":"Nothing"}', "5", "[]", "", '{"step":1}', "null", '{"event":[]}']
 )
 def test_a_line_that_is_no_event_is_refused(line: str) -> None:
-    """A torn line, an unknown kind and other JSON all raise an error that the reader turns into a sentence."""
-    with pytest.raises((ValueError, TypeError, AttributeError)):
+    """A torn line, an unknown kind and other JSON are each told in a few words."""
+    with pytest.raises(ValueError, match="^it ") as error:
         Event.from_json(line)
-
-
-def recorded(folder: Path, **changes: Any) -> list[Any]:
-    """Run and record."""
-    claim(folder)
-    return list(record(run(settings(**changes)), folder))
+    assert type(error.value) is ValueError
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +152,7 @@ def test_a_folder_without_a_run_is_refused_in_one_sentence(tmp_path: Path) -> No
     with pytest.raises(InputError, match="is not a run folder"):
         read_recording(tmp_path / "nothing")
     copy(tmp_path, tmp_path / "torn", b'{"event":"RunStarted","conf')
-    with pytest.raises(InputError, match="cut off before it started"):
+    with pytest.raises(InputError, match="killed as it started"):
         read_recording(tmp_path / "torn")
 
 
@@ -260,10 +263,6 @@ def test_a_run_cut_off_at_any_byte_goes_on_to_the_same_weights(name: str, tmp_pa
     assert session.fingerprint() == told[-1].weights_fingerprint
 
 
-def lines_of(folder: Path) -> bytes:
-    return (folder / EVENTS).read_bytes()
-
-
 def test_other_base_weights_data_or_noise_are_refused_and_nothing_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,7 +273,7 @@ def test_other_base_weights_data_or_noise_are_refused_and_nothing_is_written(
     folder = tmp_path / "run"
     claim(folder)
     list(record(run(config), folder))
-    content = b"".join(lines_of(folder).splitlines(keepends=True)[:-4])
+    content = b"".join(lines_of(folder)[:-4])
     (folder / EVENTS).write_bytes(content)
 
     def refusal(call: Any) -> str:
@@ -326,6 +325,25 @@ def test_a_replay_to_any_step_gives_the_live_weights_bitwise(name: str) -> None:
             assert same(weights(again), expected), step.step
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mezo", "without a forward pass"),
+        ("activity", "with 1 of 5 forward passes a step"),
+        ("feedback onto scores", "with 1 of 2 forward passes a step"),
+        ("feedback", "with 2 of 2 forward passes a step"),
+    ],
+)
+def test_a_replay_says_what_it_takes(name: str, said: str, tmp_path: Path) -> None:
+    """The forward passes of a replay stand in the header and in what is said, and the weights are proved with them."""
+    header = recorded(tmp_path / "run", **ZEROTH_ORDER[name])[0]
+    assert isinstance(header, RunStarted)
+    verdict = replay_run(tmp_path / "run", None, verify=True)
+    assert verdict.proved
+    assert said in verdict.lines[0]
+    assert (header.replay_passes == 0) == (name == "mezo")
+
+
 @pytest.mark.parametrize("name", BACKPROP)
 def test_what_cannot_be_replayed_says_so(name: str, tmp_path: Path) -> None:
     """A run of backprop cannot be rebuilt or resumed, and the sentence says why."""
@@ -357,15 +375,16 @@ def test_verify_proves_the_end_an_earlier_step_and_the_lack_of_it(finished: Path
     assert early.proved
     assert "the same steps run again" in early.lines[-1]
     assert replay_run(finished, 0, verify=True).proved
-    lines = lines_of(finished).splitlines(keepends=True)
+    lines = plain(lines_of(finished))  # a recording without seals, where a change is not noticed before the proof
     number = next(i for i, line in enumerate(lines) if b'"StepDone","step":2,' in line)
-    step = Event.from_json(lines[number].decode())
+    step = Event.from_json(lines[number])
     assert isinstance(step, StepDone)
     changed = replace(step, coefficients=[-step.coefficients[0], *step.coefficients[1:]])
     lines[number] = changed.to_json().encode() + b"\n"
     verdict = replay_run(copy(finished, tmp_path / "changed", b"".join(lines)), None, verify=True)
     assert not verdict.proved
     assert "NOT equal" in verdict.lines[-1]
+    assert UNSEALED in verdict.lines
     for step_number in (-1, 7):
         with pytest.raises(InputError, match="has steps 0 to 6"):
             replay_run(finished, step_number, verify=False)
@@ -374,7 +393,7 @@ def test_verify_proves_the_end_an_earlier_step_and_the_lack_of_it(finished: Path
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so nothing has to be rebuilt elsewhere")
 def test_a_run_of_a_gpu_can_be_rebuilt_without_one(finished: Path, tmp_path: Path) -> None:
     """A recording that names a GPU is replayed on the CPU of a machine that has none, and goes on there."""
-    lines = lines_of(finished).splitlines(keepends=True)
+    lines = plain(lines_of(finished))
     lines[0] = lines[0].replace(b'"device":"cpu"', b'"device":"cuda"')
     assert b"cuda" in lines[0]
     _, session = rebuild(copy(finished, tmp_path / "gpu", b"".join(lines)))
@@ -435,6 +454,74 @@ def test_an_exported_encoder_loads(tmp_path: Path) -> None:
     torch.testing.assert_close(
         logits(loaded, TEXT, tmp_path / "to"), logits(session.loaded.model, TEXT, tmp_path / "to")
     )
+
+
+def test_an_exported_sentence_encoder_keeps_its_label_anchors(tmp_path: Path) -> None:
+    """Opened again, it answers as the run's weights do: with the anchors of the base, not of the tuned weights."""
+    model = str(tiny.save(tmp_path / "model", "bert", kind="encoder"))
+    config = replace(settings(lr=1e-1, steps=6), model=model)
+    claim(tmp_path / "run")
+    list(record(run(config), tmp_path / "run"))
+    export_run(tmp_path / "run", tmp_path / "to", None, delta=False)
+    _, tuned = rebuild(tmp_path / "run")
+    written = open_session(replace(config, model=str(tmp_path / "to")))
+    texts = ["the film was great", "bad food"]
+    expected = tuned.objective.probabilities(texts)
+    torch.testing.assert_close(written.objective.probabilities(texts), expected)
+    (tmp_path / "to" / "label_anchors.safetensors").unlink()
+    without = open_session(replace(config, model=str(tmp_path / "to"))).objective.probabilities(texts)
+    assert float((without - expected).abs().max()) > 1e-3
+    other = open_session(replace(config, model=str(tmp_path / "to"), label_words="bad,good"))
+    assert other.objective.probabilities(texts).shape == expected.shape
+
+
+def test_an_export_that_is_killed_leaves_nothing_where_it_should_go(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The target appears whole or not at all, and what was left beside it is taken away by the next export."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transformers.PreTrainedTokenizerBase.save_pretrained", killed)
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)  # a kill cleans nothing up
+        with pytest.raises(Killed):
+            export_run(finished, tmp_path / "to", None, delta=False)
+    assert not (tmp_path / "to").exists()
+    assert len(list(tmp_path.iterdir())) == 1
+    (tmp_path / "to").mkdir()  # an empty folder may wait there
+    export_run(finished, tmp_path / "to", None, delta=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["to"]
+
+
+def test_other_labels_in_the_data_are_refused(tmp_path: Path) -> None:
+    """A rebuilt model whose labels have other names would be misread."""
+    data = tmp_path / "data.jsonl"
+    data.write_text(Path(data_file()).read_text())
+    claim(tmp_path / "run")
+    list(record(run(replace(settings(label_words=None), data=str(data))), tmp_path / "run"))
+    data.write_text(data.read_text().replace('"label": 1', '"label": 7'))
+    with pytest.raises(ValueError, match="the labels in the data are 0, 7 where the run had 0, 1"):
+        rebuild(tmp_path / "run")
+
+
+def test_an_old_recording_splits_a_single_file_by_its_seed(tmp_path: Path) -> None:
+    """Recordings made when --seed also split the data go on with the split they had."""
+    config = settings(seed=5, split_seed=5, steps=6)
+    claim(tmp_path / "run")
+    told = list(record(run(config), tmp_path / "run"))
+    lines = plain(lines_of(tmp_path / "run"))
+    lines[0] = lines[0].replace(b'"split_seed":5,', b"")
+    assert b"split_seed" not in lines[0]
+    third = next(n for n, line in enumerate(lines) if b'"event":"StepDone","step":3,' in line)
+    cut = read_recording(copy(tmp_path, tmp_path / "old", b"".join(lines[:third])))
+    assert cut.config.split_seed == 5
+    again = list(record(run(cut.config, recording=cut), tmp_path / "old"))
+    assert again[-1].weights_fingerprint == told[-1].weights_fingerprint  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", ["mezo", "lora", "one layer", "bf16 with masters", "qzo nf4", "qzo int8"])

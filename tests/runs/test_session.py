@@ -1,5 +1,6 @@
 """A session: batches in one shuffled order per pass, rates, fingerprints, and combinations that are refused."""
 
+import json
 import re
 from collections import Counter
 from dataclasses import replace
@@ -21,7 +22,7 @@ from zocore.defaults import estimates, filled
 from zocore.errors import InputError
 from zocore.methods import METHODS
 from zocore.presets import Models, Subspace
-from zocore.runs.events import RunStarted
+from zocore.runs.events import RunStarted, StepDone
 from zocore.runs.loop import run
 from zocore.runs.session import data_fingerprint, open_session, read
 
@@ -192,6 +193,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no directions": ({"method": "n-spsa", "directions": 0}, "at least 1 direction"),
     "a pool of one": ({"method": "mezo-gv", "pool": 1}, "at least 2 candidates"),
     "an elite of all": ({"method": "mezo-gv", "share": 1.0}, "elite"),
+    "a readout with mezo": ({"onto": "scores"}, "mezo has no option --onto"),
+    "features of words of several tokens": (
+        {"method": "feedback", "subspace": "writers:1", "label_words": "really terrible,great", "onto": "features"},
+        "take --onto scores",
+    ),
+    "features before a head that moves": (
+        {"method": "feedback", "subspace": "lm_head", "onto": "features"},
+        "take --onto scores",
+    ),
     "a deviation of one": ({"method": "grzo", "scale": "std", "batch_size": 1}, "do not go together"),
 }
 
@@ -212,3 +222,57 @@ def test_settings_of_a_data_file_are_not_ignored_without_one(name: str) -> None:
     given: dict[str, Any] = {name: "{text} It was"}
     with pytest.raises(InputError, match="--" + name.replace("_", "-")):
         read(RunConfig(**given))
+
+
+LABELS = [f"a label of several words {i // 26}{chr(97 + i % 26)}" for i in range(20)]
+
+
+def rows_of(folder: Path, rows: list[dict[str, object]]) -> str:
+    """A file with these rows."""
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_label_words_that_leave_no_room_for_a_text_are_refused(tmp_path: Path) -> None:
+    """Longer than --max-tokens together with the template, for causal and masked models: one sentence."""
+    words = {"label_words": " ".join(["terrible"] * 9) + "," + " ".join(["great"] * 9)}
+    with pytest.raises(InputError, match="no text fits into 8 tokens"):
+        open_session(settings(**words, max_tokens=8))
+    with pytest.raises(InputError, match="no text fits into 8 tokens"):
+        open_session(settings(model="bert", template="{text} " + "it was " * 5 + "{mask}.", max_tokens=8))
+    assert open_session(settings(**words, max_tokens=64)).objective.rows == 2
+
+
+def test_what_was_left_out_and_what_many_labels_cost_stands_in_the_header(tmp_path: Path) -> None:
+    """Rows without a label, numbers as label words and a forward for every label are told as the run starts."""
+    rows: list[dict[str, object]] = [{"text": f"the film was {i}", "label": i % 2} for i in range(30)]
+    data = rows_of(tmp_path, [*rows, {"text": "lost", "label": float("nan")}])
+    header = next(run(settings(data=data, label_words=None)))
+    assert isinstance(header, RunStarted)
+    assert "1 row left out" in header.notes[0] and "the label words are the numbers 0, 1" in header.notes[1]
+    data = rows_of(tmp_path, [{"text": f"the film was {i}", "label": LABELS[i % 20]} for i in range(80)])
+    header = next(run(settings(data=data, label_words=None, max_tokens=64)))
+    assert isinstance(header, RunStarted)
+    assert ["every forward reads each example 20 times" in note for note in header.notes] == [True]
+
+
+def test_backprop_costs_three_forwards_where_all_moves_and_two_where_adapters_do() -> None:
+    """A product forward, one back, and one more only for a weight whose own gradient is wanted."""
+    assert open_session(settings(method="adamw")).cost_per_step == 3
+    session = open_session(settings(method="adamw", subspace="lora"))
+    linear = sum(m.weight.numel() for m in session.loaded.model.modules() if isinstance(m, torch.nn.Linear))
+    assert session.cost_per_step == pytest.approx(2 + session.trainable / linear)
+    events = list(run(settings(method="adamw", subspace="lora", steps=2)))
+    assert [e.forward_cost for e in events if isinstance(e, StepDone)] == pytest.approx(
+        [session.cost_per_step, 2 * session.cost_per_step]
+    )
+
+
+def test_seconds_inside_the_model_are_part_of_a_steps() -> None:
+    """They grow with every step and leave the rest to noise and updates."""
+    for method in ("mezo", "grzo", "adamw"):
+        steps = [e for e in run(settings(method=method)) if isinstance(e, StepDone)]
+        inside = [e.forward_seconds for e in steps]
+        assert inside == sorted(inside) and inside[0] > 0
+        assert all(e.forward_seconds < e.seconds for e in steps)

@@ -6,7 +6,7 @@ Files are read line by line, never whole before their size was checked.
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,13 @@ class Table:
         """File name, as messages cite it."""
         return self.path.name
 
+    def labelled(self, name: str) -> "Table":
+        """Return the rows that have something in a column: not nothing, and not a number that is none (NaN)."""
+        kept = [i for i, row in enumerate(self.rows) if not is_missing(row.get(name))]
+        if not kept:
+            raise InputError(f"{self.name} has no row with anything in the column {name!r}: name another")
+        return replace(self, rows=[self.rows[i] for i in kept], lines=[self.lines[i] for i in kept])
+
     def column(self, name: str) -> list[str]:
         """Return the column's values. Raises InputError when the column is missing, or empty in some row."""
         if name not in self.columns:
@@ -50,6 +57,11 @@ class Table:
         return [row[name] for row in self.rows]
 
 
+def is_missing(value: str | None) -> bool:
+    """Return whether a cell holds nothing: it is not there, empty, or NaN as tables write what they lack."""
+    return not value or value.lower() == "nan"
+
+
 def read_table(path: Path, *, max_chars: int = MAX_CHARS, max_bytes: int = MAX_BYTES) -> Table:
     """Read a CSV, TSV or JSON Lines file. Raises InputError with what is wrong, and on which line."""
     check_file(path, max_bytes)
@@ -58,6 +70,8 @@ def read_table(path: Path, *, max_chars: int = MAX_CHARS, max_bytes: int = MAX_B
         rows, lines = _json_lines(path, max_chars)
     elif suffix in (".csv", ".tsv"):
         rows, lines = _separated(path, max_chars)
+    elif suffix == ".json":
+        raise InputError(f"{path.name} {_why_not(path)}: write one {{...}} per row, each on a line, as .jsonl")
     else:
         raise InputError(f"cannot tell the format of {path.name}: name it .csv, .tsv or .jsonl")
     if not rows:
@@ -170,11 +184,36 @@ def _json_row(line: str, where: str) -> Row:
     if not isinstance(found, dict):
         raise InputError(f"{where} is not a JSON object: write one object such as {{...}} per line")
     row = {name: text for name, value in found.items() if (text := _as_text(value)) is not None}
+    nesting = None if row else _nesting(found)
+    if nesting:
+        raise InputError(f"{where} {nesting}: write one {{...}} per row, each on a line")
     try:
         "".join(row.values()).encode()
     except UnicodeEncodeError:
         raise InputError(f"{where} has half of a surrogate pair, which is no character: remove it") from None
     return row
+
+
+def _why_not(path: Path) -> str:
+    """What a .json file holds in place of lines."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return "is not one JSON value; if each line of it is one, name it .jsonl; else"
+    if isinstance(found, list):
+        return "holds its rows in one list"
+    return _nesting(found) or "is one JSON object" if isinstance(found, dict) else "is one JSON value"
+
+
+def _nesting(found: Mapping[str, Any]) -> str | None:
+    """How an object without a text of its own holds rows inside, None when it does not."""
+    inside = {name: value for name, value in found.items() if isinstance(value, list | dict) and value}
+    if not inside or any(isinstance(value, str) for value in found.values()):
+        return None
+    name, value = next(iter(inside.items()))
+    if isinstance(value, dict):
+        return f"holds objects inside an object, such as {name!r} (pandas writes columns so; orient='records' does not)"
+    return f"holds a list inside an object, {name!r}"
 
 
 def _as_text(value: Any) -> str | None:

@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zocore.data.columns import LabelWords, find_label, find_labels, find_texts, match_words
+from zocore.data.columns import (
+    LabelWords,
+    digits_note,
+    find_label,
+    find_labels,
+    find_texts,
+    listed,
+    match_words,
+    shown,
+)
 from zocore.data.files import MAX_BYTES, MAX_CHARS, SUFFIXES, Table, read_table
 from zocore.data.template import Template
 from zocore.errors import InputError
@@ -39,6 +48,10 @@ class Task:
     dev: tuple[Example, ...]
     test: tuple[Example, ...]
     description: str = ""
+    notes: tuple[str, ...] = ()  # what was left out, and what the data needs
+    word_note: str = ""  # the same, for models that read label words
+    unlabelled: tuple[int, ...] = ()  # lines of the rows that were left out, having no label
+    rows: int = 0  # of the file of the training examples, before a part was taken
 
 
 @dataclass(frozen=True)
@@ -56,8 +69,8 @@ class Reading:
         for label, line in zip(labels, table.lines, strict=True):
             if label not in numbers:
                 raise InputError(
-                    f"{table.name}, line {line}: the label {label!r} is not among those of the training rows "
-                    f"({', '.join(self.names[:8])}{', ...' if len(self.names) > 8 else ''})"
+                    f"{table.name}, line {line}: the label {shown(label)} is not among those of the training rows "
+                    f"({listed(self.names)})"
                 )
         texts = zip(*(table.column(name) for name in self.texts), strict=True)
         fields = (dict(zip(self.texts, values, strict=True)) for values in texts)
@@ -99,22 +112,48 @@ def read_task(
     """Read a task from a CSV, TSV or JSON Lines file, or a folder of such files named train, dev and test.
 
     Columns that are not named are looked for, a missing template is the text columns themselves, and label
-    words default to the labels. What a folder does not hold apart is split off by `seed`, label by label; of
-    a folder of two the second is the test. Of a file with more than `max_rows` rows a random part is taken.
+    words default to the labels. Rows without a label are left out, and counted in the task's notes. What a
+    folder does not hold apart is split off by `seed`, label by label; of a folder of two the second is the test.
+    Of a file with more than `max_rows` rows a random part is taken. `seed` is the split's own, not the run's.
     Raises InputError when anything is wrong.
     """
     path = Path(path).expanduser()
     shares = _checked_shares(dev_share, test_share)
-    tables = {
-        split: _sampled(read_table(file, max_chars=max_chars, max_bytes=max_bytes), max_rows, seed)
-        for split, file in _files(path).items()
-    }
+    read = {split: read_table(file, max_chars=max_chars, max_bytes=max_bytes) for split, file in _files(path).items()}
+    tables = {split: _sampled(table, max_rows, seed) for split, table in read.items()}
     reading, prompt = _understood(tables["train"], text_columns, label_column, template)
+    kept = {split: table.labelled(reading.label) for split, table in tables.items()}
+    notes = [_left_out(tables[split], kept[split], reading.label) for split in tables]
     words = match_words(label_words, reading.names)
-    found = {split: reading.examples(table) for split, table in tables.items()}
+    found = {split: reading.examples(table) for split, table in kept.items()}
     splits = _three_splits(found, reading.names, shares, seed)
-    description = f"{sum(map(len, splits))} rows of {path.name}"
-    return Task(path.stem, path.stem, prompt, reading.names, words, *splits, description)
+    return Task(
+        path.stem,
+        path.stem,
+        prompt,
+        reading.names,
+        words,
+        *splits,
+        f"{sum(map(len, splits))} rows of {path.name}",
+        tuple(note for note in notes if note),
+        digits_note(words, kept["train"], reading.label),
+        _lost(tables["train"], kept["train"]),
+        len(read["train"].rows),
+    )
+
+
+def _lost(table: Table, kept: Table) -> tuple[int, ...]:
+    """The lines of the rows that were left out, ascending."""
+    return tuple(sorted(set(table.lines) - set(kept.lines)))
+
+
+def _left_out(table: Table, kept: Table, label: str) -> str:
+    """A sentence on the rows without a label, empty where there are none."""
+    lost = _lost(table, kept)
+    if not lost:
+        return ""
+    rows = "1 row" if len(lost) == 1 else f"{len(lost)} rows"
+    return f"{table.name}: {rows} left out, with nothing or NaN for {label!r}, the first in line {lost[0]}"
 
 
 def _understood(
@@ -131,7 +170,7 @@ def _understood(
         template = template.replace("{text}", f"{{{columns[0]}}}")
     prompt = Template(template)
     prompt.check(tuple(name for name in table.columns if name != label))
-    return Reading(prompt.fields, label, find_labels(table, label)), template
+    return Reading(prompt.fields, label, find_labels(table.labelled(label), label)), template
 
 
 def _checked_shares(dev: float, test: float) -> tuple[float, float]:
@@ -188,7 +227,7 @@ def _split(examples: Sequence[Example], names: Sequence[str], shares: tuple[floa
         numbers = [number for number, example in enumerate(examples) if example.label == label]
         if len(numbers) < MIN_PER_LABEL:
             raise InputError(
-                f"the label {name!r} has only {len(numbers)} rows: give at least {MIN_PER_LABEL} or drop it"
+                f"the label {shown(name)} has only {len(numbers)} rows: give at least {MIN_PER_LABEL} or drop it"
             )
         order = permutation(len(numbers), seed, SPLIT_EPOCH + label)
         for_dev, for_test = (max(1, round(share * len(numbers))) if share else 0 for share in shares)

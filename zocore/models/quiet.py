@@ -8,6 +8,14 @@ from contextlib import contextmanager
 import transformers
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of bitsandbytes is worth a reader: that a package of faster CPU products is absent is not."""
+    return "kernels-community" not in str(record.msg)
+
+
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_is_news)  # it speaks as it is imported, by whomever
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep transformers and the hub from writing to the terminal inside a block."""

@@ -5,8 +5,10 @@ tensor. A recording of it is also the checkpoint (`recording.py`).
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
+
+from zocore.runs.typed import check_record, parsed
 
 Json = dict[str, Any]
 
@@ -21,18 +23,25 @@ class Event:
         Event.kinds[cls.__name__] = cls
 
     def to_json(self) -> str:
-        """Return the event as one line of JSON; floats survive bit for bit, non-finite ones as NaN or Infinity."""
-        return json.dumps({"event": type(self).__name__, **asdict(self)}, separators=(",", ":"))
+        """Return the event as one line of JSON; floats survive bit for bit, non-finite ones as NaN or Infinity.
+
+        Fields at their default are left out: a line carries what its run needs.
+        """
+        defaults = {field.name: field.default for field in fields(self)}
+        record = {name: value for name, value in vars(self).items() if value != defaults[name]}
+        return json.dumps({"event": type(self).__name__, **record}, separators=(",", ":"))
 
     @staticmethod
-    def from_json(line: str) -> "Event":
-        """Return the event of a line. Raises ValueError when the line is torn or names no known event."""
-        record = json.loads(line)
-        kind = Event.kinds.get(record.pop("event", ""))
+    def from_json(line: str | bytes) -> "Event":
+        """Return the event of a line, sealed or not. Raises ValueError, saying why, when it is none of ours."""
+        record = parsed(line)
+        record.pop("seal", None)
+        name = record.pop("event", "")
+        kind = Event.kinds.get(name) if isinstance(name, str) else None
         if kind is None:
-            raise ValueError("the line names no known event")
-        names = {field.name for field in fields(kind)}
-        return kind(**{name: value for name, value in record.items() if name in names})
+            raise ValueError("it names no known event")
+        check_record(kind, record)
+        return kind(**record)
 
 
 @dataclass(frozen=True)
@@ -61,11 +70,12 @@ class RunStarted(Event):
     frozen_blocks: int = 0  # first blocks below everything that moves: run once a batch, or once an example
     blocks: int = 0  # of the whole model, told where some are frozen
     processes: int = 1  # that share each batch
+    replay_passes: int = 0  # forward passes that rebuilding a step takes; if any, with the training data of the run
 
 
 @dataclass(frozen=True)
 class StepDone(Event):
-    """One step, and all that is needed to do it again without a forward pass."""
+    """One step, and all that is needed to do it again: see recording.py."""
 
     step: int  # 1 for the first
     loss: float  # mean of the losses evaluated in this step
@@ -84,8 +94,9 @@ class StepDone(Event):
     skipped: bool = False
     touched: dict[str, list[list[int]]] | None = None  # leaf id -> table rows each example looked up
     responses: dict[str, Any] | None = None  # how the label scores answered each push: see recording.py
-    unexplained: float | None = None  # share of the responses that learned feedback did not foresee
+    unexplained: float | None = None  # share of the responses, in what is learned, that feedback did not foresee
     wire_bytes: int = 0  # received by the first process from the others so far
+    forward_seconds: float = 0.0  # of the seconds so far, those inside the model; the others are noise and updates
 
 
 @dataclass(frozen=True)

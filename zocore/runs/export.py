@@ -1,5 +1,8 @@
 """A tuned model written as a Hugging Face folder, its adapters folded into the weights they adapt."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +10,7 @@ import torch
 from torch import nn
 
 from zocore.errors import InputError
+from zocore.models.objectives.encoder import LabelSimilarity
 from zocore.models.quiet import quiet
 from zocore.runs.session import Session
 from zocore.subspaces.quantised import is_four_bit, is_int8
@@ -18,6 +22,21 @@ def check_free(folder: Path) -> None:
         raise InputError(f"{folder} already exists and is not empty: choose another --to")
 
 
+@contextmanager
+def whole(to: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `to` at the end, so that a killed export leaves no half of one there."""
+    stage = to.parent / f".{to.name}.unfinished"
+    shutil.rmtree(stage, ignore_errors=True)  # of an export that was killed
+    stage.mkdir(parents=True)
+    try:
+        yield stage
+        if to.exists():
+            to.rmdir()
+        stage.replace(to)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
 def write_model(session: Session, folder: Path) -> str:
     """Write the session's model and tokenizer; return a note on its precision, empty for the usual one."""
     model = session.loaded.model
@@ -25,6 +44,8 @@ def write_model(session: Session, folder: Path) -> str:
     with torch.no_grad(), quiet():
         model.save_pretrained(folder)  # type: ignore[operator]
     session.loaded.tokenizer.save_pretrained(folder)
+    if isinstance(session.objective, LabelSimilarity):
+        session.objective.save_anchors(folder)
     return ", in full precision: its few bits would round the adapters away" if widened else ""
 
 

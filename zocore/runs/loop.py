@@ -18,12 +18,17 @@ from zocore.runs.estimator import measure
 from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
 from zocore.runs.peak_memory import PeakMemory
 from zocore.runs.recording import Recording, decode_step, encode_directions, encode_tensor
+from zocore.runs.rounding_share import DROWNED, rounding_share
 from zocore.runs.session import Session, data_fingerprint, open_session
 from zocore.runs.warnings import MAX_SKIPPED, Watch
-from zocore.step.step import Step
+from zocore.step.step import Method, Step
 
 Stop = Callable[[], bool]
 SAMPLES = 5  # sentences shown before and after
+IN_PLACE = (
+    "in-place probes leave roundings in the weights that no recording holds: from here the run goes on from weights "
+    "equal to the interrupted ones to rounding, not bit for bit"
+)
 NAMED = ("torch", "transformers", "bitsandbytes", "numba")
 
 
@@ -46,6 +51,8 @@ def run(
         replay(session, recording.steps)
         course.take_up(recording.steps)
     yield course.started(recording)
+    if recording and recording.steps and config.carrier == "in-place":
+        yield Warned(recording.last, IN_PLACE)
     yield from course.events()
 
 
@@ -57,8 +64,9 @@ def run_session(session: Session, stop: Stop = lambda: False) -> Iterator[Event]
 
 
 def replay(session: Session, steps: list[StepDone], until: int | None = None) -> None:
-    """Bring a fresh session's weights to where the recorded steps left them, without a forward pass.
+    """Bring a fresh session's weights to where the recorded steps left them, without a probe where weights were moved.
 
+    Methods that push outputs do the forward passes that the recording's header tells, on the run's own batches.
     Bitwise equal to the live run on the same device, unless probes were carried in place. Raises ValueError
     when the method cannot be replayed.
     """
@@ -75,18 +83,23 @@ def replay_step(session: Session, event: StepDone) -> None:
 
 
 def check_base(session: Session, recording: Recording) -> None:
-    """Raise ValueError when the base model or the noise is not the one the recording was made with.
+    """Raise ValueError when the base model, the labels or the noise are not those the recording was made with.
 
     Where a replay asks the batches of the run, the training data is checked too.
     """
     header = recording.header
+    if list(session.task.label_names) != header.labels:
+        raise ValueError(
+            f"the labels in the data are {', '.join(session.task.label_names[:8])} where the run had "
+            f"{', '.join(header.labels[:8])}: its recording does not fit"
+        )
     if header.fingerprint != session.loaded.fingerprint:
         raise ValueError(
             f"the weights of {header.model} are not those the run started from: its recording does not fit"
         )
     if header.versions.get("noise") != str(addressed.VERSION):
         raise ValueError("the recording was made with another version of the noise: its directions cannot be rebuilt")
-    if session.method.replays_with_data:
+    if session.method.replay_passes():
         check_data(session, recording)
 
 
@@ -106,6 +119,7 @@ class _Course:
     passes: int = 0
     cost: float = 0.0
     seconds: float = 0.0
+    forward_seconds: float = 0.0
     peak: int = 0
     watch: Watch = field(default_factory=Watch)
 
@@ -121,17 +135,14 @@ class _Course:
         if steps:
             last = steps[-1]
             self.session.ranks.wire_bytes = last.wire_bytes
-            self.done, self.passes, self.cost, self.seconds = (
-                last.step,
-                last.forward_passes,
-                last.forward_cost,
-                last.seconds,
-            )
+            self.done, self.passes, self.cost = last.step, last.forward_passes, last.forward_cost
+            self.seconds, self.forward_seconds = last.seconds, last.forward_seconds
 
     def events(self) -> Iterator[Event]:
         try:
             if self.done == 0:
                 yield from self._test(0)
+                yield from self._rounding()
             reason = None
             while reason is None:
                 reason = self._over()
@@ -140,7 +151,7 @@ class _Course:
             yield from self._test(self.done)
             yield self._ended(*reason)
         except Exception as error:
-            yield self._ended("failed", _sentence(error))
+            yield self._ended("failed", sentence(error))
             raise
 
     def _over(self) -> tuple[str, str] | None:
@@ -173,11 +184,12 @@ class _Course:
             step = session.method.step(session.leaves, losses, session.key(number), lr, eps, session.state)
         self.done, self.seconds = number, self.seconds + time.perf_counter() - started
         self.passes, self.cost = self.passes + losses.forward_passes, self.cost + losses.forward_cost
+        self.forward_seconds += losses.seconds
         self.peak = max(self.peak, self.memory.peak())
         return self._event(step, lr, eps)
 
     def _event(self, step: Step, lr: float, eps: float) -> StepDone:
-        measured = step.measured
+        measured, seconds = step.measured, round(self.seconds, 6)
         touched = {str(leaf): [rows.tolist() for rows in examples] for leaf, examples in (step.touched or {}).items()}
         return StepDone(
             self.done,
@@ -191,14 +203,15 @@ class _Course:
             eps,
             self.passes,
             self.cost,
-            self.seconds,
-            self.done / max(self.seconds, 1e-9),
+            seconds,
+            round(self.done / max(seconds, 1e-6), 6),
             self.memory.peak(),
             step.skipped,
             touched or None,
             None if step.responses is None else encode_tensor(step.responses),
             step.unexplained,
             self.session.ranks.wire_bytes,
+            round(self.forward_seconds, 6),
         )
 
     def _measure(self, number: int) -> Iterator[Event]:
@@ -219,6 +232,22 @@ class _Course:
             r = reading
             yield EstimatorMeasured(
                 number - 1, r.estimates, r.variance, r.norm, r.cosine, r.norm_ratio, r.forward_passes
+            )
+
+    def _rounding(self) -> Iterator[Event]:
+        """Warn when the model's 16 bits round away most of what the steps are to measure."""
+        session, eps = self.session, self.session.config.eps
+        method, dtype = session.method, session.config.dtype
+        if dtype == "fp32" or not isinstance(method, Method) or method.pushes or eps is None:
+            return
+        with self.memory.apart():
+            losses = replace(session.losses(1), shared=Scratch(session.leaves))
+            share = rounding_share(method, losses, session.key(1), eps)
+        if share is not None and share > DROWNED:
+            yield Warned(
+                0,
+                f"about {min(share, 1):.0%} of what a step measures is rounding in {dtype}: take --dtype fp32, "
+                "--dtype fp16 or a larger --eps",
             )
 
     def _test(self, step: int) -> Iterator[Event]:
@@ -262,13 +291,14 @@ class _Course:
             s.method.forward_passes(),
             s.cost_per_step,
             self.memory.kind,
-            [*s.loaded.notes, *estimates(s.config)],
+            [*s.notes, *estimates(s.config)],
             {"noise": str(addressed.VERSION), "python": platform.python_version()}
             | {name: version(name) for name in NAMED},
-            recording.steps[-1].step if recording and recording.steps else 0,
+            recording.last if recording else 0,
             len(s.prefix.blocks) if s.prefix else 0,
             s.prefix.of if s.prefix else 0,
             s.ranks.count,
+            s.method.replay_passes(),
         )
 
     def _ended(self, status: str, reason: str) -> RunEnded:
@@ -286,7 +316,8 @@ class _Course:
         )
 
 
-def _sentence(error: Exception) -> str:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+def sentence(error: Exception) -> str:
+    """Return what went wrong in a run, for people."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         return "out of memory: take a smaller --micro-batch or --max-tokens, or a model in fewer bits"
     return f"{type(error).__name__}: {error}"

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol
 
 from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
 
@@ -11,11 +11,24 @@ REDRAW = 0.2  # seconds between two drawings of the live line
 PLAIN_EVERY = 10.0  # seconds between progress lines where the output is no terminal
 
 
+class Out(Protocol):
+    """What the lines go to."""
+
+    def write(self, text: str, /) -> object:
+        """Take some text."""
+
+    def flush(self) -> object:
+        """Show it."""
+
+    def isatty(self) -> bool:
+        """Return whether a line can be drawn over."""
+
+
 @dataclass
 class Progress:
     """Writes events to a stream; a terminal gets one live line, a file a line every few seconds."""
 
-    out: TextIO
+    out: Out
     folder: Path
     steps: int = 0
     _drawn: float = 0.0
@@ -51,7 +64,7 @@ class Progress:
         )
         self._line(
             f"task {config['data'] or config['task']}: {event.examples['train']} train, {event.examples['test']} test, "
-            f"labels {', '.join(event.labels)}"
+            f"labels {_listed(event.labels)}"
         )
         self._line(
             f"lr {config['lr']:g} ({config['schedule']}), eps {config['eps']:g}, batch {config['batch_size']}, "
@@ -128,6 +141,11 @@ def _estimator(event: EstimatorMeasured) -> str:
     if event.cosine is not None:
         line += f", cosine to the gradient {event.cosine:.2e}, length over the gradient's {event.norm_ratio:.1f}"
     return line
+
+
+def _listed(names: list[str], most: int = 8) -> str:
+    more = f", ... ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _shortened(text: str, width: int = 70) -> str:

@@ -1,7 +1,8 @@
 """A run on disk: config.json, events.jsonl and summary.json. The events are the checkpoint.
 
-A step is rebuilt from its learning rate, its coefficients and the addresses of its directions; the JSON keeps
-every float bit for bit. Directions are written by number within the step:
+Every line of events.jsonl is sealed (`seal.py`) and read back with care (`reading.py`). A step is rebuilt from its
+learning rate, its coefficients and the addresses of its directions; the JSON keeps every float bit for bit.
+Directions are written by number within the step:
 
     3                          a direction
     [[0.5, 2], [-0.5, 0]]      a combination, weight and number of each term
@@ -9,11 +10,13 @@ every float bit for bit. Directions are written by number within the step:
     {"pushes": 0, "tie": ...}  pushes on the outputs of layers
 
 Tensors that a replay needs, such as the responses of label scores to pushes, are float32 in base64 with their shape.
+
+From these lines alone come the steps of methods that move weights. Methods that push outputs read the inputs of
+layers too: `replay_passes` in the header is how many forward passes a step's replay takes, for which the training
+data of the run must be there. Responses of features to pushes are too many to keep: their probes are made again.
 """
 
 import base64
-import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,24 +30,27 @@ from zocore.directions.per_example import PerExample, Touched
 from zocore.directions.pushes import Pushes
 from zocore.errors import InputError
 from zocore.noise.addressed import Key
-from zocore.runs.events import EvalDone, Event, RunEnded, RunStarted, StepDone
+from zocore.runs.events import Event, RunEnded, RunStarted, StepDone
+from zocore.runs.reading import Damage, Reading
+from zocore.runs.seal import sealed
+from zocore.runs.sole_writer import sole_writer
+from zocore.runs.summary import Summary, write_json
+from zocore.runs.typed import parsed
 from zocore.step.losses import AnyDirection
 from zocore.step.step import Recorded
 
 EVENTS, CONFIG, SUMMARY = "events.jsonl", "config.json", "summary.json"
 
-# what a summary says of a run that has no more than begun
-CUT_OFF = {"status": "interrupted", "reason": "the process ended before the run did", "weights_fingerprint": ""}
-COUNTS = {"steps": 0, "forward_passes": 0, "forward_cost": 0.0, "seconds": 0.0, "steps_per_second": 0.0, "skipped": 0}
-FOUND, WHEN = ("loss", "accuracy"), ("before", "after")
-
 
 @dataclass(frozen=True)
 class Recording:
-    """A run folder, read: its header and its steps, a torn last line left out."""
+    """A run folder, read: its events up to the first damage, an unfinished last line left out."""
 
     folder: Path
     events: tuple[Event, ...]
+    damage: Damage | None = None
+    sealed: bool = True  # whether every line has a seal; recordings made before there were seals have none
+    unfinished: bool = False  # whether the last line was being written when the process was killed
 
     @property
     def header(self) -> RunStarted:
@@ -54,7 +60,10 @@ class Recording:
     @property
     def config(self) -> RunConfig:
         """The run's settings; where its GPU is not here, it is rebuilt (to rounding) and goes on on the CPU."""
-        config = RunConfig.from_json(self.header.config)
+        settings = self.header.config
+        if "split_seed" not in settings:  # made when --seed also split a single file
+            settings = settings | {"split_seed": settings["seed"]}
+        config = RunConfig.from_json(settings)
         gone = str(config.device).startswith("cuda") and not torch.cuda.is_available()
         return replace(config, device="cpu") if gone else config
 
@@ -62,6 +71,11 @@ class Recording:
     def steps(self) -> list[StepDone]:
         """The steps in order."""
         return [event for event in self.events if isinstance(event, StepDone)]
+
+    @property
+    def last(self) -> int:
+        """The last recorded step, 0 where there is none."""
+        return self.steps[-1].step if self.steps else 0
 
     @property
     def end(self) -> RunEnded | None:
@@ -72,116 +86,118 @@ class Recording:
         return None
 
 
-def claim(folder: Path) -> None:
-    """Make a new run folder. Raises InputError when it already holds a run or cannot be made.
+def claim(folder: Path, config: RunConfig | None = None) -> None:
+    """Make a new run folder and note what the run is asked to do, so that a kill before its header loses nothing.
 
-    An empty recording is what a run leaves that was killed while it loaded: nothing is lost by starting over.
+    Raises InputError when the folder holds a run that has begun or cannot be made. What a start left behind
+    that was killed before its header was whole is no run: it is begun anew.
     """
-    events = folder / EVENTS
-    if (events.exists() and events.stat().st_size) or (folder / CONFIG).exists():
+    if begun(folder):
         raise InputError(f"{folder} already holds a run: choose another --out, or go on with `zocore resume {folder}`")
+    if (folder / CONFIG).exists() and asked(folder) is None:
+        raise InputError(f"{folder} holds a {CONFIG} of something else: choose another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the run folder {folder}: {error.strerror}") from None
+    if config is not None:
+        write_json(folder / CONFIG, config.to_json())
+
+
+def begun(folder: Path) -> bool:
+    """Return whether the folder holds a run's header, damaged or not: a first line with its line end."""
+    path = folder / EVENTS
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.readline().endswith(b"\n")
+
+
+def asked(folder: Path) -> RunConfig | None:
+    """Return what a run was asked to do before it began, None where nothing was noted."""
+    try:
+        return RunConfig.from_json(parsed((folder / CONFIG).read_bytes()))
+    except (OSError, ValueError):
+        return None
+
+
+def take_up(folder: Path) -> tuple[RunConfig, "Recording | None"]:
+    """Return the settings with which a run goes on, and its recording where it has begun.
+
+    Raises InputError when the recording is damaged, or when nothing was noted of the run.
+    """
+    if begun(folder):
+        recording = read_recording(folder)
+        return recording.config, recording
+    config = asked(folder)
+    if config is None:
+        raise InputError(f"{folder} is not a run folder: it has neither an {EVENTS} with a header nor a {CONFIG}")
+    return config, None
 
 
 def record(events: Iterable[Event], folder: Path) -> Iterator[Event]:
-    """Pass events through, each written and flushed first; the summary follows every end, also an exception."""
-    summary = Summary.of(folder)
-    with (folder / EVENTS).open("a", encoding="utf-8") as file:
-        _mend_torn_line(file, folder / EVENTS)
+    """Pass events through, each sealed, written and flushed first; the summary follows every end, also an exception.
+
+    Raises InputError when the recording so far is damaged or somebody else is writing it.
+    """
+    with (folder / EVENTS).open("ab") as file, sole_writer(file, folder):
+        before = _mended(folder / EVENTS, file)
+        summary, seal = Summary.of(before.events), before.seal
         try:
             for event in events:
-                file.write(event.to_json() + "\n")
+                line, seal = sealed(event.to_json(), seal)
+                file.write(line)
                 file.flush()
                 if isinstance(event, RunStarted) and not event.resumed_at:
-                    _write_json(folder / CONFIG, event.config)
+                    write_json(folder / CONFIG, event.config)
                 summary.add(event)
                 yield event
         finally:
-            _write_json(folder / SUMMARY, summary.to_json())
+            write_json(folder / SUMMARY, summary.values)
 
 
-def read_recording(folder: str | Path) -> Recording:
-    """Read a run folder. Raises InputError when it is no run folder or its header is missing."""
+def examine(folder: str | Path) -> Recording:
+    """Read the good part of a run folder, with its damage if it has any. Raises InputError when it is none."""
     folder = Path(folder).expanduser()
     path = folder / EVENTS
     if not path.is_file():
         raise InputError(f"{folder} is not a run folder: it has no {EVENTS}")
-    events = tuple(_events(path))
-    if not any(isinstance(event, RunStarted) for event in events):
-        raise InputError(f"{path} has no header: the run was cut off before it started")
-    return Recording(folder, events)
+    found = Reading.of(path)
+    if not found.events and found.damage is None:
+        raise InputError(
+            f"{path} has no header yet: the run was killed as it started; `zocore resume {folder}` starts it again"
+        )
+    whole = 0 < found.sealed == found.lines
+    return Recording(folder, tuple(found.events), found.damage, whole, found.unfinished > 0)
 
 
-def _events(path: Path) -> Iterator[Event]:
-    *lines, _cut_off = path.read_bytes().split(b"\n")  # a line counts once its newline is there
-    for number, line in enumerate(lines, start=1):
-        try:
-            if line.strip():
-                yield Event.from_json(line.decode("utf-8"))
-        except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}, line {number} is damaged ({error}): the recording cannot be used") from None
+def read_recording(folder: str | Path, step: int | None = None) -> Recording:
+    """Read a run folder. Raises InputError when it is none, or is damaged before `step` (by default anywhere)."""
+    recording = examine(folder)
+    damage = recording.damage
+    if damage and (not recording.events or step is None or step > damage.step):
+        raise InputError(f"{damage}{_way_on(recording)}")
+    return recording
 
 
-def _mend_torn_line(file: IO[str], path: Path) -> None:
-    """Cut a last line without its newline, so that what is appended stands on lines of its own."""
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        os.truncate(path, content.rfind(b"\n") + 1)
-        file.seek(0, os.SEEK_END)
+def _way_on(recording: Recording) -> str:
+    damage, folder = recording.damage, recording.folder
+    if damage is None or not recording.events:
+        return ", so nothing of it can be used"
+    return (
+        f"; `zocore replay {folder} --step {damage.step}` and export still work there, and with lines 1 to "
+        f"{damage.line - 1} alone in the file the run can go on"
+    )
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-@dataclass
-class Summary:
-    """summary.json as it stands: the run's outcome in one flat record."""
-
-    values: dict[str, Any]
-
-    @classmethod
-    def of(cls, folder: Path) -> "Summary":
-        """The summary of what a folder holds already, nothing for a new one."""
-        found = dict.fromkeys(f"{what}_{when}" for when in WHEN for what in FOUND)
-        summary = cls({**CUT_OFF, **COUNTS, "peak_memory_bytes": 0, **found})
-        if (folder / EVENTS).is_file():
-            for event in _events(folder / EVENTS):
-                summary.add(event)
-        return summary
-
-    def add(self, event: Event) -> None:
-        """Take in one event."""
-        match event:
-            case RunStarted(config=config, model=model, fingerprint=fingerprint, labels=labels):
-                names = {"method": config["method"], "task": config["data"] or config["task"], "seed": config["seed"]}
-                self.values |= {"model": model, **names, "labels": labels, "base_fingerprint": fingerprint}
-                self.values |= {"lr": config["lr"], "eps": config["eps"], "steps_planned": config["steps"]}
-                self.values |= {"processes": event.processes}
-            case StepDone():
-                self.values |= {"steps": event.step, "forward_passes": event.forward_passes}
-                self.values |= {"forward_cost": event.forward_cost, "seconds": event.seconds}
-                peak = max(self.values["peak_memory_bytes"], event.memory_bytes)
-                self.values |= {"steps_per_second": event.steps_per_second, "peak_memory_bytes": peak}
-                self.values |= {"wire_bytes": event.wire_bytes}
-                self.values |= {**CUT_OFF, **dict.fromkeys(f"{what}_after" for what in FOUND)}  # as in a resumed run
-            case EvalDone(split="test"):
-                when = "before" if event.step == 0 and self.values["loss_before"] is None else "after"
-                self.values |= {f"loss_{when}": event.loss, f"accuracy_{when}": event.accuracy}
-            case RunEnded():
-                peak = max(self.values["peak_memory_bytes"], event.peak_memory_bytes)
-                self.values |= {name: getattr(event, name) for name in (*CUT_OFF, *COUNTS)}
-                self.values |= {"weights_fingerprint": event.weights_fingerprint, "peak_memory_bytes": peak}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record."""
-        return self.values
+def _mended(path: Path, file: IO[bytes]) -> Reading:
+    """Cut off a last line that was not finished, so that what is appended stands on lines of its own."""
+    found = Reading.of(path)
+    if found.damage:
+        raise InputError(f"{found.damage}: nothing is written behind it")
+    if found.unfinished:
+        file.truncate(found.size)
+    return found
 
 
 def encode_directions(directions: Iterable[AnyDirection]) -> list[Any]:
@@ -202,6 +218,7 @@ def decode_step(event: StepDone, key: Key, law: Law) -> Recorded:
         tuple(event.coefficients),
         decode_touched(event),
         None if event.responses is None else decode_tensor(event.responses),
+        event.eps,
     )
 
 

@@ -1,35 +1,64 @@
-"""What can be done with a run folder: rebuild its weights, prove them, ask them, write them out."""
+"""What can be done with a run folder: check it, rebuild its weights, prove them, ask them, write them out."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from zocore.errors import InputError
 from zocore.runs.delta import open_delta, save_session
-from zocore.runs.export import check_free, write_model
+from zocore.runs.export import check_free, whole, write_model
 from zocore.runs.loop import check_base, check_data, replay
 from zocore.runs.predict import predictions
-from zocore.runs.recording import Recording, read_recording
+from zocore.runs.recording import SUMMARY, Recording, examine, read_recording
 from zocore.runs.session import Session, open_session
+from zocore.runs.typed import parsed
 
 IN_PLACE_TOLERANCE = 1e-5  # moves there and back are roundings: allowed difference over the largest weight
+
+UNSEALED = "not sealed: made before recordings were, so a number that was changed in it would not be noticed"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a replay found: lines to read, and whether the weights are proved (true where no proof was asked)."""
+    """What a check or replay found: lines to read, and whether all is proved (true where no proof was asked)."""
 
     lines: list[str]
     proved: bool = True
 
 
+def check_run(folder: Path) -> Verdict:
+    """Say whether a recording is as it was written, from the file alone; no model is loaded."""
+    recording = examine(folder)
+    count = f"{len(recording.events)} lines, steps 1 to {recording.last}" if recording.last else "no step yet"
+    if recording.damage:
+        said = [str(recording.damage), f"good: {count}"]
+        return Verdict(said, proved=False)
+    said = [f"{folder}: {count}; every line is as it was written" if recording.sealed else f"{folder}: {count}"]
+    if not recording.sealed:
+        said.append(UNSEALED)
+    if recording.unfinished:
+        said.append("the last line was being written when the process was killed: nothing before it is lost")
+    return Verdict([*said, *_cut_short(recording)], proved=not _cut_short(recording))
+
+
+def _cut_short(recording: Recording) -> list[str]:
+    """What the summary knows of steps that the recording no longer has."""
+    try:
+        told = parsed((recording.folder / SUMMARY).read_bytes()).get("steps")
+    except (OSError, ValueError):
+        return []
+    if type(told) is not int or told <= recording.last:
+        return []
+    return [f"{SUMMARY} tells of {told} steps: the recording's end is missing after step {recording.last}"]
+
+
 def rebuild(folder: Path, step: int | None = None) -> tuple[Recording, Session]:
     """Return a run's recording and a session whose weights are those after a step, by default the last.
 
-    Raises InputError for a folder that holds no run or a step it does not have, ValueError when the method
-    cannot be replayed or the base model is another one.
+    Raises InputError for a folder that holds no run, a step it does not have or damage before that step,
+    ValueError when the method cannot be replayed or the base model or the labels are others.
     """
-    recording = read_recording(folder)
-    done = recording.steps[-1].step if recording.steps else 0
+    recording = read_recording(folder, step)
+    done = recording.last
     if step is not None and not 0 <= step <= done:
         raise InputError(f"{folder} has steps 0 to {done}: there is no step {step}")
     session = open_session(recording.config, recording.header.frozen)
@@ -44,9 +73,17 @@ def replay_run(folder: Path, step: int | None, verify: bool) -> Verdict:
     The proof is the fingerprint that the run recorded at its end, or else the run done again from its start.
     """
     recording, session = rebuild(folder, step)
-    count = len(recording.steps) if step is None else step
+    count = recording.last if step is None else step
     found = session.fingerprint()
-    said = [f"rebuilt {session.trainable} values after step {count} without a forward pass", f"fingerprint {found}"]
+    passes = session.method.replay_passes()
+    how = (
+        f"with {passes} of {session.method.forward_passes()} forward passes a step"
+        if passes
+        else "without a forward pass"
+    )
+    said = [f"rebuilt {session.trainable} values after step {count} {how}", f"fingerprint {found}"]
+    if not recording.sealed:
+        said.append(UNSEALED)
     if not verify:
         return Verdict(said)
     end = recording.end
@@ -90,12 +127,14 @@ def export_run(folder: Path, to: Path, step: int | None, delta: bool) -> str:
     Raises InputError when the target already holds something.
     """
     check_free(to)
-    _, session = rebuild(folder, step)
-    to.mkdir(parents=True, exist_ok=True)
-    if delta:
-        save_session(to, session)
-        return f"wrote what changed ({session.trainable} values) to {to}"
-    return f"wrote the tuned model to {to}{write_model(session, to)}"
+    recording, session = rebuild(folder, step)
+    with whole(to) as stage:
+        if delta:
+            save_session(stage, session)
+            said = f"what changed ({session.trainable} values) to {to}"
+        else:
+            said = f"the tuned model to {to}{write_model(session, stage)}"
+    return f"wrote {said}" + ("" if recording.sealed else f"; the recording is {UNSEALED}")
 
 
 def export_delta(model: str, delta: Path, to: Path) -> str:
@@ -105,5 +144,5 @@ def export_delta(model: str, delta: Path, to: Path) -> str:
     """
     check_free(to)
     session = open_delta(model, delta)
-    to.mkdir(parents=True, exist_ok=True)
-    return f"wrote the tuned model to {to}{write_model(session, to)}"
+    with whole(to) as stage:
+        return f"wrote the tuned model to {to}{write_model(session, stage)}"

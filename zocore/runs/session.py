@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zocore import methods
 from zocore.carriers.carrier import Carrier
-from zocore.carriers.flipout import Flipout, matmul_weights
+from zocore.carriers.flipout import Flipout, backprop_cost, matmul_weights
 from zocore.carriers.in_place import InPlace
 from zocore.carriers.outputs import Outputs, output_sites
 from zocore.carriers.scratch import Scratch, unreached
@@ -29,15 +29,17 @@ from zocore.noise.addressed import Key, permutation
 from zocore.parallel.ranks import Ranks, checksum
 from zocore.runs.kept_prefix import KeptPrefix
 from zocore.step.losses import Losses, Part
-from zocore.step.step import Method, Stepper
+from zocore.step.readout import Head
+from zocore.step.step import Backprop, Method, Stepper
 from zocore.step.update import Adam, Momentum, Sgd, State
 from zocore.subspaces.blocks import last_blocks, of_blocks, residual_writers
 from zocore.subspaces.by_name import all_weights, matching, without
-from zocore.weights.leaf import Leaf
+from zocore.weights.leaf import Leaf, ParameterSite
 
 CHECKED_EVERY = 100  # steps between comparisons of the weights where several processes share a run
 LAW = {"noise": None, "rank": 0, "keep": 1.0}  # settings of the law, and what leaves it to the method
 OF_DATA = ("text_columns", "label_column", "template", "label_words")
+MANY_ROWS = 16  # rows of one example that are worth a word
 UPDATES: dict[str, type[Sgd] | type[Momentum] | type[Adam]] = {"sgd": Sgd, "momentum": Momentum, "adam": Adam}
 
 
@@ -112,18 +114,20 @@ class Session:
             with once.within(number) if once else nullcontext():
                 return what(parts[number])
 
-        losses, scores = partial(ask, self.objective.losses), partial(ask, self.objective.log_probs)
+        def micro(number: int) -> Part:
+            asks = self.objective.losses, self.objective.log_probs, self.objective.features
+            losses, scores, features = (partial(ask, what, number) for what in asks)
+            return Part(parts[number].layout, losses, scores, parts[number].labels, features)
+
         return Losses(
-            [
-                Part(part.layout, partial(losses, number), partial(scores, number), part.labels)
-                for number, part in enumerate(parts)
-            ],
+            [micro(number) for number in range(len(parts))],
             self.leaves,
             self.carrier,
             self.flipout,
             self.outputs,
             spared=once.prefix.share if once else 0.0,
             begin=once.begin if once else None,
+            gradient_cost=self.gradient_cost,
         )
 
     @cached_property
@@ -143,6 +147,14 @@ class Session:
     @property
     def _micro(self) -> int:
         return self.config.micro_batch or self.config.batch_size
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the model and the data before reading on."""
+        advice = self.task.word_note if self.loaded.kind != "classifier" else ""
+        rows = self.objective.rows
+        cost = f"{rows} labels of more than one token: every forward reads each example {rows} times, once per label"
+        return [*self.loaded.notes, *self.task.notes, *filter(None, [advice, cost if rows > MANY_ROWS else ""])]
 
     def kept_bytes(self) -> int:
         """What is kept of the frozen prefix's outputs, in bytes of the machine's own memory."""
@@ -170,6 +182,11 @@ class Session:
         """Number of values that move."""
         return sum(leaf.tensor.numel() for leaf in self.leaves)
 
+    @cached_property
+    def gradient_cost(self) -> float:
+        """What a true gradient costs in plain forwards' worth of arithmetic, the prefix apart."""
+        return backprop_cost(self.loaded.model, self.leaves, self.prefix.share if self.prefix else 0.0)
+
     @property
     def cost_per_step(self) -> float:
         """What one step costs in plain forwards' worth of arithmetic, on average over the run."""
@@ -191,6 +208,8 @@ class Session:
     @cached_property
     def _call_cost(self) -> float:
         """What the passes of one step cost, the prefix apart."""
+        if isinstance(self.method, Backprop):
+            return self.method.forward_cost(self.gradient_cost)
         call = 1.0
         if self.flipout is not None and isinstance(self.method, Method):
             call = self.flipout.cost(PerExample(self.key(1), self.method.sampler.law, self.config.batch_size))
@@ -223,7 +242,7 @@ def read(config: RunConfig) -> Task:
         label_column=config.label_column,
         template=config.template,
         label_words=config.label_words,
-        seed=config.seed,
+        seed=config.split_seed,
     )
 
 
@@ -264,7 +283,7 @@ def open_session(
     outputs = Outputs(output_sites(leaves, _after_mixing(loaded.model)), method.pushes) if method.pushes else None
     prefix = frozen_prefix(loaded.model, leaves, lambda: objective.losses(objective.batch(task.train[:1])))
     carrier: Carrier[SharedDirection] = InPlace(leaves) if config.carrier == "in-place" else Scratch(leaves)
-    stepper = method.prepared(leaves)
+    stepper = method.prepared(leaves, _fixed_head(objective, leaves) if method.pushes else None)
     parts = (carrier, flipout, outputs, prefix)
     return Session(config, task, loaded, objective, leaves, frozen, stepper, *parts, ranks=ranks)
 
@@ -327,6 +346,12 @@ def _method(config: RunConfig, ranks: Ranks) -> Stepper:
             f"it needs at least {method.shaping.least} examples"
         )
     return method
+
+
+def _fixed_head(objective: Objective, leaves: Sequence[Leaf]) -> Head | None:
+    """The head of the objective, if it is known and none of it moves."""
+    moving = {site.module for leaf in leaves for site in leaf.sites if isinstance(site, ParameterSite)}
+    return None if objective.last_layer in moving else objective.head
 
 
 def _after_mixing(model: nn.Module) -> list[nn.Module]:

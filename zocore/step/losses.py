@@ -5,6 +5,7 @@ It counts two things. `forward_passes` are calls of the model on the batch, as t
 that begins after a frozen prefix the later blocks' share (`models/prefix.py`).
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -30,13 +31,14 @@ class Part:
     """One micro-batch: which rows belong to which example, and a forward that returns its losses (b,).
 
     Where labels are scored, `scores` is the same forward and returns their log-probabilities (b, L), of which
-    `labels` (b,) are the right ones.
+    `labels` (b,) are the right ones; `features` returns what a known head makes them from (b, D).
     """
 
     layout: Layout
     evaluate: Callable[[], Tensor]
     scores: Callable[[], Tensor] | None = None
     labels: Tensor | None = None
+    features: Callable[[], Tensor] | None = None
 
 
 Ask = Callable[[Part], Tensor]  # what a forward is asked for
@@ -61,6 +63,8 @@ class Losses:
     counts: Sequence[int] = ()
     forward_passes: int = 0
     forward_cost: float = 0.0
+    gradient_cost: float = 3.0  # of a forward and a backward: less where little moves
+    seconds: float = 0.0  # inside the model
     _evaluated: dict[tuple[AnyDirection, float, Ask], Tensor] = field(default_factory=dict)
     _clean: tuple[Ask, Tensor, Seen] | None = None
     _begun: bool = False
@@ -129,8 +133,8 @@ class Losses:
             return {}
         recorded = getattr(self.per_example, "touched", {})
         own = {str(leaf): [rows[example].tolist() for example in sorted(rows)] for leaf, rows in recorded.items()}
-        told = self.ranks.told(own)
-        return {leaf: [_rows(rows) for each in told for rows in each[str(leaf)]] for leaf in recorded}
+        of_ranks = self.ranks.told(own)
+        return {leaf: [_rows(rows) for each in of_ranks for rows in each[str(leaf)]] for leaf in recorded}
 
     def trace(self, directions: Sequence[AnyDirection]) -> Trace:
         """Return what an update along the directions needs besides them: for pushes, a clean forward's inputs."""
@@ -145,6 +149,7 @@ class Losses:
             raise ValueError("backprop and several processes do not go together here: gradients are not exchanged")
         parameters = [_parameter(leaf) for leaf in self.leaves]
         self._begin()
+        started = self._now()
         was = [parameter.requires_grad for parameter in parameters]
         try:
             for parameter in parameters:
@@ -156,7 +161,8 @@ class Losses:
             for parameter, flag in zip(parameters, was, strict=True):
                 parameter.requires_grad_(flag)
         self.forward_passes += 1
-        self.forward_cost += BACKPROP_COST * (1.0 - self.spared)
+        self.forward_cost += self.gradient_cost
+        self.seconds += self._now() - started
         gradients = {
             leaf.id: torch.zeros_like(leaf.tensor) if g is None else g.detach()
             for leaf, g in zip(self.leaves, tensors, strict=True)
@@ -175,15 +181,23 @@ class Losses:
             raise ValueError("per-example directions and this model do not go together: it has no per-example carrier")
         return self.per_example.along(direction), self.per_example.cost(direction)
 
+    def _now(self) -> float:
+        """Seconds of the clock, when all that was asked of the device so far is done."""
+        if self.leaves and self.leaves[0].tensor.is_cuda:
+            torch.cuda.synchronize(self.leaves[0].tensor.device)
+        return time.perf_counter()
+
     def _begin(self) -> None:
         if self.begin is not None and not self._begun:
+            started = self._now()
             self.forward_cost += self.begin()
+            self.seconds += self._now() - started
             self._begun = True
 
     def _forward(self, cost: float, ask: Ask | None = None, after: Callable[[], None] = lambda: None) -> Tensor:
         ask = ask or losses_of
         self._begin()
-        results = []
+        started, results = self._now(), []
         for part in self.parts:
             for carrier in (self.shared, self.per_example, self.outputs):
                 if carrier is not None:
@@ -194,14 +208,13 @@ class Losses:
             after()
         self.forward_passes += 1
         self.forward_cost += cost - self.spared
-        return self.ranks.losses(torch.cat(results), self.counts)
+        own = torch.cat(results)
+        self.seconds += self._now() - started
+        return self.ranks.losses(own, self.counts)
 
 
 def _rows(numbers: list[int]) -> Tensor:
     return torch.tensor(numbers, dtype=torch.int64)
-
-
-BACKPROP_COST = 3.0  # a backward pass does two matrix products for the forward's one
 
 
 def losses_of(part: Part) -> Tensor:
@@ -214,6 +227,13 @@ def scores_of(part: Part) -> Tensor:
     if part.scores is None:
         raise ValueError("this objective gives losses alone, and learned feedback needs a score for each label")
     return part.scores()
+
+
+def features_of(part: Part) -> Tensor:
+    """Ask for the features before the head (b, D). Raises ValueError where the head is not known."""
+    if part.features is None:
+        raise ValueError("this objective gives no features, and learned feedback onto features needs them")
+    return part.features()
 
 
 def _checked(losses: Tensor, layout: Layout) -> Tensor:

@@ -6,6 +6,7 @@ forward of the model. How labels are read off depends on the model: see `causal.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from zocore.models.kinds import KINDS
 from zocore.models.load import LoadedModel
 from zocore.models.objectives.batch import Batch, sent
 from zocore.models.objectives.tokens import MAX_TOKENS, Ids, Tokens, row_limit
+from zocore.step.readout import Head
 
 
 class Encoded(NamedTuple):
@@ -30,6 +32,8 @@ class Encoded(NamedTuple):
 
 class Objective(ABC):
     """A task's loss with one model: one number per example, never their mean."""
+
+    rows = 1  # of a batch for each example
 
     def __init__(self, model: nn.Module, tokenizer: Any, task: Task, max_tokens: int = MAX_TOKENS) -> None:
         self.model = model
@@ -54,6 +58,20 @@ class Objective(ABC):
         """Return the examples as one batch on the model's device."""
         labels = sent(torch.tensor([example.label for example in examples]), self.device)
         return self.collate([self._once(example.fields) for example in examples], labels)
+
+    @property
+    def head(self) -> Head | None:
+        """The fixed function from features to label scores; None where it is not known."""
+        return None
+
+    @property
+    def last_layer(self) -> nn.Module | None:
+        """The layer of the model whose weights the head is made of, if any: it must not move."""
+        return None
+
+    def features(self, batch: Batch) -> Tensor:
+        """Return what the head reads (B, D), float32 or wider; one forward. Raises ValueError without a known head."""
+        raise ValueError("these label scores are not made from features by a known head")
 
     def losses(self, batch: Batch) -> Tensor:
         """Return the cross entropy of each example (B,), float32 or wider."""
@@ -81,13 +99,22 @@ class Objective(ABC):
         """Where the model reads its input."""
         return next(self.model.parameters()).device
 
+    def _check_room(self, prompt: Template, taken: int) -> None:
+        """Raise InputError when the prompt around the text and `taken` other tokens leave no room for any text."""
+        around = len(self.tokens.plain(prompt.fill(dict.fromkeys(prompt.fields, "")).text))
+        if around + taken >= self.tokens.max_tokens:
+            raise InputError(
+                f"no text fits into {self.tokens.max_tokens} tokens: the template takes {around} and the label words "
+                f"and the tokens around them {taken}; give a larger --max-tokens or shorter words"
+            )
+
     def _there(self, name: str, device: torch.device) -> Tensor:
         """An index tensor of the objective on the device of what it indexes, moved there once."""
-        found: Tensor = getattr(self, name)
-        if found.device != device:
-            found = sent(found, device)
-            setattr(self, name, found)
-        return found
+        index: Tensor = getattr(self, name)
+        if index.device != device:
+            index = sent(index, device)
+            setattr(self, name, index)
+        return index
 
     def _once(self, fields: Mapping[str, str]) -> Encoded:
         key = tuple(fields.values())
@@ -106,7 +133,9 @@ class Objective(ABC):
 
 def objective_for(loaded: LoadedModel, task: Task, max_tokens: int = MAX_TOKENS) -> Objective:
     """Return the objective for a model's kind. Raises InputError when the task does not fit the model."""
-    objective: Objective = KINDS[loaded.kind].objective_class()(loaded.model, loaded.tokenizer, task, max_tokens)
+    more = {"folder": Path(loaded.path)} if loaded.kind == "encoder" else {}
+    make = KINDS[loaded.kind].objective_class()
+    objective: Objective = make(loaded.model, loaded.tokenizer, task, max_tokens, **more)
     return objective
 
 
