@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from app.tabs.play import Play
 
 ABOUT_REPLAY = (
-    "A run is a list of seeds and scalars, so the weights of any step can be rebuilt without a forward pass. "
+    "A run is a list of seeds and scalars, so the weights of any step can be rebuilt: without a forward pass where "
+    "weights are probed, and with those of the step where outputs of layers are pushed, as learned feedback does. "
     "Drag and let go: the sentences are asked again at that step, your own first."
 )
 ABOUT_STEP = "Press Next and the engine does the next part of a real step of the settings on the left, then waits."
