@@ -11,7 +11,7 @@ from typing import Any
 from zocore.tournament import tables
 from zocore.tournament.kill_test import KillTest, kill_test
 from zocore.tournament.ledger import read_cells
-from zocore.tournament.plan import Plan
+from zocore.tournament.plan import Plan, take_up
 from zocore.tournament.plot import plot
 from zocore.tournament.rates import FACTOR
 from zocore.tournament.schedule import TUNING_SEED, Ledger
@@ -23,9 +23,10 @@ NAMED = ("torch", "transformers", "numpy")
 def write_report(plan: Plan, folder: Path, command: str) -> str:
     """Write `tournament.md`, `tournament.json` and two plots, and return the Markdown.
 
-    Raises InputError when the folder holds no finished cell.
+    Raises InputError when the folder holds no finished cell, or another tournament's.
     """
     done = read_cells(folder)
+    take_up(plan, folder)
     table = standings(plan, done)
     test = kill_test(plan, table, plan.entries[0])
     text = _text(plan, done, table, test, command)
