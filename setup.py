@@ -1,9 +1,13 @@
-"""What pyproject.toml cannot say: the packages of a wheel are the folders as they are, `app` under a name of its own.
+"""What pyproject.toml cannot say: a wheel holds every folder of the engine, and the app inside a package of its own.
 
-`app` would be anybody's name among installed packages, so there the app is `zocore_app`.
+`app` would be anybody's name among installed packages: there it lies in `zocore_app`, which puts it on the path.
 """
 
 from setuptools import find_packages, setup
 
-APP = ["zocore_" + name for name in find_packages(include=["app", "app.*"])]
-setup(packages=find_packages(include=["zocore", "zocore.*"]) + APP, package_dir={"zocore_app": "app"})
+ENGINE = find_packages(include=["zocore", "zocore.*"])
+APP = [f"zocore_app.{name}" for name in find_packages(include=["app", "app.*"], exclude=["app.installed"])]
+setup(
+    packages=[*ENGINE, "zocore_app", *APP],
+    package_dir={"zocore_app": "app/installed", "zocore_app.app": "app"},
+)

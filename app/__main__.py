@@ -3,6 +3,7 @@
 import argparse
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 HEAD_START = 4.0  # seconds that the first page has the machine for itself
@@ -13,14 +14,23 @@ def main() -> None:
     options = _options()
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from starlette.middleware import Middleware
+
+    from app.door import Door
     from app.form import forms
-    from app.jobs.speeds import prepare
-    from app.jobs.store import HOSTED, JobStore, Limits
+    from app.jobs.limits import HOSTED, Limits
+    from app.jobs.store import JobStore
+    from app.log import Errors
     from app.page import build
 
     limits = HOSTED if options.hosted else Limits()
+    chosen = {"places": options.places, "memory": options.memory and int(options.memory * 1e9)}
+    limits = replace(limits, **{name: value for name, value in chosen.items() if value is not None})
     store = JobStore(options.runs, limits)
-    shown = build(store)
+    errors = Errors(store.root / "errors.log")
+    if limits.hosted:
+        errors.attach()
+    shown, opened = build(store), threading.Event()
     try:
         shown.blocks.queue(default_concurrency_limit=4, max_size=64).launch(
             server_name=options.host,
@@ -33,10 +43,12 @@ def main() -> None:
             footer_links=[],
             ssr_mode=False,
             prevent_thread_lock=True,
+            app_kwargs={"middleware": [Middleware(Door, limits=limits, errors=errors, opened=opened)]},
             **shown.options,
         )
+        opened.set()
         toy = forms.with_presets(forms.PRESETS["toy"])
-        warming = threading.Timer(HEAD_START, prepare, (store.speeds, toy))
+        warming = threading.Timer(HEAD_START, store.prepare, (toy,))
         warming.daemon = True
         warming.start()
         shown.blocks.block_thread()
@@ -58,6 +70,8 @@ def _options() -> argparse.Namespace:
     )
     hosted = os.environ.get("ZOCORE_HOSTED", "") not in ("", "0")
     parser.add_argument("--hosted", action="store_true", default=hosted, help="limits for a server that strangers use")
+    parser.add_argument("--places", type=int, help="runs of one address that wait or run; a class shares an address")
+    parser.add_argument("--memory", type=float, help="GB that one run, or one question to a model, may hold")
     return parser.parse_args()
 
 

@@ -3,64 +3,68 @@
 from gradio_client import Client
 lab = Client("http://127.0.0.1:7860")
 run = lab.predict({"method": "mezo", "steps": 50}, "", api_name="/start")
-cursor = 0
-while not (status := lab.predict(run["job"], api_name="/status"))["over"]:
-    events, cursor = lab.predict(run["job"], cursor, api_name="/events")
+cursor, over = 0, False
+while not over:
+    over = lab.predict(run["job"], api_name="/status")["over"]
+    events, cursor = lab.predict(run["job"], cursor, api_name="/events")  # once more after the end: nothing is missed
 print(lab.predict(run["job"], api_name="/result"))
 """
 
 import json
-import secrets
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
 from app import words
-from app.form import controls, cost, forms
-from app.jobs.job import Job
+from app.form import cost, forms, guard
+from app.form.starting import Guest, begin
 from app.jobs.store import JobStore
 from zocore.config import RunConfig
 
+Found = TypeVar("Found")
 MOST_EVENTS = 500  # in one answer
 
 
 def add(store: JobStore) -> None:
     """Add the endpoints to the page being built."""
 
-    def start(settings: dict[str, Any], visitor: str) -> dict[str, str]:
-        """Start a run of these settings; keep `visitor`, a secret, to stop it. An empty one gets a new one."""
-        visitor = visitor or secrets.token_urlsafe(16)
-        job = _said(lambda: store.start(visitor, [_config(settings, store)]))
-        return {"job": job.id, "visitor": visitor}
+    def start(settings: dict[str, Any], visitor: str, request: gr.Request) -> dict[str, str]:
+        """Start a run of these settings; keep `visitor`, a secret, to stop it. One not issued here gets a new one."""
+        guest = Guest.of(store, visitor, request)
+        job = _or_sentence(lambda: begin(store, guest, [_config(settings, store)]))
+        return {"job": job.id, "visitor": guest.secret}
 
     def status(job: str) -> dict[str, Any]:
         """Where a run is, in words and numbers."""
-        found: Job = _said(lambda: store.get(job))
-        view, position = found.lane.view, store.position(found)
-        told = {"phase": found.phase, "over": found.over, "position": position, "words": words.status(found, position)}
-        return told | {"steps": view.steps, "planned": view.planned, "forward_passes": view.place.forwards}
+        run = _or_sentence(lambda: store.get(job))
+        view, position = run.lane.view, store.position(run)
+        line = words.status(run, position, store.wait(run))
+        state = {"phase": run.phase, "over": run.over, "position": position, "words": line}
+        return state | {"steps": view.steps, "planned": view.planned, "forward_passes": view.place.forwards}
 
     def events(job: str, since: int) -> tuple[list[dict[str, Any]], int]:
         """The events from a cursor on, at most 500, and the next cursor."""
-        found, _ = _said(lambda: store.events(job, int(since)))
-        kept = found[:MOST_EVENTS]
-        return [_plain(lane, event) for lane, event in kept], max(0, int(since)) + len(kept)
+        start = _or_sentence(lambda: max(0, int(since)))
+        news, _ = _or_sentence(lambda: store.events(job, start))
+        kept = news[:MOST_EVENTS]
+        return [_plain(lane, event) for lane, event in kept], start + len(kept)
 
     def stop(job: str, visitor: str) -> str:
         """Stop one's own run after its step."""
-        _said(lambda: store.stop(job, visitor))
+        _or_sentence(lambda: store.stop(job, visitor))
         return "stops after this step"
 
     def result(job: str) -> dict[str, Any]:
         """What a run came to: its end, and the test accuracy and loss before and after."""
-        view = _said(lambda: store.get(job)).lane.view
+        view = _or_sentence(lambda: store.get(job)).lane.view
         tests = [asdict(m.event) for m in view.evaluations if getattr(m.event, "split", "") == "test"]
         return json.loads(json.dumps({"end": asdict(view.end) if view.end else None, "tests": tests}))
 
     def price(settings: dict[str, Any]) -> dict[str, Any]:
         """What settings will cost, before they are run."""
-        return _said(lambda: cost.facts(cost.cost(_config(settings, store), store.speeds)))
+        return _or_sentence(lambda: cost.facts(cost.cost(_config(settings, store), store.speeds)))
 
     for function in (start, status, events, stop, result, price):
         gr.api(  # type: ignore[attr-defined]
@@ -68,22 +72,19 @@ def add(store: JobStore) -> None:
         )
 
 
-def _config(settings: dict[str, Any], store: JobStore) -> RunConfig:
-    """Settings from outside: known names, and no file or folder of a hosted server."""
-    config = forms.with_presets(RunConfig.from_json(settings))
-    if config.data and not store.limits.folders:
-        raise ValueError("this server takes data by upload on its page, not by a path")
-    controls.guard(config, store.limits)
-    return config
+def _config(settings: object, store: JobStore) -> RunConfig:
+    """Settings from outside: known names, and on a hosted server no file, folder, pickle or huge number."""
+    config = guard.checked(guard.settings(settings, store.limits), store.limits, store.root / "uploads")
+    return forms.with_presets(config)
 
 
 def _plain(lane: int, event: Any) -> dict[str, Any]:
     return {"lane": lane} | json.loads(event.to_json(), parse_constant=str)
 
 
-def _said(act: Any) -> Any:
+def _or_sentence(act: Callable[[], Found]) -> Found:
     """Do it, and hand a problem on as the sentence it is."""
     try:
         return act()
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, OSError) as error:
         raise gr.Error(str(error), print_exception=False) from None

@@ -1,6 +1,5 @@
 """The page: a header, the tabs, and what happens when it opens."""
 
-import secrets
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -11,7 +10,6 @@ import torch
 
 from app import api, scripts, words
 from app.form import controls, data_form, pricing, share
-from app.jobs.lab import Lab
 from app.jobs.store import JobStore
 from app.quiet import QUIET
 from app.tabs import break_it, learn, memory, microscope, play, race
@@ -64,6 +62,7 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill="#005a8f",
         button_primary_background_fill_hover="#00486f",
         button_primary_background_fill_dark="#3b9bd6",
+        button_primary_background_fill_hover_dark="#6db9e8",
         button_primary_text_color_dark="#06121b",
         button_primary_text_color="#ffffff",
     )
@@ -73,11 +72,11 @@ def build(store: JobStore) -> Shown:
     """Return the page over a job store."""
     scripts.serve()
     with gr.Blocks(title=words.NAME, fill_width=True, analytics_enabled=False, delete_cache=(3600, 86_400)) as blocks:
-        visitor = gr.BrowserState("", storage_key="zocore-visitor", secret=_secret(store.root))
+        visitor = gr.BrowserState("", storage_key="zocore-visitor", secret=store.visitors.key)
         api.add(store)  # first, so that no private event takes one of its names
         header = _header()
         with gr.Tabs(elem_id="zo-tabs") as tabs:
-            site = Site(store, Lab(), visitor, tabs)
+            site = Site(store, visitor, tabs)
             for tab in TABS:
                 with gr.Tab(tab.label, id=tab.id):
                     tab.lay_out(site)
@@ -135,7 +134,7 @@ def _on_load(blocks: gr.Blocks, header: Header, site: Site) -> None:
     handlers = play.Handlers(store, playing.form)
 
     def opened(visitor: str, request: gr.Request) -> tuple[Any, ...]:
-        visitor = visitor or secrets.token_urlsafe(16)
+        visitor = store.visitors.welcome(visitor)
         newest = {
             kind: next((job.id for job in store.of(visitor) if (job.kind == "race") == (kind == "race")), "")
             for kind in ("run", "race")
@@ -167,16 +166,7 @@ def _from_link(request: gr.Request, store: JobStore) -> tuple[dict[str, Any], An
         return {}, gr.skip(), ""
     try:
         config, tab = share.decode(code)
-        controls.guard(config, store.limits)
+        controls.check_model(config.model, store.limits)
         return controls.filled(config), gr.update(selected=tab), ""
     except ValueError as error:
         return {}, gr.skip(), data_form.error(str(error))
-
-
-def _secret(root: Path) -> str:
-    """Return the key under which browsers keep their visitor's secret, the same after a restart."""
-    path = root / "secret"
-    if not path.is_file():
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_urlsafe(24))
-    return path.read_text()

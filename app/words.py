@@ -53,12 +53,13 @@ RECORDED = "recorded · a run of the toy preset that came with the project. Pres
 NO_PROBES = "The five sentences appear with the first evaluation."
 
 
-def status(job: Job | None, position: int) -> str:
-    """Return where a job stands, in words."""
+def status(job: Job | None, position: int, wait: float = 0.0) -> str:
+    """Return where a job stands, in words; a waiting one with about how many seconds it still waits."""
     if job is None:
         return RECORDED
     if job.phase == "queued":
-        return f"queued, {ordinal(position + 1)} in line" if position else "queued, next"
+        place = f"queued, {ordinal(position + 1)} in line" if position else "queued, next"
+        return f"{place} · about {clock(max(wait, 5))} to wait" if wait else place
     if job.phase == "loading":
         return "stopping before the first step" if job.stop.is_set() else "loading model and data, first evaluation"
     if job.phase == "running":
@@ -119,10 +120,11 @@ def size(count: float) -> str:
     return f"{count / 1e3:.3g} kB"
 
 
-RACE_AXES = [*AXES, ("plain forwards' worth", "cost")]
+RACE_AXES = [("plain forwards' worth", "cost"), *AXES]
 ABOUT_RACE = (
-    "Two to five methods on the model and task of the Play tab, with the same seeds, batches and budget of forward "
-    "passes; each with its own preset learning rate. The lane with the fewest forward passes always goes next."
+    "Two to five methods on the model and task of the Play tab, with the same seeds, batches and budget of "
+    "arithmetic; each with its own preset learning rate. A forward in which every example has a direction of its own "
+    "counts twice. The run that has spent least always goes next."
 )
 RECORDED_RACE = "recorded · a race that came with the project. Choose lanes, make a guess, and start your own."
 PREDICT = "Predict first: which will have the lowest loss at the end?"

@@ -131,6 +131,9 @@ def test_replay_export_and_predict_answer_from_the_run_folder(
     assert main(["replay", str(finished), "--verify"]) == 0
     assert "verified: bitwise equal" in capsys.readouterr().out
     assert main(["replay", str(finished), "--step", "1"]) == 0
+    assert "after step 1 with 2 of 2 forward passes a step" in capsys.readouterr().out
+    assert train(tmp_path / "weights", method="mezo") == 0
+    assert main(["replay", str(tmp_path / "weights"), "--step", "1"]) == 0
     assert "after step 1 without a forward pass" in capsys.readouterr().out
     assert main(["export", str(finished), "--to", str(tmp_path / "model")]) == 0
     assert (tmp_path / "model" / "model.safetensors").is_file()
@@ -518,7 +521,7 @@ def test_an_output_that_nobody_reads_ends_nothing(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
     )
     assert process.stdout is not None and process.stderr is not None
-    assert process.stdout.readline().startswith(b"mezo on ")
+    assert process.stdout.readline().startswith(b"feedback on ")
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(timeout=120) == 0

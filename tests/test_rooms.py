@@ -34,7 +34,21 @@ ENGINE = [
     "terminal",
     "cli",
 ]
-APP = ["quiet", "jobs", "charts", "words", "form", "tabs", "scripts", "api", "page", "record"]
+APP = [
+    "quiet",
+    "jobs",
+    "log",
+    "door",
+    "charts",
+    "words",
+    "form",
+    "tabs",
+    "scripts",
+    "api",
+    "page",
+    "record",
+    "installed",
+]
 ORDERS = {"zocore": ENGINE, "app": APP}
 
 

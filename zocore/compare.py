@@ -178,16 +178,16 @@ def run_race(lanes: Sequence[Lane], out: Path, stop: Callable[[], bool] = lambda
         raise InputError(f"{out} already holds a race: choose another --out")
     events: list[tuple[Lane, Event]] = []
     for lane, recording in recorded.items():
-        told = list(recording.events) if recording else []
+        own = list(recording.events) if recording else []
         if not _finished(recording):
             if recording is not None and isinstance(METHODS[lane.method].build(), Backprop):
                 (_folder(out, lane) / EVENTS).unlink()  # gradients are not recorded: it begins anew
-                told, recording = [], None
+                own, recording = [], None
             if recording is None:
                 claim(_folder(out, lane), lane.config)
-            told += record(_run(lane, stop, recording), _folder(out, lane))
-        events += [(lane, event) for event in told]
-        yield f"{lane.method}, seed {lane.seed}: {_outcome(told[-1])}"
+            own += record(_run(lane, stop, recording), _folder(out, lane))
+        events += [(lane, event) for event in own]
+        yield f"{lane.method}, seed {lane.seed}: {_outcome(own[-1])}"
         if stop():
             yield "stopped: the table below holds the runs that finished; the same command goes on with the others"
             break

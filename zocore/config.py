@@ -43,7 +43,8 @@ class RunConfig:
     subspace: str = setting(
         "auto",
         "what moves: all, lora, scales, top:2 (the last 2 blocks and the head), writers or writers:2 (what writes into "
-        "the hidden state, in all blocks or the last 2), or a regular expression on parameter names",
+        "the hidden state, in all blocks or the last 2), or parameters by name: a regular expression, or "
+        "glob:layers.*.mlp",
     )
     quantise: str | None = setting(None, "load linear layers in few bits", choices=("nf4", "fp4", "int8"))
     steps: int = setting(400, "optimisation steps")
@@ -70,16 +71,29 @@ class RunConfig:
     scale: str | None = setting(None, f"normaliser ({_taking('scale')})", choices=("rms", "std", "raw"))
     sides: int | None = setting(None, f"points a push asks, 2 or 1 beside the clean one ({_taking('sides')})")
     tie: str | None = setting(None, f"what shares one push ({_taking('tie')})", choices=("tokens", "none"))
-    mu: float | None = setting(None, f"how fast the feedback learns, below 2 ({_taking('mu')})")
+    mu: float | None = setting(
+        None, f"how fast the feedback learns, below 2; 1 onto features, 0.5 onto scores ({_taking('mu')})"
+    )
     alpha: float | None = setting(
         None,
         f"share of what it did not foresee that corrects the feedback ({_taking('alpha')})",
         breaks="0 trusts the feedback; 1 is unbiased and noisy",
     )
+    onto: str | None = setting(
+        None,
+        "what the pushes teach of: features before a known label head, or label scores; features where it is known "
+        f"({_taking('onto')})",
+        choices=("features", "scores"),
+    )
     update: str = setting("auto", "rule that applies the estimate", choices=("auto", "sgd", "momentum", "adam"))
     decay: float = setting(0.0, "weight decay")
     carrier: str = setting("scratch", "how probes reach the model", choices=("scratch", "in-place"))
-    dtype: str | None = setting(None, "dtype of the weights; fp32 on a CPU", choices=("fp32", "bf16", "fp16"))
+    dtype: str | None = setting(
+        None,
+        "dtype of the weights; fp32 on a CPU",
+        choices=("fp32", "bf16", "fp16"),
+        breaks="bf16 rounds small differences of the loss away, most where each example has a direction of its own",
+    )
     master: bool = setting(False, "keep a float32 copy of 16-bit weights, so that small steps add up")
     device: str | None = setting(None, "cpu, cuda, or auto to spread over all GPUs; the GPU when there is one")
     prefix_gib: float = setting(

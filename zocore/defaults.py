@@ -31,9 +31,9 @@ def preset(config: RunConfig) -> Preset:
     family = subspace.partition(":")[0]  # `writers:2` is one of the writers
     if family in get_args(Subspace):
         return row.preset(cast(Subspace, family), models)
-    known = row.preset("all", models)
-    origin = f"an estimate, not tuned: as for all weights, though only {config.subspace!r} move ({known.origin})"
-    return replace(known, origin=origin, estimated=True)
+    whole = row.preset("all", models)
+    origin = f"an estimate, not tuned: as for all weights, though only {config.subspace!r} move ({whole.origin})"
+    return replace(whole, origin=origin, estimated=True)
 
 
 def filled(config: RunConfig) -> RunConfig:

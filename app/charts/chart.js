@@ -34,8 +34,26 @@
     return value;
   }
 
+  // On the dark page lines are lighter, so that each has a contrast of at least 4.5 to it, and faint ones 3.
+  const LIGHTER = { "#0072B2": "#4DAFEA", "#D55E00": "#F28A45", "#009E73": "#2FC79C", "#9A8B00": "#C9B92E", "#7F7F7F": "#A0A7B0" };
+  const FAINT = 0.7;
+
+  function lighter(value) {
+    if (typeof value === "string") return LIGHTER[value] || value;
+    if (Array.isArray(value)) return value.map(lighter);
+    if (value && typeof value === "object") {
+      const named = Object.entries(value).map(([name, part]) => [name, name === "x" || name === "y" ? part : lighter(part)]);
+      return Object.fromEntries(named);
+    }
+    return value;
+  }
+
   function themed(figure, box) {
     const look = ink(box);
+    if (document.body.classList.contains("dark")) {
+      figure = lighter(figure);
+      for (const trace of figure.data) if (trace.opacity) trace.opacity = Math.max(trace.opacity, FAINT);
+    }
     const layout = coloured(figure.layout, look);
     layout.font = { ...layout.font, color: look.ink };
     layout.hoverlabel = { font: { size: 12 } };
@@ -95,7 +113,7 @@
     const box = element.querySelector(".zo-plot");
     if (!box) return;
     if (!charts.size) setTimeout(fetchPlotly, 50); // after the sketches were painted
-    const options = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], displayModeBar: "hover" };
+    const options = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], displayModeBar: matchMedia("(hover: none)").matches ? false : "hover" };
     const chart = { box, figure: null };
     charts.add(chart);
 

@@ -1,12 +1,12 @@
 """What the microscope found, as figures: the loss along z, the slope each eps finds, and estimates against theory."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from app.charts import plots
 from zocore.diagnostics import alignment, loss_slices
-from zocore.runs.session import Session
 
 EPS = [10 ** (k / 6) for k in range(-36, 1)]  # six a decade, from 1e-6 to 1
 
@@ -20,12 +20,11 @@ class Look:
     found: tuple[loss_slices.Secant, ...]
     name: str
 
-
-def look_along(session: Session, number: int) -> Look:
-    """Ask both sides at every eps along one direction."""
-    along = loss_slices.direction(session, max(0, number))
-    base = loss_slices.slice_along(session, along, [0.0])
-    return Look(base.losses[0], base.slope, tuple(loss_slices.secants(session, along, EPS)), session.config.method)
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> "Look":
+        """Return what was asked, from its plain values."""
+        found = tuple(loss_slices.Secant(**one) for one in facts["found"])
+        return cls(facts["base"], facts["slope"], found, facts["name"])
 
 
 def slice_figure(look: Look, chosen: loss_slices.Secant) -> plots.Figure:

@@ -9,7 +9,7 @@ import gradio as gr
 from app import words
 from app.form import catalogue, forms
 from app.form.data_form import DataForm, data_settings
-from app.jobs.store import Limits
+from app.jobs.limits import Limits
 from zocore.config import RunConfig
 from zocore.data.tasks import bundled_tasks
 from zocore.methods import METHODS
@@ -49,14 +49,14 @@ class Controls:
 def collect(values: Mapping[str, Any], limits: Limits) -> RunConfig:
     """Return the settings of a form read by name. Raises InputError with one sentence."""
     config = forms.to_config(values, data_settings(values))
-    guard(config, limits)
+    check_model(config.model, limits)
     return config
 
 
-def guard(config: RunConfig, limits: Limits) -> None:
+def check_model(model: str, limits: Limits) -> None:
     """Raise InputError when a hosted server's visitor names a folder of the server."""
-    if not limits.folders and config.model != "bundled" and config.model not in catalogue.HUB:
-        forms.check_hub_id(config.model)
+    if limits.hosted and model != "bundled" and model not in catalogue.HUB:
+        forms.check_hub_id(model)
 
 
 def build(config: RunConfig, preset: gr.Radio, most: int) -> Controls:
@@ -90,14 +90,11 @@ def build(config: RunConfig, preset: gr.Radio, most: int) -> Controls:
             )
     origin = gr.HTML(origin_note(config), elem_classes="zo-note zo-origin")
     with gr.Row(elem_classes="zo-pair"):
-        parts["steps"] = gr.Number(
-            values["steps"], label="Steps", precision=0, minimum=1, elem_id="zo-steps", min_width=120
-        )
-        parts["seed"] = gr.Number(
-            values["seed"], label="Seed", precision=0, minimum=0, elem_id="zo-seed", min_width=120
-        )
+        parts["steps"] = gr.Number(values["steps"], label="Steps", precision=0, elem_id="zo-steps", min_width=120)
+        parts["seed"] = gr.Number(values["seed"], label="Seed", precision=0, elem_id="zo-seed", min_width=120)
     _advanced(parts, values, forms.shown(config.method))
     parts["task"] = data.task
+    parts["device"] = gr.State(config.device)  # set by a preset that needs one
     return Controls(preset, parts | data.parts, {"about": about, "origin": origin}, data)
 
 
@@ -159,7 +156,7 @@ def filled(config: RunConfig) -> dict[str, Any]:
         if name in ("lr", "eps"):
             more["choices"] = forms.choices(name, config)
         changes[name] = gr.update(value=values[name], **more)
-    return changes | _notes(config)
+    return changes | {"device": config.device} | _notes(config)
 
 
 def rechosen(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,6 +168,7 @@ def rechosen(values: Mapping[str, Any]) -> dict[str, Any]:
         choices = forms.choices(name, config)
         changes[name] = gr.update(value=fresh[name], choices=choices, visible=shown.get(name, True))
     directions = forms.option(config.method, "directions")
+    changes["device"] = None
     changes["directions"] = gr.update(value=directions, visible=shown["directions"])
     return changes | _notes(config)
 

@@ -10,17 +10,22 @@ from typing import Any
 import torch
 
 from app.form import catalogue
+from app.jobs.lab import Lab
+from app.jobs.questions import longest_prompt
 from app.jobs.speeds import Speeds
 from app.words import clock, size
 from zocore import methods
 from zocore.config import RunConfig
-from zocore.data.template import Template
 from zocore.defaults import before_loading
+from zocore.errors import InputError
 from zocore.memory.bill import Bill, bill
+from zocore.models.files import BUNDLED
 from zocore.runs.session import OF_DATA, read
 
 FLOPS = {"cpu": 8e10, "cuda": 2e13}  # a cautious guess at what a small batch reaches, until a run was measured
 NOISE = {"cpu": 5e-9, "cuda": 2e-10}  # seconds to draw and add the noise of one weight, twice and once more
+LOAD = 1.0  # seconds to open a small model that is here
+PER_EXAMPLE = 2.0  # price of a forward in which each example has its own direction: every product is done twice
 CHARS = 4  # of a token, about
 SPARE = 4  # tokens that a tokenizer adds or our count misses
 
@@ -38,7 +43,13 @@ class Cost:
     bill: Bill | None
     room: int  # bytes free on the device
     download: int | None  # bytes, 0 when the model is here, None when unknown
+    looks: float = 0.0  # seconds of loading and of the evaluations
     blocker: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run, evaluations included."""
+        return self.steps * self.per_step + self.looks
 
     @property
     def forwards(self) -> int:
@@ -51,24 +62,35 @@ def passes(config: RunConfig) -> int:
     return methods.build(config.method, **config.options).forward_passes()
 
 
+def price(config: RunConfig) -> float:
+    """Return what one step costs in plain forwards' worth of arithmetic.
+
+    Raises ValueError for settings that do not go together.
+    """
+    method = methods.build(config.method, **config.options)
+    return method.forward_cost(PER_EXAMPLE if method.per_example else 1.0)
+
+
 def cost(config: RunConfig, speeds: Speeds) -> Cost:
     """Return what a run will cost on this machine. Raises ValueError for settings that do not go together."""
     c = before_loading(config)
     device, dtype = str(c.device), str(c.dtype)
-    per_step = speeds.seconds(config)
+    known = speeds.seconds(config)
+    per_step = known or speeds.near(config) or _guess(config)
     found = predicted(config)
     room = free(device)
     download = _download(c.model)
     return Cost(
         c.steps,
         passes(config),
-        per_step or speeds.near(config) or _guess(config),
-        per_step is not None,
+        per_step,
+        known is not None,
         device,
         dtype,
         found,
         room,
         download,
+        _looks(config, per_step),
         _blocker(c, found, room),
     )
 
@@ -81,26 +103,70 @@ def predicted(config: RunConfig, method: str = "") -> Bill | None:
         return None
     dtype = c.dtype if c.dtype in ("fp32", "bf16", "fp16") else "fp32"
     bits = 8 if c.quantise == "int8" else 4
-    return bill(shape, method or c.method, c.batch_size, min(tokens(config), shape.positions), dtype, bits=bits)
+    text = texts(config)
+    rows, positions = c.batch_size * text.rows, min(text.tokens, shape.positions)
+    return bill(shape, method or c.method, rows, positions, dtype, options=text.options, bits=bits)
 
 
-def tokens(config: RunConfig) -> int:
-    """Return about how many tokens the longest prompt has, from its characters; the cut where data cannot be read."""
-    path = Path(config.data) if config.data else None
-    try:
-        asked = RunConfig(**{name: getattr(config, name) for name in ("task", "data", *OF_DATA)})
-        found = _longest(asked, path.stat().st_mtime_ns if path else 0)
-    except (OSError, ValueError):
-        return config.max_tokens
-    return min(config.max_tokens, found // CHARS + SPARE)
+@dataclass(frozen=True)
+class Texts:
+    """How long the prompts of a task are to a model."""
+
+    tokens: int  # of the longest
+    rows: int = 1  # that one example takes in a batch: one for each label whose word has several tokens
+    options: int = 1  # tokens of the longest label word
+
+
+def texts(config: RunConfig) -> Texts:
+    """Return about how long the prompts are: measured, or from the characters of a bundled task, or the cut."""
+    measured = _MEASURED.get(_text_key(config))
+    if measured is None:
+        characters = config.max_tokens * CHARS if config.data else _bundled(config.task)
+        return Texts(min(config.max_tokens, characters // CHARS + SPARE))
+    count = measured["tokens"] or measured["characters"] // CHARS + SPARE
+    return Texts(min(config.max_tokens, count), measured["rows"], measured["options"])
 
 
 @lru_cache(maxsize=16)
-def _longest(config: RunConfig, changed: int) -> int:
-    """Characters of the longest training prompt; only what decides the data counts, and when the file was changed."""
-    task = read(config)
-    template = Template(task.template)
-    return max(len(template.fill(example.fields, "").text) for example in task.train)
+def _bundled(task: str) -> int:
+    try:
+        return longest_prompt(read(RunConfig(task=task)))
+    except InputError:
+        return RunConfig.max_tokens * CHARS
+
+
+_MEASURED: dict[tuple[object, ...], dict[str, Any]] = {}  # what the question "texts" found
+MOST_KNOWN = 1000
+
+
+def _text_key(config: RunConfig) -> tuple[object, ...]:
+    """What decides the prompts: the model, the file as it is now, and how it is read."""
+    path = Path(config.data or "")
+    changed = path.stat().st_mtime_ns if config.data and path.exists() else 0
+    return changed, *(getattr(config, name) for name in ("model", "task", "data", *OF_DATA))
+
+
+def measure_texts(config: RunConfig, files: Lab) -> None:
+    """Have a child read the data, once for each model, so that `texts` is exact. Raises InputError for bad data.
+
+    A bundled task of the bundled model needs no measuring: each of its labels is one token.
+    """
+    key = _text_key(config)
+    if key in _MEASURED or (config.data is None and (config.model == "bundled" or not _tokenizer(config.model))):
+        return
+    asked = RunConfig(**{name: getattr(config, name) for name in ("task", "data", *OF_DATA)})
+    causal = (config.kind or catalogue.kind(config.model) or "causal") == "causal"
+    sizes = files.ask("texts", config=asked.to_json(), tokenizer=_tokenizer(config.model), causal=causal)
+    while len(_MEASURED) >= MOST_KNOWN:
+        del _MEASURED[next(iter(_MEASURED))]
+    _MEASURED[key] = sizes
+
+
+def _tokenizer(model: str) -> str:
+    """Where a model's tokenizer is: its folder or hub id when it is here, empty when it is not."""
+    if model == "bundled":
+        return str(BUNDLED)
+    return model if catalogue.downloaded(model) else ""
 
 
 def free(device: str) -> int:
@@ -126,8 +192,16 @@ def _guess(config: RunConfig) -> float:
     shape = catalogue.shape(c.model)
     parameters = shape.parameters if shape else 10**8
     device = "cuda" if str(c.device).startswith("cuda") else "cpu"
-    forward = 2 * parameters * c.batch_size * tokens(config) / FLOPS[device]
+    text = texts(config)
+    forward = 2 * parameters * c.batch_size * text.rows * text.tokens / FLOPS[device]
     return passes(config) * (forward + parameters * NOISE[device] + 0.01) + 0.01
+
+
+def _looks(config: RunConfig, per_step: float) -> float:
+    """Seconds of loading and of the evaluations before, between and after, from the seconds of a step."""
+    count = 2 + (config.steps // config.eval_every if config.eval_every else 0)
+    forward = per_step / price(config) / config.batch_size  # of one example
+    return LOAD + count * config.eval_examples * forward
 
 
 def _download(model: str) -> int | None:
@@ -151,7 +225,7 @@ def card(price: Cost) -> str:
     kind = "measured on this machine" if price.measured else "estimated, until a run was timed"
     rows = [
         ("Forward passes", f"{price.forwards:,}", f"{price.steps:,} steps × {price.passes}"),
-        ("Time", f"about {clock(price.per_step * price.steps)}", kind),
+        ("Time", f"about {clock(price.seconds)}", kind),
         _memory_row(price),
         _download_row(price.download),
     ]
@@ -188,7 +262,7 @@ def facts(price: Cost) -> dict[str, Any]:
     return {
         "steps": price.steps,
         "forward_passes": price.forwards,
-        "seconds": price.per_step * price.steps,
+        "seconds": price.seconds,
         "seconds_measured": price.measured,
         "memory_bytes": price.bill.total if price.bill else None,
         "download_bytes": price.download,

@@ -1,7 +1,7 @@
 """The task: one that comes with the project, or the visitor's own file with a preview and one sentence per error."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -10,14 +10,10 @@ from typing import Any
 import gradio as gr
 
 from app.words import size
-from zocore.data.columns import find_label, find_texts
-from zocore.data.files import Table, read_table
-from zocore.data.tasks import Task, load_task, read_task
-from zocore.data.template import Template
+from zocore.data.tasks import load_task
 from zocore.errors import InputError
 
 OWN = "My own data"
-SHOWN = 5  # rows of the preview
 CELL = 120  # characters of a cell shown
 
 
@@ -113,50 +109,41 @@ def keep_upload(upload: str, folder: Path, most: int) -> Path:
     return kept
 
 
-def understood(path: Path, most: int) -> tuple[Table, tuple[str, ...], str]:
-    """Return a file's table, and the text and label columns found. Raises InputError when it is not usable."""
-    table = read_table(path, max_bytes=most)
-    label = find_label(table, None)
-    return table, find_texts(table, None, label), label
-
-
-def first_rows(table: Table) -> str:
-    """Return the first rows of a table as HTML."""
-    head = "".join(f"<th>{escape(_cut(name))}</th>" for name in table.columns)
+def first_rows(table: Mapping[str, Any]) -> str:
+    """Return the first rows of a table, as the question "table" found them, as HTML."""
+    head = "".join(f"<th>{escape(_cut(name))}</th>" for name in table["columns"])
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(_cut(row.get(name, '')))}</td>" for name in table.columns) + "</tr>"
-        for row in table.rows[:SHOWN]
+        "<tr>" + "".join(f"<td>{escape(_cut(row.get(name, '')))}</td>" for name in table["columns"]) + "</tr>"
+        for row in table["rows"]
     )
-    note = f"{len(table.rows):,} rows; the first {min(SHOWN, len(table.rows))}:"
+    note = f"{table['count']:,} rows; the first {len(table['rows'])}:"
     table_ = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div class="zo-table" tabindex="0" role="region" aria-label="First rows"><p>{note}</p>{table_}</div>'
 
 
-def prompt_of(settings: dict[str, Any], most: int) -> str:
-    """Return how one example is put to the model, as HTML. Raises InputError when the settings do not fit."""
-    texts = settings["text_columns"]
-    task = read_task(
-        settings["data"],
-        text_columns=texts.split(",") if texts else None,
-        label_column=settings["label_column"],
-        template=settings["template"],
-        label_words=settings["label_words"],
-        max_bytes=most,
-    )
-    return example(task)
+def example(task: Mapping[str, Any]) -> str:
+    """Return the first training example as the model sees it, and the words it chooses from, as HTML."""
+    labels = ", ".join(f"{name} → {word}" for name, word in zip(task["labels"], task["words"], strict=True))
+    counts = "{:,} train, {:,} dev, {:,} test".format(*task["counts"])
+    prompt = f'<p class="zo-quiet">One prompt, with its answer:</p><pre>{escape(_cut(task["text"], 600))}</pre>'
+    notes = "".join(f'<p class="zo-warning">{escape(note)}</p>' for note in _notes(task))
+    return f'{prompt}<p class="zo-quiet">{escape(labels)} · {counts}</p>{notes}'
 
 
-def example(task: Task) -> str:
-    """Return the first training example as the model sees it, and the words it chooses from."""
-    shown = task.train[0]
-    template, answer = Template(task.template), task.label_words[shown.label]
-    text = template.fill(shown.fields, answer).text
-    if not template.has_answer:
-        text = f"{text} {answer}"
-    labels = ", ".join(f"{name} → {word}" for name, word in zip(task.label_names, task.label_words, strict=True))
-    counts = f"{len(task.train):,} train, {len(task.dev):,} dev, {len(task.test):,} test"
-    prompt = f'<p class="zo-quiet">One prompt, with its answer:</p><pre>{escape(_cut(text, 600))}</pre>'
-    return f'{prompt}<p class="zo-quiet">{escape(labels)} · {counts}</p>'
+def _notes(task: Mapping[str, Any]) -> Iterator[str]:
+    """What a visitor should know of how their file was read."""
+    if task["unlabelled"]:
+        lines = ", ".join(map(str, task["lines"])) + (", …" if task["unlabelled"] > len(task["lines"]) else "")
+        yield f"{task['unlabelled']:,} rows without a label were left out: lines {lines}."
+    used = sum(task["counts"])
+    if used < task["rows"] - task["unlabelled"]:
+        yield f"A random {used:,} of the {task['rows']:,} rows are used: a run reads no more."
+    if list(task["labels"]) == list(task["words"]) and any(name.isdigit() for name in task["labels"]):
+        first, second = task["labels"][:2]
+        yield (
+            f'The labels are numbers, so the model would be asked for the words "{first}", "{second}", which mean '
+            f"nothing to it. Write a word for each under Label words, such as {first}=terrible,{second}=great."
+        )
 
 
 def error(message: str) -> str:

@@ -48,7 +48,7 @@ METHOD_CHOICES = [(row.title, name) for name, row in METHODS.items()]
 
 
 def _preset(config: RunConfig) -> Preset:
-    known = before_loading(config)
+    known = before_loading(replace(config, device=None))  # no preset depends on it, and it may not be here
     return preset(replace(known, kind=known.kind or catalogue.kind(known.model)))
 
 
@@ -104,7 +104,7 @@ def to_config(values: Mapping[str, Any], data: Mapping[str, Any] | None = None) 
     kept["model"] = str(values["model"] or "").strip()
     if not kept["model"]:
         raise InputError("choose a model, or write a hub id or the path of a folder")
-    config = RunConfig(**kept, **(data or {}), eval_examples=200)
+    config = RunConfig(**kept, **(data or {}), eval_examples=200, device=values.get("device"))
     if config.batch_size < 2 and build(method, **config.options).per_example:
         title = METHODS[method].title
         raise InputError(f"{title} compares the examples of a batch with each other: take a batch of at least 2")

@@ -7,7 +7,7 @@ import gradio as gr
 
 from app.form import controls, cost, data_form
 from app.form.controls import Controls
-from app.jobs.speeds import warm_up
+from app.form.starting import Guest, taken
 from app.jobs.store import JobStore
 from app.quiet import LONG, QUIET
 
@@ -23,7 +23,9 @@ def parts(price: str, measured: bool) -> tuple[gr.HTML, gr.Button]:
 def shown(store: JobStore, values: Mapping[str, Any]) -> tuple[str, Any, Any]:
     """Return the card, the Start button and the timing button for what the form says."""
     try:
-        price = cost.cost(controls.collect(values, store.limits), store.speeds)
+        config = controls.collect(values, store.limits)
+        cost.measure_texts(config, store.files)
+        price = cost.cost(config, store.speeds)
     except ValueError as error:
         blocked = gr.update(value="See the card: cannot start", interactive=False)
         return cost.problem(str(error)), blocked, gr.update(visible=False)
@@ -32,7 +34,14 @@ def shown(store: JobStore, values: Mapping[str, Any]) -> tuple[str, Any, Any]:
     return cost.card(price), start, gr.update(visible=here and not price.measured)
 
 
-def connect(form: Controls, store: JobStore, outputs: list[Any], note: gr.HTML, phase: gr.HTML) -> None:
+def connect(
+    form: Controls,
+    store: JobStore,
+    visitor: gr.BrowserState,
+    outputs: list[Any],
+    note: gr.HTML,
+    phase: gr.HTML,
+) -> None:
     """Keep the card, the Start button and the timing button true to the form, and to what a run's phases taught.
 
     `note` says what a timing does or why it failed; `phase` changes with the phase of the run shown.
@@ -42,16 +51,18 @@ def connect(form: Controls, store: JobStore, outputs: list[Any], note: gr.HTML, 
     def priced(*values: Any) -> tuple[str, Any, Any]:
         return shown(store, form.named(values))
 
-    def time_it(*values: Any) -> str:
+    def time_it(visitor: str, request: gr.Request, *values: Any) -> str:
+        guest = Guest.of(store, visitor, request)
         try:
-            config = controls.collect(form.named(values), store.limits)
-            store.speeds.learn(config, warm_up(config))
-        except (ValueError, RuntimeError) as error:
+            config = taken(store, controls.collect(form.named(values), store.limits))
+            store.may_ask(guest.secret, guest.address)
+            store.speeds.learn(config, store.models.ask("seconds", config=config.to_json()))
+        except ValueError as error:
             return data_form.error(f"The steps could not be timed: {error}")
         return ""
 
     changes = [part.change for part in (*form.inputs, phase) if hasattr(part, "change")]
     gr.on(changes, priced, form.inputs, outputs, **QUIET, trigger_mode="always_last")
     begun = timed.click(lambda: f"<p class='zo-quiet'>{TIMING}</p>", None, note, **QUIET)
-    done = begun.then(time_it, form.inputs, note, **LONG)
+    done = begun.then(time_it, [visitor, *form.inputs], note, **LONG)
     done.then(priced, form.inputs, outputs, **QUIET)

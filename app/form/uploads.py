@@ -7,31 +7,32 @@ import gradio as gr
 
 from app.form import data_form
 from app.form.data_form import DataForm
+from app.form.starting import Guest
 from app.jobs.store import JobStore
 from app.quiet import QUIET
 from zocore.errors import InputError
 
 
-def connect(data: DataForm, store: JobStore) -> None:
+def connect(data: DataForm, store: JobStore, visitor: gr.BrowserState) -> None:
     """Join the components of the data form."""
     most = store.limits.upload_bytes
 
     def chosen(source: str) -> tuple[Any, Any]:
         return gr.update(visible=source != data_form.OWN), gr.update(visible=source == data_form.OWN)
 
-    def uploaded(file: str | None) -> tuple[Any, ...]:
-        return taken(store, file)
+    def uploaded(secret: str, file: str | None, request: gr.Request) -> tuple[Any, ...]:
+        return read(store, Guest.of(store, secret, request), file)
 
     def previewed(*values: Any) -> str:
         chosen = data.named(values)
         try:
             settings = data_form.data_settings(chosen)
-            return data_form.prompt_of(settings, most) if settings else ""
+            return data_form.example(store.files.ask("prompt", **settings, most=most)) if settings else ""
         except InputError as error:
             return data_form.error(str(error)) if chosen["data"] else ""
 
     data.source.input(chosen, data.source, [data.task, data.own], **QUIET)
-    sent = data.file.change(uploaded, data.file, [data.rows, data.path, data.texts, data.label], **QUIET)
+    sent = data.file.change(uploaded, [visitor, data.file], [data.rows, data.path, data.texts, data.label], **QUIET)
     sent.then(previewed, data.inputs, data.prompt, **QUIET)
     gr.on(
         [part.change for part in (data.texts, data.label, data.template, data.words)],
@@ -43,7 +44,7 @@ def connect(data: DataForm, store: JobStore) -> None:
     )
 
 
-def taken(store: JobStore, file: str | None) -> tuple[Any, ...]:
+def read(store: JobStore, guest: Guest, file: str | None) -> tuple[Any, ...]:
     """Return what an upload fills: its first rows or what is wrong with it, its path, text and label columns."""
     nothing = gr.update(choices=[], value=[]), gr.update(choices=[], value=None)
     if not file:
@@ -51,10 +52,11 @@ def taken(store: JobStore, file: str | None) -> tuple[Any, ...]:
     most = store.limits.upload_bytes
     try:
         folder = store.root / "uploads" / secrets.token_urlsafe(12)
+        store.may_ask(guest.secret, guest.address)
         path = data_form.keep_upload(file, folder, most)
-        table, texts, label = data_form.understood(path, most)
+        found = store.files.ask("table", path=str(path.resolve()), most=most)
     except InputError as error:
         return data_form.error(str(error)), "", *nothing
-    columns = list(table.columns)
-    chosen = gr.update(choices=columns, value=list(texts)), gr.update(choices=columns, value=label)
-    return data_form.first_rows(table), str(path), *chosen
+    columns = found["columns"]
+    chosen = gr.update(choices=columns, value=found["texts"]), gr.update(choices=columns, value=found["label"])
+    return data_form.first_rows(found), str(path.resolve()), *chosen

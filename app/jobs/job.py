@@ -10,14 +10,14 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from app.jobs.view import View
 from zocore.config import RunConfig
 from zocore.errors import InputError
-from zocore.runs.events import Event, RunStarted
+from zocore.runs.events import Event, RunStarted, StepDone
 from zocore.runs.recording import EVENTS, examine
 
 WAITING, LIVE, OVER = ("queued",), ("loading", "running"), ("finished", "stopped", "failed", "interrupted")
@@ -41,7 +41,7 @@ class Lane:
     def load(self) -> None:
         """Read what is good of what the folder holds, nothing when the run never started."""
         try:
-            self.events = list(examine(self.folder).events)
+            self.events = [_light(event) for event in examine(self.folder).events]
         except InputError:
             self.events = []
         self.view = View.of(self.events)
@@ -50,6 +50,11 @@ class Lane:
     def started(self) -> bool:
         """Whether the folder holds the header of a run, from which it can go on."""
         return any(isinstance(event, RunStarted) for event in self.events)
+
+
+def _light(event: Event) -> Event:
+    """The event without what only a replay needs, as a child sends it."""
+    return replace(event, touched=None, responses=None) if isinstance(event, StepDone) else event
 
 
 @dataclass
@@ -71,11 +76,22 @@ class Job:
     log: list[tuple[int, Event]] = field(default_factory=list)
     forgotten: bool = False  # the events are on disk only
     version: int = 0  # grows with everything a page could want to draw
+    address: str = ""  # where it was started from; not kept
+    work: float = 0.0  # predicted; its unit is in form/work.py
+    expected: float = 0.0  # seconds, predicted before the start
 
     @property
     def lane(self) -> Lane:
         """The first lane, which is all of a plain run."""
         return self.lanes[0]
+
+    @property
+    def left(self) -> float:
+        """About how many seconds it still takes."""
+        views = [lane.view for lane in self.lanes]
+        if not any(view.steps for view in views):
+            return self.expected
+        return sum(max(0, view.planned - view.steps) / max(view.speed, 1e-9) for view in views if view.speed)
 
     @property
     def over(self) -> bool:
@@ -149,11 +165,19 @@ def hashed(visitor: str) -> str:
     return hashlib.sha256(visitor.encode()).hexdigest()
 
 
-def new_job(root: Path, visitor: str, configs: Sequence[RunConfig], kind: str) -> Job:
+def new_job(
+    root: Path,
+    visitor: str,
+    configs: Sequence[RunConfig],
+    kind: str,
+    address: str = "",
+    work: float = 0.0,
+    expected: float = 0.0,
+) -> Job:
     """Return a job under an id nobody can guess."""
     name = secrets.token_urlsafe(16)
     lanes = [Lane(config, root / name / f"lane-{number}") for number, config in enumerate(configs)]
-    return Job(name, hashed(visitor), root / name, lanes, kind)
+    return Job(name, hashed(visitor), root / name, lanes, kind, address=address, work=work, expected=expected)
 
 
 def read_job(folder: Path) -> Job | None:
@@ -161,8 +185,8 @@ def read_job(folder: Path) -> Job | None:
     try:
         facts: dict[str, Any] = json.loads((folder / "job.json").read_text(encoding="utf-8"))
         lanes = [_read_lane(folder, lane) for lane in facts["lanes"]]
-        told = {name: facts[name] for name in ("kind", "phase", "reason", "created", "stopped_by")}
-        job = Job(facts["id"], facts["owner"], folder, lanes, **told, forgotten=True)
+        kept = {name: facts[name] for name in ("kind", "phase", "reason", "created", "stopped_by")}
+        job = Job(facts["id"], facts["owner"], folder, lanes, **kept, forgotten=True)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if not job.over:

@@ -1,43 +1,54 @@
-"""Models that visitors ask outside their runs: one request at a time, a few kept ready, each visitor's own."""
+"""Questions to models and files outside a run: asked of one child, one at a time, with a limit of time."""
 
 import threading
-import time
-from collections import OrderedDict
-from collections.abc import Callable
-from typing import TypeVar
+from typing import Any
 
-Thing = TypeVar("Thing")
-Answer = TypeVar("Answer")
-IDLE = 600.0  # seconds after which an unused model is dropped
+from app.jobs.process import Child, Died, Leash, Spares, follow
+from app.jobs.wire import Answer, Ask
+from zocore.errors import InputError
+
+MOST_WAITING = 8
 
 
 class Lab:
-    """Keeps the last few things made, by key. A key must hold the visitor's secret when the thing can be moved."""
+    """Owns the child that answers; a new one takes its place when it had to be ended."""
 
-    def __init__(self, most: int = 3) -> None:
-        self._most = most
-        self._kept: OrderedDict[str, tuple[float, object]] = OrderedDict()
+    def __init__(self, spares: Spares, leash: Leash) -> None:
+        self._spares, self._leash = spares, leash
+        self._child: Child | None = None
         self._lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(MOST_WAITING)
 
-    def use(self, key: str, make: Callable[[], Thing], do: Callable[[Thing], Answer]) -> Answer:
-        """Make the thing or take it from the shelf, and return what `do` finds; a failed one is not put back."""
-        with self._lock:
-            self._drop_idle()
-            known = self._kept.pop(key, None)
-            thing: Thing = make() if known is None else known[1]  # type: ignore[assignment]
-            answer = do(thing)
-            self._kept[key] = (time.monotonic(), thing)
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-            return answer
+    def ask(self, question: str, **facts: Any) -> Any:
+        """Return what a question of `questions.QUESTIONS` finds. Raises InputError when it finds nothing.
 
-    def drop(self, start: str) -> None:
-        """Forget the things whose key starts so."""
-        with self._lock:
-            for key in [key for key in self._kept if key.startswith(start)]:
-                del self._kept[key]
+        Also when too many wait already, or the child took too long or too much memory.
+        """
+        if not self._places.acquire(blocking=False):
+            raise InputError("others are asking too: try again in a moment")
+        try:
+            with self._lock:
+                return self._asked(question, facts)
+        finally:
+            self._places.release()
 
-    def _drop_idle(self) -> None:
-        old = time.monotonic() - IDLE
-        for key in [key for key, (used, _) in self._kept.items() if used < old]:
-            del self._kept[key]
+    def _asked(self, question: str, facts: dict[str, Any]) -> Any:
+        child = self._child
+        if child is None or child.gone.is_set():
+            child = self._child = self._spares.take()
+        child.order(Ask(question, facts, self._leash.seconds))
+        try:
+            for message in follow(child, self._leash):
+                if isinstance(message, Answer):
+                    if message.problem:
+                        raise InputError(message.problem)
+                    return message.value
+        except Died as death:
+            self._child = None
+            raise InputError(f"the answer did not come: {death}") from None
+        raise AssertionError("a child is followed until it answers or dies")
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child is not None:
+            self._child.end()

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -78,12 +78,6 @@ def warm_up(config: RunConfig) -> float:
     if not found:
         raise ValueError(f"not one step was done within {PATIENCE:.0f} s: the model is too slow for this machine")
     return found
-
-
-def prepare(speeds: Speeds, config: RunConfig) -> None:
-    """Time a configuration before anybody asks: its first run then finds everything imported and compiled."""
-    with suppress(Exception):  # what is wrong here is told where somebody presses Start
-        speeds.learn(config, warm_up(config))
 
 
 def _key(config: RunConfig) -> str:

@@ -4,82 +4,97 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from app.jobs.job import Job, new_job, read_job
+from app.jobs.lab import Lab
+from app.jobs.limits import HOUR, Limits
+from app.jobs.process import Child, Leash, Spares, spawn
 from app.jobs.speeds import Speeds
-from app.jobs.worker import Engine, Worker
+from app.jobs.visitors import Rate, Visitors, check_rate, server_key
+from app.jobs.worker import Worker
 from zocore.config import RunConfig
 from zocore.errors import InputError
 from zocore.runs.events import Event
-from zocore.runs.loop import run
 
-DAY = 86_400.0
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much visitors may ask for. The defaults are for one's own machine."""
-
-    workers: int = 1  # jobs at a time
-    waiting: int = 20  # jobs in the queue
-    seconds: float = 12 * 3600.0  # wall-clock time of one job
-    abandoned: float = DAY  # seconds without a look after which a job is stopped
-    steps: int = 1_000_000
-    lanes: int = 15  # of a race
-    upload_bytes: int = 100_000_000
-    keep: float = 0.0  # seconds a finished job stays on disk; 0 for ever
-    folders: bool = True  # whether a visitor may name folders and files of the server
-    resident: float = 120.0  # seconds without a look after which a finished job leaves memory
-
-
-HOSTED = Limits(
-    seconds=900.0, abandoned=120.0, steps=5_000, lanes=9, upload_bytes=20_000_000, keep=DAY, folders=False, waiting=16
-)
-"""For a server that strangers use."""
+SHARED = 3  # times what one visitor may ask, for an address that several share
 
 
 class JobStore:
-    """Owns every job. Methods are safe to call from any thread; none of them waits for a step."""
+    """Owns every job and every child. Methods are safe to call from any thread; none of them waits for a step."""
 
-    def __init__(self, root: Path, limits: Limits = Limits(), engine: Engine = run) -> None:
+    def __init__(self, root: Path, limits: Limits = Limits(), launch: Callable[[], Child] | None = None) -> None:
         self.root, self.limits = root, limits
         root.mkdir(parents=True, exist_ok=True)
+        self.visitors = Visitors(server_key(root))
         self.speeds = Speeds(root / "speeds.json")
         self.jobs: dict[str, Job] = {}
         self._queue: deque[Job] = deque()
         self._ready = threading.Condition()
         self._closed = False
+        self._starts, self._questions = Rate(limits.starts), Rate(limits.questions)
+        self._shared_starts, self._shared_questions = Rate(SHARED * limits.starts), Rate(SHARED * limits.questions)
+        self._work = Rate(limits.work_an_hour, HOUR)
+        self.spares = Spares(launch or (lambda: spawn(limits.memory, limits.polite)))
+        self.models = Lab(self.spares, Leash(limits.question_seconds, limits.memory))
+        self.files = Lab(self.spares, Leash(limits.file_seconds, limits.memory))
         for folder in sorted(root.iterdir()):
             if (folder / "job.json").is_file() and (job := read_job(folder)) is not None:
                 self.jobs[job.id] = job
-        learn = self.speeds.learn
-        self._workers = [Worker(self._take, self._done, limits.seconds, engine, learn) for _ in range(limits.workers)]
+        leash, learn = Leash(limits.seconds, limits.memory, limits.grace), self.speeds.learn
+        self._workers = [Worker(self._take, self._done, self.spares, leash, learn) for _ in range(limits.workers)]
         for worker in self._workers:
             worker.start()
         threading.Thread(target=self._reap_for_ever, name="zocore reaper", daemon=True).start()
 
-    def start(self, visitor: str, configs: Sequence[RunConfig], kind: str = "run") -> Job:
-        """Queue a job. Raises InputError when the visitor has one under way or a limit is met."""
-        self._check(configs)
-        job = new_job(self.root, visitor, configs, kind)
+    def start(
+        self,
+        visitor: str,
+        configs: Sequence[RunConfig],
+        kind: str = "run",
+        address: str = "",
+        work: float = 0.0,
+        expected: float = 0.0,
+    ) -> Job:
+        """Queue a job of so much work, expected to take so many seconds.
+
+        Raises InputError when the visitor has one under way or a limit is met.
+        """
+        if not 1 <= len(configs) <= self.limits.lanes:
+            raise InputError(f"a race has from 1 to {self.limits.lanes} runs here, not {len(configs)}")
+        check_rate([(self._starts, visitor), (self._shared_starts, address)], "starts")
+        job = new_job(self.root, visitor, configs, kind, address, work, expected)
         with self._ready:
-            self._room_for(visitor)
+            self._room_for(visitor, address)
+            self._afford(address, work)
             job.save()
             self.jobs[job.id] = job
             self._queue.append(job)
             self._ready.notify()
         return job
 
-    def resume(self, job_id: str, visitor: str) -> Job:
+    def prepare(self, config: RunConfig) -> None:
+        """Have the first children started and a configuration timed before anybody asks."""
+        self.spares.prepare()
+        with suppress(InputError):  # what is wrong here is told where somebody presses Start
+            self.speeds.learn(config, self.models.ask("seconds", config=config.to_json()))
+
+    def may_ask(self, visitor: str, address: str) -> None:
+        """Count a question to a model or a file. Raises InputError when there were too many."""
+        check_rate([(self._questions, visitor), (self._shared_questions, address)], "questions")
+
+    def resume(self, job_id: str, visitor: str, address: str = "") -> Job:
         """Queue an interrupted or stopped job again, to go on where its recording ends."""
         job = self.mine(job_id, visitor)
+        check_rate([(self._starts, visitor), (self._shared_starts, address)], "starts")
         with self._ready:
             if not job.over or job.phase == "finished":
                 raise InputError("this run cannot go on: it is finished or still under way")
-            self._room_for(visitor)
+            self._room_for(visitor, address)
+            self._afford(address, job.work)
+            job.address = address
             job.recall()
             job.stop.clear()
             job.resumed, job.stopped_by = True, ""
@@ -125,6 +140,16 @@ class JobStore:
         busy = sum(other.phase in ("loading", "running") for other in list(self.jobs.values()))
         return busy + waiting.index(job) if job in waiting else 0
 
+    def wait(self, job: Job) -> float:
+        """Return about how many seconds a waiting job has to wait for those before it."""
+        with self._ready:
+            waiting = list(self._queue)
+        if job not in waiting:
+            return 0.0
+        live = [other for other in list(self.jobs.values()) if other.phase in ("loading", "running")]
+        ahead = [*live, *waiting[: waiting.index(job)]]
+        return sum(min(other.left, self.limits.seconds) for other in ahead) / self.limits.workers
+
     def events(self, job_id: str, since: int = 0) -> tuple[list[tuple[int, Event]], int]:
         """Return the events from a cursor on, each with the number of its lane, and the next cursor."""
         log = self.get(job_id).log
@@ -141,6 +166,9 @@ class JobStore:
             self._ready.notify_all()
         for worker in self._workers:
             worker.join(timeout=10)
+        self.spares.close()
+        self.models.close()
+        self.files.close()
 
     def reap(self) -> None:
         """Stop what nobody looks at, forget what is over, delete what is old."""
@@ -155,27 +183,45 @@ class JobStore:
                 if job.over and self.limits.keep and time.time() - job.created > self.limits.keep:
                     del self.jobs[job.id]
                     shutil.rmtree(job.folder, ignore_errors=True)
+        self._crowd_out()
         if self.limits.keep:
             for name in ("uploads", "exports"):
                 self._delete_old(self.root / name)
+
+    def _crowd_out(self) -> None:
+        """Forget the events of finished jobs beyond a number, those first that nobody looked at for longest."""
+        with self._ready:
+            kept = [job for job in self.jobs.values() if job.over and not job.forgotten]
+            for job in sorted(kept, key=lambda job: job.seen)[: -self.limits.resident_jobs or None]:
+                job.forget()
 
     def _delete_old(self, folder: Path) -> None:
         for path in folder.iterdir() if folder.is_dir() else ():
             if time.time() - path.stat().st_mtime > self.limits.keep:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _check(self, configs: Sequence[RunConfig]) -> None:
-        if not 1 <= len(configs) <= self.limits.lanes:
-            raise InputError(f"a race has from 1 to {self.limits.lanes} lanes here, not {len(configs)}")
-        longest = max(config.steps for config in configs)
-        if longest > self.limits.steps:
-            raise InputError(f"{longest} steps are over this server's limit of {self.limits.steps}: take fewer")
-
-    def _room_for(self, visitor: str) -> None:
+    def _room_for(self, visitor: str, address: str) -> None:
         if any(not job.over for job in self.of(visitor)):
             raise InputError("you have a run under way: stop it first, or wait until it is done")
         if len(self._queue) >= self.limits.waiting:
             raise InputError(f"{len(self._queue)} runs are waiting already: try again in a few minutes")
+        shared = sum(not job.over and job.address == address for job in self.jobs.values())
+        if self.limits.places and shared >= self.limits.places:
+            raise InputError(f"{shared} runs from your address wait or run already: try again when one is done")
+
+    def _afford(self, address: str, work: float) -> None:
+        """Count work. Raises InputError when it is more than one run or one address may have."""
+        if self.limits.work and work > self.limits.work:
+            times = work / self.limits.work
+            raise InputError(
+                f"this needs {times:.2g} times the work that a run may take on this server: take fewer steps or "
+                "evaluations, a smaller batch, fewer directions or a smaller model"
+            )
+        if wait := self._work.spend(address, work):
+            raise InputError(
+                "your address has used up its work for this hour: "
+                f"try a smaller run, or again in {min(wait, HOUR) / 60:.0f} minutes"
+            )
 
     def _stop(self, job: Job, by: str) -> None:
         if not job.over and not job.stop.is_set():
@@ -193,6 +239,10 @@ class JobStore:
             return None if self._closed else self._queue.popleft()
 
     def _done(self, job: Job) -> None:
+        """Give back the work that was not done, and let the job's events leave memory soon."""
+        planned = sum(lane.config.steps for lane in job.lanes)
+        left = 1 - sum(lane.view.steps for lane in job.lanes) / planned
+        self._work.give_back(job.address, left * job.work)
         job.seen = max(job.seen, time.monotonic() - self.limits.resident / 2)
 
     def _reap_for_ever(self) -> None:

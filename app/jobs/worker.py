@@ -1,110 +1,83 @@
-"""Running a job: each lane's generator is advanced in the one thread that owns its model."""
+"""Running a job: a child does it, and what it says goes into the job."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable
 from typing import Any
 
-from app.jobs.job import Job, Lane
+from app.jobs.job import Job
+from app.jobs.process import Died, Leash, Spares, follow, in_words
 from app.jobs.speeds import Timing
 from app.jobs.view import View
+from app.jobs.wire import Happened, Lost, Over, Work
 from zocore.config import RunConfig
-from zocore.diagnostics.broken_runs import FAULTS, run_broken
-from zocore.runs.events import Event
-from zocore.runs.recording import EVENTS, begun, read_recording, record
+from zocore.diagnostics.broken_runs import FAULTS
+from zocore.runs.recording import EVENTS
 
-Engine = Callable[..., Iterator[Event]]
 Learn = Callable[[RunConfig, float], None]  # takes the seconds per step of some settings
 
 
-def work(job: Job, seconds: float, engine: Engine, learn: Learn) -> None:
-    """Run a job to its end, whatever happens; the job says how it ended."""
-    try:
-        _run(job, seconds, engine, learn)
-    except ValueError as error:  # settings or data that cannot work: the message is for people
-        job.turn("failed", str(error))
-    except Exception as error:
-        end = job.lane.view.end
-        job.turn("failed", end.reason if end and end.status == "failed" else f"{type(error).__name__}: {error}")
-
-
-def _run(job: Job, seconds: float, engine: Engine, learn: Learn) -> None:
+def work(job: Job, spares: Spares, leash: Leash, learn: Learn) -> None:
+    """Have a job done to its end, whatever happens; the job says how it ended."""
+    if job.kind in FAULTS and job.resumed:
+        _start_over(job)
     job.turn("loading")
-    limit = time.monotonic() + seconds
+    child, limit = spares.take(), time.monotonic() + leash.seconds
 
     def stop() -> bool:
         if time.monotonic() > limit and not job.stop.is_set():
-            job.stopped_by = f"the time limit of {seconds / 60:.0f} minutes"
+            job.stopped_by = f"the time limit of {in_words(leash.seconds)}"
             job.stop.set()
         return job.stop.is_set()
 
-    if job.kind in FAULTS:
-        engine = _broken(job.kind)
-        if job.resumed:
-            _start_over(job)
-    lanes = {number: _events(lane, stop, job.resumed, engine) for number, lane in enumerate(job.lanes)}
+    configs = [lane.config.to_json() for lane in job.lanes]
+    child.order(Work(job.kind, configs, [str(lane.folder) for lane in job.lanes], job.resumed, leash.seconds))
     timings = [Timing(lane.config.steps) for lane in job.lanes]
     try:
-        while lanes:
-            number = min(lanes, key=lambda n: (job.lanes[n].view.place.forwards, n))
-            event = _next(lanes[number], job, number)
-            if event is None:
-                del lanes[number]
-                continue
-            job.add(number, event)
-            if found := timings[number].add(event):
-                learn(job.lanes[number].config, found)
-            if job.phase == "loading" and job.lanes[number].view.steps:
-                job.turn("running")
+        for message in follow(child, leash, stop):
+            if isinstance(message, Happened):
+                _take_in(job, message, timings[message.lane], learn)
+            elif isinstance(message, Lost):
+                job.lanes[message.lane].problem = message.problem
+            elif isinstance(message, Over):
+                job.turn(*_outcome(job, message.problem))
+                break
+    except Died as death:
+        job.turn(*_ended(job, str(death)))
     finally:
-        for events in lanes.values():
-            with suppress(Exception), closing(events):  # type: ignore[type-var]
-                pass
-    job.turn(*_outcome(job))
-
-
-def _next(events: Iterator[Event], job: Job, number: int) -> Event | None:
-    """The next event of a lane, None at its end. A lane of a race that fails leaves the others running."""
-    lane = job.lanes[number]
-    try:
-        event = next(events, None)
-    except Exception as error:
-        if len(job.lanes) == 1:
-            raise
-        lane.problem = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        return None
-    end = lane.view.end
-    if event is None and len(job.lanes) > 1 and end is not None and end.status == "failed":
-        lane.problem = end.reason
-    return event
-
-
-def _broken(name: str) -> Engine:
-    """The engine of an fault of the museum, which starts anew when it is resumed."""
-    return lambda config, stop, recording: run_broken(name, config, stop)
+        child.end()
 
 
 def _start_over(job: Job) -> None:
-    """Drop what an exhibit did before it was interrupted."""
+    """Drop what a run that is broken on purpose did before it was interrupted: it starts anew."""
     job.log = []
     for lane in job.lanes:
         lane.events, lane.view = [], View()
         (lane.folder / EVENTS).unlink(missing_ok=True)
 
 
-def _events(lane: Lane, stop: Callable[[], bool], resumed: bool, engine: Engine) -> Iterator[Event]:
-    """The recorded events of a lane, from the start or from where its recording ends."""
-    recording = read_recording(lane.folder) if resumed and begun(lane.folder) else None
-    if recording is not None and recording.end is not None and recording.end.status == "finished":
-        return
-    lane.folder.mkdir(parents=True, exist_ok=True)
-    config = recording.config if recording else lane.config
-    yield from record(engine(config, stop, recording), lane.folder)
+def _take_in(job: Job, message: Happened, timing: Timing, learn: Learn) -> None:
+    job.add(message.lane, message.event)
+    lane = job.lanes[message.lane]
+    if seconds := timing.add(message.event):
+        learn(lane.config, seconds)
+    if job.phase == "loading" and lane.view.steps:
+        job.turn("running")
 
 
-def _outcome(job: Job) -> tuple[str, str]:
+def _ended(job: Job, death: str) -> tuple[str, str]:
+    """Last phase and reason of a job whose child is gone: what it recorded can go on."""
+    if job.stop.is_set():
+        return "stopped", death
+    begun = any(lane.view.steps for lane in job.lanes)
+    return ("interrupted" if begun else "failed"), death
+
+
+def _outcome(job: Job, problem: str) -> tuple[str, str]:
     """A job's last phase and the reason. A race of which a lane is left has not failed."""
+    end = job.lane.view.end
+    if problem:
+        return "failed", end.reason if end and end.status == "failed" else problem
     lost = [f"{lane.config.method} dropped out: {lane.problem}" for lane in job.lanes if lane.problem]
     if len(lost) == len(job.lanes):
         return "failed", lost[0]
@@ -120,13 +93,13 @@ class Worker(threading.Thread):
     """Takes jobs from a function until it is told to end."""
 
     def __init__(
-        self, take: Callable[[], Job | None], done: Callable[[Job], Any], seconds: float, engine: Engine, learn: Learn
+        self, take: Callable[[], Job | None], done: Callable[[Job], Any], spares: Spares, leash: Leash, learn: Learn
     ) -> None:
         super().__init__(name="zocore worker", daemon=True)
-        self.take, self.done, self.seconds, self.engine, self.learn = take, done, seconds, engine, learn
+        self.take, self.done, self.spares, self.leash, self.learn = take, done, spares, leash, learn
 
     def run(self) -> None:
         """Work job by job."""
         while (job := self.take()) is not None:
-            work(job, self.seconds, self.engine, self.learn)
+            work(job, self.spares, self.leash, self.learn)
             self.done(job)

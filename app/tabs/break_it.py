@@ -1,6 +1,5 @@
 """The Break it tab: one press starts a run that is broken in one way, and the Play tab shows how it goes."""
 
-import secrets
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +7,7 @@ import gradio as gr
 
 from app import words
 from app.form import controls, data_form
+from app.form.starting import Guest, begin
 from app.jobs.store import JobStore
 from app.quiet import QUIET
 from app.tabs.live import Drawn
@@ -37,17 +37,17 @@ def lay_out(site: Site) -> None:
 
 
 def _starter(name: str, form: controls.Controls, store: JobStore) -> Any:
-    def start(visitor: str, *values: Any) -> tuple[Any, ...]:
-        visitor = visitor or secrets.token_urlsafe(16)
+    def start(visitor: str, request: gr.Request, *values: Any) -> tuple[Any, ...]:
+        guest = Guest.of(store, visitor, request)
         try:
             config = controls.collect(form.named(values), store.limits)
             if config.method != "mezo":
-                config = replace(config.without_options(), method="mezo", subspace="auto")
+                config = replace(config.without_options(), method="mezo", subspace="auto", lr=None, eps=None)
             config = replace(config, steps=STEPS, measure_every=0, eval_every=0, update="auto")
-            job = store.start(visitor, [config], name)
+            job = begin(store, guest, [config], name)
         except ValueError as error:
-            return data_form.error(str(error)), gr.skip(), visitor, gr.skip(), gr.skip()
-        return "", job.id, visitor, Drawn(), gr.update(selected="play")
+            return data_form.error(str(error)), gr.skip(), guest.secret, gr.skip(), gr.skip()
+        return "", job.id, guest.secret, Drawn(), gr.update(selected="play")
 
     return start
 

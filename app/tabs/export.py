@@ -9,9 +9,11 @@ from typing import Any
 
 from zocore.config import RunConfig
 from zocore.runs.recording import CONFIG, EVENTS, SUMMARY
-from zocore.runs.replay import export_run
 
-SCRIPT = '''"""{title}: the run that was shown, again. Needs the package zocore and nothing else."""
+SCRIPT = '''"""{title}: the run that was shown, again.
+
+Needs the package zocore: `pip install .` in the folder of the project.
+"""
 
 from zocore import RunConfig, run
 from zocore.runs.events import EvalDone, StepDone
@@ -91,18 +93,3 @@ def recording(folder: Path, to: Path) -> Path:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, stage / name)
     return Path(shutil.make_archive(str(to / "recording"), "zip", stage))
-
-
-def weights(folder: Path, to: Path, delta: bool) -> Path:
-    """Return the tuned weights of a run, whole as a zipped folder or as what changed alone.
-
-    Raises ValueError for a run that cannot be replayed.
-    """
-    stage = to / ("delta" if delta else "model")
-    shutil.rmtree(stage, ignore_errors=True)
-    export_run(folder, stage, None, delta)
-    if delta:
-        return next(stage.glob("*.safetensors"))
-    made = Path(shutil.make_archive(str(to / "model"), "zip", stage))
-    shutil.rmtree(stage)
-    return made

@@ -64,12 +64,12 @@ LESSONS = (
     ),
     Lesson(
         "A run is a list of seeds",
-        "Noise has an address (run seed, step), so a step is stored as one scalar. From 12 bytes a step the "
-        "weights of any step come back without a forward pass. Run, then drag the Replay slider; download the "
-        "recording and look at its size.",
+        "Noise has an address (run seed, step), so a step is stored as one number and the rate it was taken with. From "
+        "these the weights of any step of MeZO come back without a forward pass. Run, then move the Replay slider; "
+        "download the recording: with the losses and times it keeps besides, it has about 100 bytes a step.",
         "Set a short run and go to Play",
         "play",
-        replace(TOY, steps=150),
+        replace(TOY, method="mezo", steps=150),
     ),
     Lesson(
         "More directions, or more steps?",

@@ -1,5 +1,6 @@
 """The right-hand side of the Play tab while a run goes: what a tick sends, and nothing twice."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -64,26 +65,30 @@ class Tick:
         return [getattr(self, name) for name in self.__dataclass_fields__]
 
 
-def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look) -> tuple[Tick, Drawn]:
-    """Return what changed since `drawn`: new rows where that is enough, whole figures where it is not."""
+def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, wait: float = 0.0) -> tuple[Tick, Drawn]:
+    """Return what changed since `drawn`: new rows where that is enough, whole figures where it is not.
+
+    `position` is the place in line and `wait` the seconds until it is reached.
+    """
     name = job.id if job else ""
     fresh = drawn.job != name or drawn.look != look or drawn.version < 0
     ended = job is not None and job.over and drawn.phase != job.phase
     marks = (len(view.evaluations), len(view.estimator), len(view.samples), len(view.warnings))
     phase = job.phase if job else "recorded"
+    blank = job is not None and job.over and not view.points  # it failed before its first step
     loss, gradient, rows, points = _lines(view, drawn, look, fresh or ended)
     changed = [fresh or new != old for new, old in zip(marks, drawn.marks, strict=True)]
     before = ((), ()) if fresh else (drawn.accuracy, drawn.estimator)
     accuracy, estimator = plots.accuracy([view], look.axis), plots.estimator(view, look.axis)
-    text = words.status(job, position)
+    text = words.status(job, position, wait)
     news = Tick(
         status=status(phase, text),
         spoken=text if phase != drawn.phase and job else gr.skip(),
-        loss=loss,
-        gradient=gradient,
-        accuracy=chart.grown(accuracy, before[0]) if changed[0] else gr.skip(),
-        estimator=chart.grown(estimator, before[1]) if changed[1] else gr.skip(),
-        memory=memory(view) if fresh or ended or (rows and not drawn.rows) else gr.skip(),
+        loss=_of_run(loss, name, blank),
+        gradient=_of_run(gradient, name, blank),
+        accuracy=_of_run(chart.grown(accuracy, before[0]), name, blank) if changed[0] or blank else gr.skip(),
+        estimator=_of_run(chart.grown(estimator, before[1]), name, blank) if changed[1] or blank else gr.skip(),
+        memory=_of_run(memory(view), name, blank) if fresh or ended or (rows and not drawn.rows) else gr.skip(),
         probes=probes(view) if fresh or drawn.marks[2] < 1 else gr.skip(),
         answers=answers(view) if changed[2] and view.samples else gr.skip(),
         warnings=warnings(view, job) if changed[3] or ended else gr.skip(),
@@ -96,13 +101,26 @@ def _lines(view: View, drawn: Drawn, look: Look, whole: bool) -> tuple[Any, Any,
     """The loss and gradient charts' messages, the steps they cover and the points then drawn."""
     points = view.points
     if whole or drawn.points + ROWS_PER_TICK > MOST_POINTS:
-        loss = chart.whole(plots.loss([view], look.axis, look.weight, look.log))
-        return loss, chart.whole(plots.gradient(view, look.axis)), len(points), min(len(points), MOST_POINTS // 2)
+        loss = plots.loss([view], look.axis, look.weight, look.log)
+        return loss, plots.gradient(view, look.axis), len(points), min(len(points), MOST_POINTS // 2)
     if len(points) == drawn.rows:
         return gr.skip(), gr.skip(), drawn.rows, drawn.points
     columns = plots.loss_columns(points, look.axis, look.weight, drawn.rows, ROWS_PER_TICK)
     slope = plots.gradient_columns(points, look.axis, drawn.rows, ROWS_PER_TICK)
     return chart.rows(columns), chart.rows([slope]), len(points), drawn.points + len(columns[0][0])
+
+
+def _of_run(message: Any, name: str, blank: bool) -> Any:
+    """The message of a chart whose axes are this run's own: another run starts unzoomed, one that failed without."""
+    if "layout" in message:
+        message = chart.whole(message)
+    if "figure" not in message:
+        return message
+    shown = message["figure"]["layout"]
+    shown["uirevision"] = name or "recorded"
+    for axis in [key for key in shown if key.startswith(("xaxis", "yaxis"))] if blank else ():
+        shown[axis] |= {"range": [0, 1], "showticklabels": False, "type": "linear"}
+    return message
 
 
 def status(phase: str, text: str) -> str:
@@ -113,18 +131,22 @@ def status(phase: str, text: str) -> str:
 def memory(view: View) -> Any:
     """The memory chart: this method, the usual ones, and what was measured."""
     if view.header is None:
-        return gr.skip()
+        return chart.whole({"data": [], "layout": plots.layout(annotations=[note("No step was done yet.")])})
     config = RunConfig.from_json(view.header.config)
     names = [config.method, *(name for name in BESIDE if name != config.method)]
     bills = [bill for name in names if (bill := cost.predicted(config, name))]
     if not bills:
-        return chart.whole({"data": [], "layout": plots.layout(annotations=[unknown(view.header.model)])})
+        return chart.whole(
+            {
+                "data": [],
+                "layout": plots.layout(annotations=[note(f"The sizes of {view.header.model} are not known here.")]),
+            }
+        )
     return chart.whole(memory_chart.bars(bills, measured=_measured(view)))
 
 
-def unknown(model: str) -> dict[str, Any]:
+def note(text: str) -> dict[str, Any]:
     """A note for a chart without data."""
-    text = f"The sizes of {model} are not known here."
     return {"text": text, "showarrow": False, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5}
 
 
@@ -162,7 +184,9 @@ def _probe(before: SampleShown, now: SampleShown, i: int, labels: Sequence[str])
 
 
 def _answer(probabilities: Sequence[float], labels: Sequence[str], truth: str) -> tuple[str, float, str]:
-    """The likeliest label, its probability, and whether it is right."""
+    """The likeliest label, its probability, and whether it is right; no label where the model gives no numbers."""
+    if not all(math.isfinite(p) for p in probabilities):
+        return "no answer", 0.0, "unknown"
     best = max(range(len(probabilities)), key=probabilities.__getitem__)
     verdict = "right" if labels[best] == truth else "wrong" if truth else "unknown"
     return labels[best], round(probabilities[best], 2), verdict
@@ -181,6 +205,4 @@ def warnings(view: View, job: Job | None) -> str:
     """What the detectors and the model's loader said, and why a run failed."""
     notes = [f"Step {warning.step}: {warning.message}." for warning in view.warnings]
     notes += list(view.header.notes) if view.header else []
-    if job is not None and job.phase == "failed":
-        notes.insert(0, job.reason)
     return "".join(f'<p class="zo-warning">{escape(note)}</p>' for note in notes)

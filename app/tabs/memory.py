@@ -1,10 +1,11 @@
 """The Memory tab: the calculator for any listed or entered shape, every method, and the line of a card."""
 
+from html import escape
 from typing import Any
 
 import gradio as gr
 
-from app.charts import chart, memory_chart
+from app.charts import chart, memory_chart, plots
 from app.form import catalogue, data_form
 from app.quiet import QUIET
 from app.tabs.tab import Site, Tab
@@ -19,6 +20,7 @@ ABOUT = (
     "counts, scratch and activations are estimates. The same lean forward for every method."
 )
 NO_CARD = "no card"
+QLORA = "qlora-adamw"
 
 
 def lay_out(site: Site) -> None:
@@ -27,7 +29,14 @@ def lay_out(site: Site) -> None:
         with gr.Column(scale=4, min_width=300, elem_classes="zo-side"):
             gr.HTML(f"<p class='zo-quiet'>{ABOUT}</p>")
             names = [("the bundled tiny model", "bundled"), *((name, name) for name in BUILT_IN), (OWN, OWN)]
-            model = gr.Dropdown(names, value="opt-13b", label="Model", elem_id="zo-shape")
+            model = gr.Dropdown(
+                names,
+                value="opt-13b",
+                label="Model",
+                elem_id="zo-shape",
+                allow_custom_value=True,
+                info="Also a hub id that was downloaded before, or a folder.",
+            )
             with gr.Column(visible=False, elem_classes="zo-own") as own:
                 with gr.Row(elem_classes="zo-pair"):
                     layers, hidden = (_number(v, t) for v, t in ((32, "Layers"), (4096, "Hidden size")))
@@ -53,21 +62,28 @@ def lay_out(site: Site) -> None:
 
 
 def _number(value: int, text: str) -> gr.Number:
-    return gr.Number(value, label=text, precision=0, minimum=1, min_width=110)
+    return gr.Number(value, label=text, precision=0, min_width=110)
 
 
 def draw(model: str, *values: Any) -> tuple[Any, Any, str]:
     """Return the headline, the chart and an error, for a shape and settings."""
     *sizes, tied, batch, tokens, dtype, card = values
     try:
-        shape = own_shape(sizes, bool(tied)) if model == OWN else catalogue.shape(model)
-        if shape is None:
-            raise InputError(f"the sizes of {model} are not known here")
-        bills = bill.bills(shape, *_checked(batch, tokens), dtype)
+        shape = own_shape(sizes, bool(tied)) if model == OWN else _known_shape(str(model or ""))
+        positions = _checked(batch, tokens)
+        bills = [*bill.bills(shape, *positions, dtype), bill.bill(shape, QLORA, *positions, dtype)]
     except (ValueError, TypeError, OverflowError) as error:
-        return gr.skip(), gr.skip(), data_form.error(str(error))
+        empty = {"data": [], "layout": plots.layout()}
+        return "", chart.whole(empty), data_form.error(str(error))
     line = None if card == NO_CARD else (card, bill.CARDS[card])
-    return _headline(shape, bills), chart.whole(memory_chart.bars(bills, line)), ""
+    return _headline(shape, bills, line), chart.whole(memory_chart.bars(bills, line)), ""
+
+
+def _known_shape(model: str) -> ModelShape:
+    shape = catalogue.shape(model)
+    if shape is None:
+        raise InputError(f"the sizes of {model!r} are not known here: choose a listed model, or enter your own shape")
+    return shape
 
 
 def own_shape(sizes: list[Any], tied: bool) -> ModelShape:
@@ -109,15 +125,20 @@ def _checked(batch: Any, tokens: Any) -> tuple[int, int]:
     return int(batch), int(tokens)
 
 
-def _headline(shape: ModelShape, bills: list[bill.Bill]) -> str:
+def _headline(shape: ModelShape, bills: list[bill.Bill], card: tuple[str, int] | None) -> str:
     by = {bill.method: bill for bill in bills}
-    cards = bill.fits(by["mezo"])
-    room = f"fits from {cards[0]}" if cards else "fits no single card"
-    times = by["adamw"].total / by["mezo"].total
+    mezo, qlora, adamw = by["mezo"], by[QLORA], by["adamw"]
+    if card is None:
+        cards = bill.fits(mezo)
+        verdict = f"MeZO fits from {cards[0]}." if cards else "MeZO fits no single card."
+    else:
+        fit = [bill.title(one.method) for one in bills if one.total <= card[1]]
+        verdict = f"On {card[0]} fit: {', '.join(fit)}." if fit else f"Nothing of this fits on {card[0]}."
     return (
-        f"<h2>{shape.name} · {shape.parameters / 1e9:.3g} B parameters</h2>"
-        f"<p>MeZO takes <b>{size(by['mezo'].total)}</b> and {room}; AdamW on all weights takes "
-        f"<b>{size(by['adamw'].total)}</b>, {times:.1f} times as much. <span class='zo-quiet'>Estimated.</span></p>"
+        f"<h2>{escape(shape.name)} · {shape.parameters / 1e9:.3g} B parameters</h2>"
+        f"<p>MeZO takes <b>{size(mezo.total)}</b>, QLoRA with AdamW <b>{size(qlora.total)}</b>, AdamW on all weights "
+        f"<b>{size(adamw.total)}</b>, {adamw.total / mezo.total:.1f} times as much as MeZO. {verdict} "
+        "<span class='zo-quiet'>Estimated.</span></p>"
     )
 
 

@@ -6,22 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import gradio as gr
 
 from app.charts import chart
-from app.charts.close_up import Look, alignment_figure, bias_figure, law_figure, look_along, slice_figure
+from app.charts.close_up import EPS, Look, alignment_figure, bias_figure, law_figure, slice_figure
 from app.form import controls, data_form
+from app.form.starting import Guest, taken
 from app.quiet import QUIET
 from app.tabs.live import status
 from app.tabs.tab import Site, Tab
 from zocore.config import RunConfig
-from zocore.diagnostics import alignment, loss_slices
+from zocore.diagnostics import alignment
 from zocore.errors import InputError
-from zocore.runs.session import Session, open_session
 
-Found = TypeVar("Found")
 RECORDED = Path(__file__).parents[1] / "recorded" / "microscope.json"
 COUNTS = [1, 2, 4, 8, 16, 32]  # directions
 SIZES = [2, 4, 8, 16]  # examples of a batch
@@ -50,9 +49,8 @@ ABOUT_BATCH = (
 def recorded() -> tuple[Look, alignment.Alignment, alignment.BatchLaw]:
     """Return the readings that the tab opens with."""
     readings = json.loads(RECORDED.read_text())
-    asked = tuple(loss_slices.Secant(**one) for one in readings["look"].pop("found"))
     return (
-        Look(**readings["look"], found=asked),
+        Look.from_json(readings["look"]),
         alignment.Alignment(**readings["alignment"]),
         alignment.BatchLaw(**readings["law"]),
     )
@@ -117,21 +115,21 @@ def _charts(look: Look, aligned: alignment.Alignment, law: alignment.BatchLaw) -
 def _connect(bench: Bench, site: Site) -> None:
     form = site.play.form
 
-    def looked(visitor: str, dtype: str, number: float, *values: Any) -> tuple[Any, ...]:
+    def looked(guest: Guest, dtype: str, number: float, *values: Any) -> tuple[Any, ...]:
         config = _settings(site, values, dtype)
-        found = _measure(site, visitor, config, lambda session: look_along(session, int(number or 0)))
+        look = Look.from_json(_ask(site, guest, config, "look", number=int(number or 0), eps=EPS))
         start = math.log10(config.eps or 1e-3)
-        return found, start, *figures(found, start), "", measured(config)
+        return look, start, *figures(look, start), "", measured(config)
 
-    def counted(visitor: str, dtype: str, *values: Any) -> tuple[Any, ...]:
+    def counted(guest: Guest, dtype: str, *values: Any) -> tuple[Any, ...]:
         config = _settings(site, values, dtype)
-        found = _measure(site, visitor, config, lambda session: alignment.alignment(session, COUNTS))
-        return chart.whole(alignment_figure(found)), "", measured(config)
+        aligned = alignment.Alignment(**_ask(site, guest, config, "alignment", counts=COUNTS))
+        return chart.whole(alignment_figure(aligned)), "", measured(config)
 
-    def batched(visitor: str, dtype: str, *values: Any) -> tuple[Any, ...]:
+    def batched(guest: Guest, dtype: str, *values: Any) -> tuple[Any, ...]:
         config = _settings(site, values, dtype, "grzo")
-        found = _measure(site, visitor, config, lambda session: alignment.batch_law(session, SIZES, 12))
-        return chart.whole(law_figure(found)), "", measured(config)
+        law = alignment.BatchLaw(**_ask(site, guest, config, "batch_law", sizes=SIZES, repeats=12))
+        return chart.whole(law_figure(law)), "", measured(config)
 
     def moved(found: Look | None, at: float) -> tuple[Any, Any]:
         return figures(found, at) if found else (gr.skip(), gr.skip())
@@ -146,16 +144,16 @@ def _connect(bench: Bench, site: Site) -> None:
         (bench.batch, batched, [], [bench.law]),
     ):
         inputs, outputs = [*asked, *more, *form.inputs], [*shown, *told]
-        press.click(_or_problem(do, len(shown)), inputs, outputs, **slow, show_progress_on=bench.problem)
+        press.click(_or_problem(do, len(shown), site), inputs, outputs, **slow, show_progress_on=bench.problem)
     bench.eps.input(moved, [bench.seen, bench.eps], [bench.along, bench.bias], **QUIET, trigger_mode="always_last")
 
 
-def _or_problem(measure: Callable[..., tuple[Any, ...]], shown: int) -> Callable[..., tuple[Any, ...]]:
+def _or_problem(measure: Callable[..., tuple[Any, ...]], shown: int, site: Site) -> Callable[..., tuple[Any, ...]]:
     """The handler, with what is wrong beside the buttons where it would raise; the charts then stay."""
 
-    def handler(*values: Any) -> tuple[Any, ...]:
+    def handler(visitor: str, request: gr.Request, *values: Any) -> tuple[Any, ...]:
         try:
-            return measure(*values)
+            return measure(Guest.of(site.store, visitor, request), *values)
         except (ValueError, OverflowError) as error:
             return *[gr.skip()] * shown, data_form.error(str(error)), gr.skip()
 
@@ -164,11 +162,12 @@ def _or_problem(measure: Callable[..., tuple[Any, ...]], shown: int) -> Callable
 
 def _settings(site: Site, values: Sequence[Any], dtype: str, method: str = "") -> RunConfig:
     config = controls.collect(site.play.form.named(values), site.store.limits)
-    return config_of(config, dtype, method)
+    return config_of(taken(site.store, config), dtype, method)
 
 
-def _measure(site: Site, visitor: str, config: RunConfig, do: Callable[[Session], Found]) -> Found:
-    return site.lab.use(f"look {visitor} {config}", lambda: opened(config), do)
+def _ask(site: Site, guest: Guest, config: RunConfig, question: str, **facts: Any) -> Any:
+    site.store.may_ask(guest.secret, guest.address)
+    return site.store.models.ask(question, config=config.to_json(), largest=LARGEST, **facts)
 
 
 def _panel(name: str, title: str, about: str, height: int, first: chart.Message) -> gr.HTML:
@@ -202,17 +201,6 @@ def config_of(config: RunConfig, dtype: str, method: str = "") -> RunConfig:
             directions=None,
         )
     return chosen
-
-
-def opened(config: RunConfig) -> Session:
-    """Return a session small enough to look at. Raises InputError for a larger one."""
-    session = open_session(config)
-    if session.trainable > LARGEST:
-        raise InputError(
-            f"{session.trainable:,} values move: the microscope takes at most {LARGEST:,}; "
-            "choose a smaller model or LoRA"
-        )
-    return session
 
 
 def figures(look: Look, at: float) -> tuple[Any, Any]:

@@ -1,7 +1,6 @@
 """The Play tab: the form on the left, the run on the right, and what joins them."""
 
 import contextlib
-import secrets
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +8,7 @@ import gradio as gr
 
 from app import words
 from app.form import controls, cost, data_form, forms, pricing, uploads
+from app.form.starting import Guest, begin
 from app.jobs.job import Job
 from app.jobs.store import JobStore
 from app.quiet import QUIET
@@ -49,8 +49,8 @@ def lay_out(site: Site) -> None:
     """Lay the tab out, set for the toy run."""
     site.play = play = layout(forms.with_presets(forms.PRESETS["toy"]), site.store)
     with play.stage:
-        play.slider = replay.build(play, site.store, site.lab, site.visitor)
-        take_away.build(play, site.store, site.lab)
+        play.slider = replay.build(play, site)
+        take_away.build(play, site.store)
 
 
 def layout(config: RunConfig, store: JobStore) -> Play:
@@ -104,8 +104,8 @@ def connect(site: Site) -> None:
     play, store, visitor = site.play, site.store, site.visitor
     _connect_choices(play.form)
     priced = [play.card, play.start, play.timed]
-    pricing.connect(play.form, store, priced, play.problem, play.panel.spoken)
-    uploads.connect(play.form.data, store)
+    pricing.connect(play.form, store, visitor, priced, play.problem, play.panel.spoken)
+    uploads.connect(play.form.data, store, visitor)
     handlers = Handlers(store, play.form)
     shown = tick_outputs(play)
     started = play.start.click(
@@ -133,14 +133,14 @@ class Handlers:
     store: JobStore
     form: controls.Controls
 
-    def start(self, visitor: str, *values: Any) -> tuple[Any, ...]:
+    def start(self, visitor: str, request: gr.Request, *values: Any) -> tuple[Any, ...]:
         """Start a run of the form's settings, or say why not."""
-        visitor = visitor or secrets.token_urlsafe(16)
+        guest = Guest.of(self.store, visitor, request)
         try:
-            job = self.store.start(visitor, [controls.collect(self.form.named(values), self.store.limits)])
+            job = begin(self.store, guest, [controls.collect(self.form.named(values), self.store.limits)])
         except ValueError as error:
-            return data_form.error(str(error)), gr.skip(), visitor, gr.skip()
-        return "", job.id, visitor, Drawn()
+            return data_form.error(str(error)), gr.skip(), guest.secret, gr.skip()
+        return "", job.id, guest.secret, Drawn()
 
     def stop(self, visitor: str, job: str) -> str:
         """Stop the run shown, after its step."""
@@ -150,10 +150,10 @@ class Handlers:
             return data_form.error(str(error))
         return ""
 
-    def resume(self, visitor: str, job: str) -> tuple[Any, Any]:
+    def resume(self, visitor: str, job: str, request: gr.Request) -> tuple[Any, Any]:
         """Let the run shown go on where it was cut off."""
         try:
-            self.store.resume(job, visitor)
+            self.store.resume(job, visitor, Guest.of(self.store, visitor, request).address)
         except InputError as error:
             return data_form.error(str(error)), gr.skip()
         return "", Drawn()
@@ -166,7 +166,8 @@ class Handlers:
         if job and job.version == drawn.version and look == drawn.look and job.phase != "queued":
             return NOTHING
         view = job.lane.view if job else recorded()
-        news, now = live.tick(job, view, position, drawn, look)
+        wait = self.store.wait(job) if job else 0.0
+        news, now = live.tick(job, view, position, drawn, look, wait)
         turned = drawn.phase != now.phase or drawn.version < 0
         return [*news.values(), now, *(_buttons(job) if turned else [gr.skip()] * 5)]
 

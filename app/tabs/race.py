@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -14,6 +13,7 @@ import gradio as gr
 from app import words
 from app.charts import chart, plots
 from app.form import controls, cost, data_form, forms
+from app.form.starting import Guest, begin
 from app.jobs.job import Job, Lane
 from app.jobs.store import JobStore
 from app.jobs.view import MOST_POINTS, View
@@ -77,13 +77,13 @@ def lanes(config: RunConfig, methods: Sequence[str], seeds: int, budget: int) ->
     if not 2 <= len(methods) <= 5:
         raise InputError(f"a race has two to five methods, not {len(methods)}")
     if not budget or not math.isfinite(budget) or budget < 2:
-        raise InputError("the budget must be at least 2 forward passes")
+        raise InputError("the budget must be at least the worth of 2 forward passes")
     found: list[compare.Lane] = []
     for method in methods:
         lane = forms.with_presets(_bare(config, method))
         each = range(config.seed, config.seed + max(1, seeds))
-        passes = cost.passes(lane)
-        found += compare.buy(lane, each, budget, int(budget / passes + 1e-9), passes, "forward_passes")
+        price = cost.price(lane)
+        found += compare.buy(lane, each, budget, int(budget / price + 1e-9), price, "forward_cost")
     return [lane.config for lane in found]
 
 
@@ -110,8 +110,8 @@ def layout() -> RacePage:
         with gr.Column(scale=4, min_width=300, elem_classes="zo-side"):
             gr.HTML(f"<p class='zo-quiet'>{words.ABOUT_RACE}</p>")
             methods = gr.CheckboxGroup(forms.METHOD_CHOICES, value=list(LANES), label="Lanes", elem_id="zo-lanes")
-            seeds = gr.Slider(1, 3, value=1, step=1, label="Seeds of each method", elem_id="zo-seeds", buttons=[])
-            budget = gr.Number(200, label="Budget, forward passes a run", precision=0, minimum=2, elem_id="zo-budget")
+            seeds = gr.Slider(1, 5, value=3, step=1, label="Seeds of each method", elem_id="zo-seeds", buttons=[])
+            budget = gr.Number(200, label="Budget of a run, in plain forwards' worth", precision=0, elem_id="zo-budget")
             guess = gr.Radio(guesses(LANES), value=None, label=words.PREDICT, elem_id="zo-guess")
             with gr.Row(elem_classes="zo-buttons"):
                 start = gr.Button(
@@ -124,12 +124,14 @@ def layout() -> RacePage:
             with gr.Column(elem_classes="zo-panel"):
                 gr.HTML("<h2>Loss</h2>")
                 axis = gr.Radio(
-                    words.RACE_AXES, value="forwards", label="Over", elem_id="zo-race-axis", elem_classes="zo-over"
+                    words.RACE_AXES, value="cost", label="Over", elem_id="zo-race-axis", elem_classes="zo-over"
                 )
-                loss = chart.chart("race-loss", "Loss of each lane", 320, plots.race(shown))
+                loss = chart.chart("race-loss", "Loss of each lane", 320, plots.race(shown, "cost", band=True))
             with gr.Column(elem_classes="zo-panel"):
                 gr.HTML("<h2>Held-out accuracy</h2>")
-                accuracy = chart.chart("race-accuracy", "Held-out accuracy of each lane", 220, plots.accuracy(shown))
+                accuracy = chart.chart(
+                    "race-accuracy", "Held-out accuracy of each lane", 220, plots.accuracy(shown, "cost")
+                )
             with gr.Column(elem_classes="zo-panel"):
                 gr.HTML("<h2>At equal cost</h2>")
                 table = gr.HTML(standings.table(recorded(), None), elem_id="zo-race-table")
@@ -145,14 +147,16 @@ def connect(site: Site) -> None:
     """Join the tab to the store."""
     page, play, store, visitor = site.race, site.play, site.store, site.visitor
 
-    def start(visitor_: str, methods: list[str], seeds: float, budget: float, *values: Any) -> tuple[Any, ...]:
-        visitor_ = visitor_ or secrets.token_urlsafe(16)
+    def start(
+        secret: str, request: gr.Request, methods: list[str], seeds: float, budget: float, *values: Any
+    ) -> tuple[Any, ...]:
+        guest = Guest.of(store, secret, request)
         try:
             config = controls.collect(play.form.named(values), store.limits)
-            job = store.start(visitor_, lanes(config, _in_order(methods), int(seeds), int(budget or 0)), "race")
+            job = begin(store, guest, lanes(config, _in_order(methods), int(seeds), int(budget or 0)), "race")
         except (ValueError, OverflowError) as error:
-            return data_form.error(str(error)), gr.skip(), visitor_, gr.skip()
-        return "", job.id, visitor_, Drawn()
+            return data_form.error(str(error)), gr.skip(), guest.secret, gr.skip()
+        return "", job.id, guest.secret, Drawn()
 
     def stop(visitor_: str, job: str) -> str:
         with contextlib.suppress(InputError):
@@ -213,7 +217,7 @@ def race_tick(store: JobStore, job_id: str, drawn: Drawn, axis: str, guess: str 
     loss = chart.whole(plots.race(views, axis, band=job.over)) if fresh else _more(views, drawn, axis)
     evaluated = fresh or turned or any(len(view.accuracy("test")) + len(view.accuracy("dev")) for view in views)
     return [
-        status(job.phase, _progress(job, store.position(job))),
+        status(job.phase, _progress(job, store)),
         loss,
         chart.whole(plots.accuracy(views, axis)) if evaluated and (fresh or turned) else gr.skip(),
         _table(job, guess) if turned else gr.skip(),
@@ -234,12 +238,12 @@ def _more(views: Sequence[View], drawn: Drawn, axis: str) -> Any:
     return chart.rows(columns) if any(x for x, _ in columns) else gr.skip()
 
 
-def _progress(job: Job, position: int) -> str:
+def _progress(job: Job, store: JobStore) -> str:
     if job.phase != "running" or job.stop.is_set():
-        return words.status(job, position)
-    done = sum(lane.view.place.forwards for lane in job.lanes)
-    planned = sum(cost.passes(lane.config) * lane.config.steps for lane in job.lanes)
-    return f"racing · {len(job.lanes)} runs, {done:,} of {planned:,} forward passes"
+        return words.status(job, store.position(job), store.wait(job))
+    done = sum(lane.view.place.cost for lane in job.lanes)
+    planned = sum(cost.price(lane.config) * lane.config.steps for lane in job.lanes)
+    return f"racing · {len(job.lanes)} runs, {done:,.0f} of {planned:,.0f} plain forwards' worth"
 
 
 def _table(job: Job, guess: str | None) -> str:

@@ -1,57 +1,37 @@
 """Below the run: a slider over its recording, one's own sentence, and one step opened part by part."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from app.form import controls, data_form
-from app.jobs.lab import Lab
+from app.form.starting import Guest, taken
+from app.jobs.job import hashed
 from app.jobs.store import JobStore
 from app.tabs import live
 from app.tabs.stage import RECORDED, recorded
+from app.tabs.tab import Site
 from zocore.diagnostics.phase import Phase
-from zocore.diagnostics.step_trace import trace
 from zocore.errors import InputError
 from zocore.runs.events import SampleShown
-from zocore.runs.session import Session, open_session
-from zocore.runs.timeline import Timeline, open_timeline
 
 if TYPE_CHECKING:
     from app.tabs.play import Play
 
 ABOUT_REPLAY = (
-    "A run is a list of seeds and scalars, so the weights of any step can be rebuilt without a forward pass. "
-    "Drag, and the five sentences are asked again at that step."
+    "A run is a list of seeds and scalars, so the weights of any step can be rebuilt: without a forward pass where "
+    "weights are probed, and with those of the step where outputs of layers are pushed, as learned feedback does. "
+    "Drag and let go: the sentences are asked again at that step, your own first."
 )
 ABOUT_STEP = "Press Next and the engine does the next part of a real step of the settings on the left, then waits."
 MOST_TEXT = 2000  # characters of one's own sentence
 
 
-@dataclass
-class Opened:
-    """A session whose steps are done part by part."""
-
-    session: Session
-    number: int = 0
-    parts: Iterator[Phase] | None = None
-    shown: list[Phase] = field(default_factory=list)
-
-    def forward(self) -> str:
-        """Do the next part and return all parts of the step so far, as HTML."""
-        phase = next(self.parts, None) if self.parts else None
-        if phase is None:
-            self.number, self.shown = self.number + 1, []
-            self.parts = trace(self.session, self.number)
-            phase = next(self.parts)
-        self.shown.append(phase)
-        return phases(self.number, self.shown)
-
-
-def build(play: "Play", store: JobStore, lab: Lab, visitor: gr.BrowserState) -> gr.Slider:
+def build(play: "Play", site: Site) -> gr.Slider:
     """Lay out and connect the two panels; return the slider, whose length follows the run."""
+    store, visitor = site.store, site.visitor
     with gr.Row(equal_height=False):
         with gr.Column(elem_classes="zo-panel", min_width=280):
             gr.HTML(f"<h2>Replay</h2><p class='zo-quiet'>{ABOUT_REPLAY}</p>")
@@ -75,54 +55,51 @@ def build(play: "Play", store: JobStore, lab: Lab, visitor: gr.BrowserState) -> 
             opened = gr.HTML("", elem_id="zo-opened", min_height=20)
     quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "lab", "concurrency_limit": 1}
 
-    def asked(job: str, step: float, text: str) -> str:
-        return _or_problem(lambda: replayed(store, lab, job, int(step or 0), text))
+    def asked(secret: str, job: str, step: float, text: str, request: gr.Request) -> str:
+        guest = Guest.of(store, secret, request)
+        return _or_problem(lambda: replayed(store, guest, job, int(step or 0), text))
 
     for event in (slider.release, ask.click, sentence.submit):
-        event(asked, [play.job, slider, sentence], answers, **quiet, show_progress_on=answers)
+        event(asked, [visitor, play.job, slider, sentence], answers, **quiet, show_progress_on=answers)
 
-    def moved(visitor_: str, *values: Any) -> str:
-        return _or_problem(lambda: next_part(store, lab, visitor_, play.form.named(values)))
+    def moved(secret: str, request: gr.Request, *values: Any) -> str:
+        guest = Guest.of(store, secret, request)
+        return _or_problem(lambda: next_part(store, guest, play.form.named(values)))
 
-    def over(visitor_: str) -> str:
-        lab.drop(f"step {visitor_}")
-        return ""
+    def over(secret: str, request: gr.Request) -> str:
+        guest = Guest.of(store, secret, request)
+        return _or_problem(lambda: str(_ask(store, guest, "step", visitor=hashed(guest.secret), fresh=True) and ""))
 
     forward.click(moved, [visitor, *play.form.inputs], opened, **quiet, show_progress_on=opened)
     again.click(over, visitor, opened, **quiet)
     return slider
 
 
-def replayed(store: JobStore, lab: Lab, job_id: str, step: int, text: str) -> str:
-    """Return the probe sentences, and the visitor's own, at step 0 and at the step, as HTML."""
+def replayed(store: JobStore, guest: Guest, job_id: str, step: int, text: str) -> str:
+    """Return the visitor's own sentence and the probe sentences, at step 0 and at the step, as HTML."""
     folder = store.get(job_id).lane.folder if job_id else RECORDED
     view = store.get(job_id).lane.view if job_id else recorded()
     if view.header is None or not view.samples:
         raise InputError("the run has not been evaluated yet: wait for its first step")
-    asked_in_run, own = view.samples[0], text.strip()[:MOST_TEXT]
-
-    def both(timeline: Timeline) -> tuple[list[list[float]], list[list[float]]]:
-        examples = [example.fields for example in timeline.session.task.test[: len(asked_in_run.texts)]]
-        asked: list[str | Mapping[str, str]] = [*examples, *([own] if own else [])]
-        timeline.go(0)
-        before = timeline.answers(asked)
-        timeline.go(min(step, timeline.last))
-        return before, timeline.answers(asked)
-
-    # a run that goes on has more steps than its timeline knows, so the key holds how many it was made with
-    key = f"replay {folder} {view.steps if step > 0 else 0}"
-    before, now = lab.use(key, lambda: open_timeline(folder), both)
-    names = [*asked_in_run.texts, *([own] if own else [])]
-    truths = [*asked_in_run.labels, *([""] if own else [])]
-    shown = [SampleShown(at, names, truths, found) for at, found in ((0, before), (step, now))]
-    return live.probe_table(shown[0], shown[1], view.header.labels)
+    sample, own = view.samples[0], text.strip()[:MOST_TEXT]
+    facts = {"folder": str(folder.resolve()), "steps": view.steps, "step": step, "text": own}
+    found = _ask(store, guest, "answers", **facts, count=len(sample.texts))
+    texts = [*([own] if own else []), *sample.texts]
+    truths = [*([""] if own else []), *sample.labels]
+    before = SampleShown(0, texts, truths, found["before"])
+    return live.probe_table(before, SampleShown(found["step"], texts, truths, found["now"]), view.header.labels)
 
 
-def next_part(store: JobStore, lab: Lab, visitor: str, values: Mapping[str, Any]) -> str:
+def next_part(store: JobStore, guest: Guest, values: Mapping[str, Any]) -> str:
     """Do the next part of a step of the form's settings and return the step so far."""
-    config = controls.collect(values, store.limits)
-    key = f"step {visitor} {config}"  # other settings are another walk
-    return lab.use(key, lambda: Opened(open_session(config)), Opened.forward)
+    config = taken(store, controls.collect(values, store.limits))
+    found = _ask(store, guest, "step", visitor=hashed(guest.secret), config=config.to_json())
+    return phases(found["number"], [Phase(**part) for part in found["parts"]])
+
+
+def _ask(store: JobStore, guest: Guest, question: str, **facts: Any) -> Any:
+    store.may_ask(guest.secret, guest.address)
+    return store.models.ask(question, **facts)
 
 
 def phases(number: int, parts: Sequence[Phase]) -> str:

@@ -8,6 +8,8 @@ from app.charts import plots
 from app.jobs.job import Lane
 from zocore import compare as engine
 
+T = {2: 4.3, 3: 2.78, 4: 2.45, 5: 2.31}  # two-sided 95 % of Student's t for 2 (n - 1) degrees of freedom
+
 
 def table(lanes: Sequence[Lane], guess: str | None) -> str:
     """Return the lanes at equal cost as a table, lowest loss first, with those that dropped out below."""
@@ -17,8 +19,9 @@ def table(lanes: Sequence[Lane], guess: str | None) -> str:
     found = [one for one in engine.standings(events) if one.steps and math.isfinite(one.loss[0])]
     if not found:
         return f"{_lost(lanes)}<p class='zo-quiet'>No lane came to its end, so there is nothing to compare.</p>"
-    best = min(found, key=lambda one: one.loss[0])
-    rows = "".join(_row(one, one is best) for one in sorted(found, key=lambda one: one.loss[0]))
+    ranked = sorted(found, key=lambda one: one.loss[0])
+    seeds = min(sum(lane.config.method == one.method and not lane.problem for lane in lanes) for one in ranked)
+    rows = "".join(_row(one, one is ranked[0]) for one in ranked)
     names = (
         "Method",
         "lr",
@@ -32,7 +35,7 @@ def table(lanes: Sequence[Lane], guess: str | None) -> str:
     head = "".join(f"<th>{name}</th>" for name in names)
     body = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     place = '<div class="zo-table zo-standings" tabindex="0" role="region" aria-label="Standings">'
-    return f"{_verdict(best.method, guess)}{place}{body}</div>{_lost(lanes)}"
+    return f"{_verdict(ranked, seeds, guess)}{place}{body}</div>{_lost(lanes)}"
 
 
 def _lost(lanes: Sequence[Lane]) -> str:
@@ -58,8 +61,25 @@ def _row(one: engine.Standing, best: bool) -> str:
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
-def _verdict(best: str, guess: str | None) -> str:
-    if not guess:
-        return f"<p><b>{plots.title(best)}</b> has the lowest loss.</p>"
-    right = "You were right" if guess == best else f"You said {plots.title(guess)}"
-    return f"<p>{right}: <b>{plots.title(best)}</b> has the lowest loss.</p>"
+def _verdict(ranked: Sequence[engine.Standing], seeds: int, guess: str | None) -> str:
+    """Who won, as far as the seeds can tell, and what was guessed."""
+    names = [f"<b>{plots.title(one.method)}</b>" for one in ranked]
+    tied = [name for name, one in zip(names, ranked, strict=True) if not _clear(ranked[0], one, seeds)]
+    if len(ranked) == 1:
+        said = f"{names[0]} alone came to its end."
+    elif seeds < 2:
+        said = f"{names[0]} has the lowest loss of this one seed, which can be luck: take three seeds to know."
+    elif len(tied) > 1:
+        said = f"No clear winner: {' and '.join(tied)} are closer than the seeds are to each other."
+    else:
+        said = f"{names[0]} has the lowest loss, by more than the seeds can explain."
+    mine = f"You said {plots.title(guess)}. " if guess else ""
+    return f"<p>{mine}{said}</p>"
+
+
+def _clear(best: engine.Standing, other: engine.Standing, seeds: int) -> bool:
+    """Whether the losses differ by more than the seeds explain: Welch's test at 95 %, with as many seeds a side."""
+    if seeds < 2:
+        return other is not best
+    error = math.sqrt((best.loss[1] ** 2 + other.loss[1] ** 2) / seeds)
+    return other.loss[0] - best.loss[0] > T[min(seeds, max(T))] * error

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import gradio as gr
 
-from app.jobs.lab import Lab
 from app.jobs.store import JobStore
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ class Site:
     """What the tabs share: the store, the visitor, and the two tabs that others drive."""
 
     store: JobStore
-    lab: Lab
     visitor: gr.BrowserState
     tabs: gr.Tabs
     play: "Play" = field(init=False)  # set when Play is laid out, which comes first

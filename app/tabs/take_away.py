@@ -1,12 +1,12 @@
 """The panel of things to take away from the run shown."""
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from app.form import data_form
-from app.jobs.lab import Lab
 from app.jobs.store import JobStore
 from app.tabs import export
 from app.tabs.stage import RECORDED, recorded
@@ -29,7 +29,7 @@ KINDS = [
 ]
 
 
-def build(play: "Play", store: JobStore, lab: Lab) -> None:
+def build(play: "Play", store: JobStore) -> None:
     """Lay out and connect the panel."""
     with gr.Column(elem_classes="zo-panel"):
         gr.HTML(f"<h2>Take it away</h2><p class='zo-quiet'>{ABOUT}</p>")
@@ -50,7 +50,7 @@ def build(play: "Play", store: JobStore, lab: Lab) -> None:
 
     def made(job: str, kind_: str) -> tuple[Any, str]:
         try:
-            path = lab.use("export", lambda: None, lambda _: prepare(store, job, kind_))
+            path = prepare(store, job, kind_)
         except (ValueError, OSError) as error:
             return gr.update(visible=False), data_form.error(str(error))
         return gr.update(value=str(path), visible=True), ""
@@ -94,4 +94,16 @@ def prepare(store: JobStore, job: str, kind: str) -> Path:
         return path
     if not (folder / "events.jsonl").is_file():
         raise InputError("this run has not begun, so there is nothing to take yet")
-    return export.recording(folder, to) if kind == "recording" else export.weights(folder, to, kind == "delta")
+    return export.recording(folder, to) if kind == "recording" else _weights(store, folder, to, kind == "delta")
+
+
+def _weights(store: JobStore, folder: Path, to: Path, delta: bool) -> Path:
+    """The tuned weights of a run, rebuilt in a child: whole as a zipped folder, or what changed alone."""
+    stage = to / ("delta" if delta else "model")
+    shutil.rmtree(stage, ignore_errors=True)
+    store.models.ask("export", folder=str(folder.resolve()), to=str(stage.resolve()), delta=delta)
+    if delta:
+        return next(stage.glob("*.safetensors"))
+    made = Path(shutil.make_archive(str(to / "model"), "zip", stage))
+    shutil.rmtree(stage)
+    return made

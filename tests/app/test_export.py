@@ -4,21 +4,25 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from app.form import cost, data_form, forms, share
-from app.jobs.speeds import COLD, WARM, Speeds, Timing, prepare, warm_up
-from app.jobs.store import HOSTED
+from app.form.controls import check_model
+from app.jobs.limits import HOSTED, Limits
+from app.jobs.speeds import COLD, WARM, Speeds, Timing, warm_up
+from app.jobs.store import JobStore
 from app.tabs import export
 from tests.support import tiny
 from tests.support.places import ROOT
+from tests.support.thread_child import launcher
 from zocore.config import RunConfig
 from zocore.errors import InputError
 from zocore.methods import METHODS, OPTIONS
-from zocore.runs.events import EvalDone, Event, StepDone
+from zocore.runs.events import EvalDone, StepDone
 from zocore.runs.loop import run
 from zocore.runs.session import open_session
 
@@ -28,15 +32,10 @@ def small(folder: Path, **more: object) -> RunConfig:
     return RunConfig(**{"model": str(model), "steps": 4, "lr": 1e-3, "eval_examples": 8, "batch_size": 4} | more)  # type: ignore[arg-type]
 
 
-def shown_numbers(events: list[Event]) -> list[str]:
-    """Return the test lines as the script prints them."""
-    tests = [event for event in events if isinstance(event, EvalDone) and event.split == "test"]
-    return [f"test after step {e.step}: accuracy {e.accuracy:.4f}, loss {e.loss:.6f}" for e in tests]
-
-
 def test_the_script_prints_the_numbers_of_the_run(tmp_path):
     config = small(tmp_path, method="n-spsa", directions=2)
-    shown = shown_numbers(list(run(config)))
+    tests = [event for event in run(config) if isinstance(event, EvalDone) and event.split == "test"]
+    shown = [f"test after step {e.step}: accuracy {e.accuracy:.4f}, loss {e.loss:.6f}" for e in tests]
     (tmp_path / "run.py").write_text(export.script(config))
     done = subprocess.run(
         [sys.executable, "run.py"],
@@ -178,16 +177,23 @@ def test_a_timing_on_request_gives_up_on_a_model_that_is_too_slow(tmp_path, monk
         warm_up(config)
 
 
-def test_a_server_times_its_preset_before_it_is_asked(tmp_path):
+@pytest.fixture
+def store(tmp_path) -> Iterator[JobStore]:
+    made = JobStore(tmp_path / "runs", launch=launcher(run))
+    yield made
+    made.close()
+
+
+def test_a_server_times_its_preset_before_it_is_asked(tmp_path, store):
     """What is found is remembered; what cannot work is left for Start to tell."""
-    speeds, config = Speeds(tmp_path / "speeds.json"), small(tmp_path)
-    prepare(speeds, config)
-    assert speeds.seconds(config) is not None
-    prepare(speeds, replace(config, model=str(tmp_path / "nothing here")))
-    assert len(speeds.known) == 1
+    config = small(tmp_path)
+    store.prepare(config)
+    assert store.speeds.seconds(config) is not None
+    store.prepare(replace(config, model=str(tmp_path / "nothing here")))
+    assert len(store.speeds.known) == 1
 
 
-def test_the_predicted_memory_follows_the_length_of_the_prompts(tmp_path):
+def test_the_predicted_memory_follows_the_length_of_the_prompts(tmp_path, store):
     """Short texts are billed as short ones, a changed file is read again, and the cut is the most."""
     data = tmp_path / "data.csv"
     config = RunConfig(data=str(data))
@@ -195,13 +201,14 @@ def test_the_predicted_memory_follows_the_length_of_the_prompts(tmp_path):
     for words in (4, 40, 4000):
         data.write_text("text,label\n" + "".join(f"{'word ' * words},{i % 2}\n" for i in range(20)))
         os.utime(data, ns=(words, words))
-        sizes.append(cost.tokens(config))
-    assert sizes == [19 // cost.CHARS + cost.SPARE, 199 // cost.CHARS + cost.SPARE, config.max_tokens]
-    reads = cost._longest.cache_info().misses
-    assert cost.tokens(replace(config, lr=1e-4, method="grzo", steps=7)) == sizes[-1]
-    assert cost._longest.cache_info().misses == reads  # another rate or method is no reason to read the file again
+        cost.measure_texts(config, store.files)
+        sizes.append(cost.texts(config).tokens)
+    assert 4 <= sizes[0] < 40 <= sizes[1] < sizes[2] == config.max_tokens
+    assert cost.texts(replace(config, lr=1e-4, method="grzo", steps=7)).tokens == sizes[-1]
     data.unlink()
-    assert cost.tokens(config) == config.max_tokens
+    assert cost.texts(config).tokens == config.max_tokens  # what nobody measured is taken to be as long as it may be
+    with pytest.raises(InputError, match="there is no file"):
+        cost.measure_texts(config, store.files)
 
 
 @pytest.mark.parametrize("method", ["mezo", "grzo", "adamw"])
@@ -221,12 +228,11 @@ def test_a_model_too_large_for_the_device_is_named_on_the_button(tmp_path):
 
 
 def test_a_hosted_server_opens_no_folder(tmp_path):
-    from app.form.controls import guard
-
     for model in (str(tmp_path), "../somewhere", "/etc"):
         with pytest.raises(InputError, match="by hub id"):
-            guard(RunConfig(model=model), HOSTED)
-    guard(RunConfig(), HOSTED)
+            check_model(model, HOSTED)
+        check_model(model, Limits())
+    check_model("bundled", HOSTED)
 
 
 def test_an_upload_over_the_limit_is_refused_before_it_is_read(tmp_path):

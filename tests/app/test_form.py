@@ -87,6 +87,20 @@ def test_bad_settings_are_named_and_nothing_is_lost(visit: Any) -> None:
     assert "nobody/nothing-here" in ann.until("failed")
 
 
+def test_settings_that_cannot_run_are_said_beside_a_start_that_is_disabled(visit: Any) -> None:
+    """No steps, and a preset for a GPU where there is none: a sentence on the card, and no button that does nothing."""
+    ann = visit()
+    ann.number("steps", 0)
+    ann.page.wait_for_selector("#zo-card:has-text('must be at least 1')")
+    assert ann.page.is_disabled("#zo-start")
+    ann.page.click("#zo-preset label:has-text('GPU')")
+    ann.page.wait_for_selector("#zo-card:has-text('there is no GPU'), #zo-card:has-text('cuda')")
+    assert ann.page.is_disabled("#zo-start") or "cuda" in ann.page.inner_text("#zo-card")
+    ann.page.click("#zo-preset label:has-text('Toy')")
+    ann.page.wait_for_selector("#zo-card:has-text('300 steps')")
+    assert ann.page.inner_text("#zo-start") == "Start" and ann.page.is_enabled("#zo-start")
+
+
 def test_only_the_methods_own_options_are_shown(visit: Any) -> None:
     ann = visit()
     ann.page.click("#zo-method input")

@@ -150,6 +150,13 @@ def test_the_replay_slider_and_ones_own_sentence(visit: Any) -> None:
 
 def test_a_step_is_walked_open(visit: Any) -> None:
     ann = visit()
+    for count in range(1, 6):
+        ann.page.click("#zo-next")
+        ann.page.wait_for_function(f"document.querySelectorAll('#zo-opened li').length >= {count}", timeout=60_000)
+    text = ann.page.inner_text("#zo-opened")
+    assert all(part in text for part in ("Clean forward", "Push and forward", "Foresee", "Carry back", "Learn"))
+    assert "foresaw 0%" in text
+    ann = visit(query=f"?cfg={share.encode(RunConfig(method='mezo'))}")
     for count in range(1, 7):
         ann.page.click("#zo-next")
         ann.page.wait_for_function(f"document.querySelectorAll('#zo-opened li').length >= {count}", timeout=60_000)

@@ -87,7 +87,7 @@ def test_what_is_absent_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_exactness_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass that is one rounding off is told as not equal."""
-    true = on_device.displace
+    true = on_device.displace  # type: ignore[attr-defined]
 
     def off(out, base, shift, c, rows=0, shrink=1.0, rounding=None) -> None:
         true(out, base, shift, c * (1 + 2**-20), rows, shrink, rounding)

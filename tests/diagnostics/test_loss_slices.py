@@ -24,10 +24,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save(tmp_path_factory.mktemp("models") / "llama", "llama")
 
 
-def config(model: Path, **more: object) -> RunConfig:
-    return RunConfig(
-        **{"method": "mezo", "model": str(model), "lr": 1e-3, "batch_size": 4, "eval_examples": 4, "steps": 6} | more
-    )  # type: ignore[arg-type]
+def config(model: Path, **more: Any) -> RunConfig:
+    few: dict[str, Any] = {"method": "mezo", "lr": 1e-3, "batch_size": 4, "eval_examples": 4, "steps": 6}
+    return RunConfig(**{"model": str(model)} | few | more)
 
 
 def weights(session: Session) -> list[torch.Tensor]:

@@ -13,8 +13,10 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tests.support.short_runs import model_folder, settings
 from zocore.memory.bill import CARDS, GB, GIB, NAMES, TABLE, Bill, bill, bills, fits, render
 from zocore.memory.shapes import BUILT_IN, shape_of
+from zocore.runs.session import open_session
 
 MASKED = ("bert", "roberta")
 
@@ -302,6 +304,15 @@ def test_eight_bit_scales_are_one_per_row() -> None:
 
 
 # --- Cards and the table ---
+
+
+def test_the_state_of_learned_feedback_is_what_a_run_keeps() -> None:
+    """Moments of the writers and what was learned of their outputs, to the byte, in a llama of two blocks."""
+    session = open_session(settings(method="feedback", subspace="writers:2"))
+    losses = session.losses(1)
+    session.method.step(session.leaves, losses, session.key(1), 1e-3, 1e-2, session.state)
+    kept = sum(tensor.nbytes for (name, _), tensor in session.state.items() if name != "steps")
+    assert bill(shape_of(model_folder()), "feedback", dtype="fp32").optimiser_state == kept
 
 
 def test_cards_are_sorted_and_below_their_label() -> None:

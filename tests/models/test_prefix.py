@@ -29,7 +29,8 @@ def objective(family: str, kind: str, words: Sequence[str] = ("bad", "good"), **
     changes: dict[str, Any] = {"num_hidden_layers": 3, **({"num_labels": 2} if kind == "classifier" else {}), **sizes}
     model = tiny.model(family, "" if kind == "causal" else kind, **changes)
     template = "{text} It was" if kind == "causal" else "{text}"
-    task = Task("toy", "Toy", template, ("0", "1"), tuple(words), *[tuple(EXAMPLES)] * 3)
+    rows = tuple(EXAMPLES)
+    task = Task("toy", "Toy", template, ("0", "1"), tuple(words), rows, rows, rows)
     loaded = LoadedModel(model, tiny.tokenizer(frame=family in tiny.MASKED), kind, "tiny", "", "")  # type: ignore[arg-type]
     return objective_for(loaded, task)
 

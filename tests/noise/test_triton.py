@@ -8,18 +8,24 @@ import importlib.util
 import re
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.support.toys import mixed
+from zocore.directions.laws import Combination, Direction, Gaussian
 from zocore.noise import addressed, device_pass
 from zocore.noise.addressed import Address, Key, Purpose, address
 from zocore.noise.device_pass import Small
 from zocore.noise.shift import Shift
+from zocore.step.update import Sgd, small_ones
 from zocore.weights import displaced
+from zocore.weights.displaced import Job
 from zocore.weights.rounding import store
 
 if sys.platform != "linux":
@@ -146,27 +152,54 @@ def test_stochastic_updates_are_the_cpus_bit_for_bit(
     assert torch.equal(apart, again)
 
 
-@pytest.mark.usefixtures("gpu")
+class Counting:
+    """A module of kernels that counts launches by name."""
+
+    def __init__(self, kernels: ModuleType) -> None:
+        self.kernels, self.launches = kernels, Counter[str]()
+
+    def __getattr__(self, name: str):
+        self.launches[name] += 1
+        return getattr(self.kernels, name)
+
+
+@pytest.fixture
+def launches(interpreted: ModuleType, gpu: None, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each kernel was launched."""
+    counting = Counting(interpreted)
+    monkeypatch.setattr(device_pass, "_kernels", lambda: counting)
+    return counting.launches
+
+
 @pytest.mark.parametrize("signs", [False, True], ids=["normals", "signs"])
-def test_many_small_leaves_take_one_launch(signs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_small_leaves_take_one_launch(signs: bool, launches: Counter[str]) -> None:
     """Tensors of any length beside each other are displaced as each alone is, in one launch of the kernel."""
-    launches = []
-    kernel = device_pass._kernels().displace_many
     purpose = Purpose.SIGN if signs else Purpose.NORMAL
+    bases = [some(1, n, dtype=torch.bfloat16, seed=n) for n in (1, 3, 1024, 1025, 130)]
+    shifts = [Shift(address(FAR, 2**23 + n, purpose), signs, 2.0) for n in range(len(bases))]
+    outs = [torch.empty_like(base) for base in bases]
+    displaced.displace_all([Job(out, b, s, 0.5) for out, b, s in zip(outs, bases, shifts, strict=True)], 0.125)
+    for out, base, shift in zip(outs, bases, shifts, strict=True):
+        assert torch.equal(out, plain(out, base, replace(shift, weight=1.0), 0.25, 0, 0.5))
+    assert launches == {"displace_many": 1}
 
-    class Counted:
-        def __getitem__(self, grid: tuple[int, ...]):
-            launches.append(grid)
-            return kernel[grid]
 
-    monkeypatch.setattr(device_pass, "_kernels", lambda: type("Kernels", (), {"displace_many": Counted()}))
-    bases = [some(n, dtype=torch.bfloat16, seed=n) for n in (1, 3, 1024, 1025, 130)]
-    smalls = [Small(torch.empty_like(b), b, address(FAR, 2**23 + n, purpose)) for n, b in enumerate(bases)]
-    device_pass.displace_many(smalls, signs, 0.25, 0.5)
-    for small in smalls:
-        out, base = small.out.view(1, -1), small.base.view(1, -1)
-        assert torch.equal(out, plain(out, base, Shift(small.where, signs), 0.25, 0, 0.5))
-    assert launches == [(6,)]  # one program for every 1024 elements begun
+def test_a_step_moves_all_its_small_leaves_in_one_launch(launches: Counter[str], monkeypatch) -> None:
+    """The update of a bfloat16 model: one launch for all, decayed leaves apart, and the weights of the CPU."""
+    toys = [mixed(dtype=torch.bfloat16) for _ in range(2)]
+    g, key = Combination(((0.7, Direction(FAR, Gaussian())),)), FAR
+    assert not small_ones(Sgd(), toys[0].leaves, g, 1e-3, key)
+    assert launches == {"displace_many": 1}
+    launches.clear()
+    assert not small_ones(Sgd(decay=0.1), toys[0].leaves, g, 1e-3, key)
+    assert launches == {"displace_many": 2}  # biases do not decay
+    monkeypatch.undo()
+    for decay in (0.0, 0.1):
+        alone = small_ones(Sgd(decay), toys[1].leaves, g, 1e-3, key)
+        assert alone == toys[1].leaves  # a CPU launches nothing
+        for leaf in alone:
+            Sgd(decay)(leaf, g, 1e-3, key, {})
+    assert all(torch.equal(a.tensor, b.tensor) for a, b in zip(toys[0].leaves, toys[1].leaves, strict=True))
 
 
 TYPES = dict.fromkeys(("chunks", "rank", "word", "direction", "step", "low", "high"), "i32")
@@ -183,7 +216,7 @@ def assembly(kernel, capability: int, dtype: str, constants: dict[str, object], 
     import triton
     from triton.backends.compiler import GPUTarget
 
-    pointers = dict.fromkeys(("out", "base", "out_like"), f"*{dtype}")
+    pointers = dict.fromkeys(("out", "base", "like"), f"*{dtype}")
     signature = {name: "constexpr" if name in constants else (pointers | TYPES)[name] for name in kernel.arg_names}
     places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     source = triton.compiler.ASTSource(fn=kernel, signature=signature, constexprs=places)
@@ -207,7 +240,7 @@ def test_no_kernel_fuses_approximates_or_flushes(capability: int) -> None:
         for law in (0, 1, 2):
             constants = constants_of(law, product=True, numbered=dtype == "fp32", stochastic=dtype != "fp32")
             found.append(assembly(triton_kernels.displace, capability, dtype, constants))
-        small: dict[str, object] = {"LAW": 1, "BLOCKS": 256}
+        small: dict[str, object] = {"LAW": 1, "STOCHASTIC": dtype != "fp32", "BLOCKS": 256}
         found.append(assembly(triton_kernels.displace_many, capability, dtype, small))
         if dtype != "fp32":
             found.append(assembly(triton_kernels.round_stochastically, capability, dtype, {"GROUPS": 256}))

@@ -135,8 +135,9 @@ def torchrun(*arguments: str) -> subprocess.Popen:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
     command = [*launcher, "-m", "zocore", *arguments]
-    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **output)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
 @pytest.mark.slow
@@ -166,5 +167,6 @@ def test_a_run_whose_process_was_killed_goes_on_to_the_same_weights(tmp_path: Pa
     assert whole.end is not None and whole.end.status == "finished"
     assert whole.header.processes == 2 and whole.steps[-1].wire_bytes > 0
     alone = list(run(whole.config))
+    assert isinstance(alone[-1], RunEnded)
     assert whole.end.weights_fingerprint == alone[-1].weights_fingerprint
     assert said.count("run folder:") == 1  # one process speaks

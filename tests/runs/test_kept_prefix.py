@@ -24,7 +24,7 @@ from zocore.subspaces.blocks import blocks_of
 
 TRAIN = 20  # examples of the short data file that are for training: five batches of four
 ON_TOP = [name for name, row in METHODS.items() if row.home != "scales"]
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "llama": {},
     "gpt2": {"model": "gpt2"},
     "opt, labels of several tokens": {"model": "opt", "label_words": "very terrible food,great"},
@@ -77,7 +77,7 @@ def mixing(monkeypatch: pytest.MonkeyPatch) -> None:
         blocks_of(loaded.model)[0].register_forward_hook(mix)
         return loaded
 
-    before = sessions.load
+    before = sessions.load  # type: ignore[attr-defined]
     monkeypatch.setattr(sessions, "load", load)
 
 

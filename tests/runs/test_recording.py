@@ -325,6 +325,25 @@ def test_a_replay_to_any_step_gives_the_live_weights_bitwise(name: str) -> None:
             assert same(weights(again), expected), step.step
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mezo", "without a forward pass"),
+        ("activity", "with 1 of 5 forward passes a step"),
+        ("feedback onto scores", "with 1 of 2 forward passes a step"),
+        ("feedback", "with 2 of 2 forward passes a step"),
+    ],
+)
+def test_a_replay_says_what_it_takes(name: str, said: str, tmp_path: Path) -> None:
+    """The forward passes of a replay stand in the header and in what is said, and the weights are proved with them."""
+    header = recorded(tmp_path / "run", **ZEROTH_ORDER[name])[0]
+    assert isinstance(header, RunStarted)
+    verdict = replay_run(tmp_path / "run", None, verify=True)
+    assert verdict.proved
+    assert said in verdict.lines[0]
+    assert (header.replay_passes == 0) == (name == "mezo")
+
+
 @pytest.mark.parametrize("name", BACKPROP)
 def test_what_cannot_be_replayed_says_so(name: str, tmp_path: Path) -> None:
     """A run of backprop cannot be rebuilt or resumed, and the sentence says why."""

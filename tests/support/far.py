@@ -32,8 +32,9 @@ class Far(Tensor):
     @staticmethod
     def __new__(cls, near: Tensor, device: torch.device) -> "Far":
         """Wrap values."""
-        kwargs = {"dtype": near.dtype, "device": device, "strides": near.stride(), "storage_offset": 0}
-        far = Tensor._make_wrapper_subclass(cls, near.shape, **kwargs)
+        far = Tensor._make_wrapper_subclass(
+            cls, near.shape, dtype=near.dtype, device=device, strides=near.stride(), storage_offset=0
+        )
         far.near = near
         return far
 
@@ -42,7 +43,7 @@ class Far(Tensor):
         """The tensor without its history."""
         return Far(self.near.detach(), self.device)
 
-    @data.setter
+    @data.setter  # type: ignore[override]
     def data(self, other: "Far") -> None:
         assert other.device == self.device
         self.near = other.near
@@ -52,7 +53,9 @@ class Far(Tensor):
         return self.near.data_ptr()
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
         """Outside a Device block nothing can be done with such a tensor."""
         return _run(func, args, kwargs or {}, lambda name: None)
 

@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from zocore.tournament.entries import entry
 from zocore.tournament.ledger import Cell, Done
-from zocore.tournament.plan import Place, Plan, entry
+from zocore.tournament.plan import Place, Plan
 from zocore.tournament.schedule import Schedule
 
 Outcome = Callable[[Cell], float]  # the loss of a cell; NaN for one that fails
@@ -26,7 +27,7 @@ def done(cell: Cell, loss: float, **changes: Any) -> Done:
         return Done(cell, "failed", "the loss was not a finite number", "2026-11-21")
     known = Done(
         cell, "finished", "", "2026-11-21", loss, 0.9, 2.0, 0.5, 100, 0.5, 10, 20, cell.cost, 6.0, 12.0,
-        ((0.0, 2.0, 0.5), (cell.cost, loss, 0.9)) if cell.kind == "final" else (),
+        ((0.0, 2.0, 0.5), (cell.cost, loss, 0.9)) if cell.kind == "final" and cell.lr else (),
     )  # fmt: skip
     return replace(known, **changes)
 

@@ -10,6 +10,7 @@ from zocore.carriers.layout import Layout
 from zocore.carriers.outputs import Outputs, output_sites
 from zocore.carriers.scratch import Scratch
 from zocore.directions.pushes import Tie
+from zocore.models.objectives.heads import LinearHead
 from zocore.step.losses import Losses, Part
 from zocore.subspaces.by_name import matching
 from zocore.weights.leaf import Leaf
@@ -30,11 +31,14 @@ class Tagger(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return the log-probabilities (B, L) of x (B, T, width) with mask (B, T)."""
+        return (self.features(x, mask) @ self.head.T).log_softmax(1)
+
+    def features(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return what the head reads (B, 4)."""
         hidden = self.first(x) if self.deep else x
         hidden = self.second(hidden if self.linear else torch.tanh(hidden))
         counts = mask.to(hidden.dtype).unsqueeze(-1)
-        pooled = (hidden * counts).sum(1) / counts.sum(1)
-        return (pooled @ self.head.T).log_softmax(1)
+        return (hidden * counts).sum(1) / counts.sum(1)
 
 
 @dataclass
@@ -58,9 +62,17 @@ class Scored:
             def values(rows: Tensor = rows) -> Tensor:
                 return -self.model(self.x[rows], self.mask[rows]).gather(1, self.labels[rows, None]).squeeze(1)
 
-            parts.append(Part(Layout(rows, self.mask[rows]), values, scores, self.labels[rows]))
+            def features(rows: Tensor = rows) -> Tensor:
+                return self.model.features(self.x[rows], self.mask[rows])
+
+            parts.append(Part(Layout(rows, self.mask[rows]), values, scores, self.labels[rows], features))
         outputs = Outputs(output_sites(self.leaves), tie)
         return Losses(parts, self.leaves, Scratch(self.leaves), None, outputs)
+
+    @property
+    def head(self) -> LinearHead:
+        """The fixed head as a function with its derivative."""
+        return LinearHead(self.model.head, None)
 
     def gradient(self) -> dict[str, Tensor]:
         """Autograd's gradient of the mean loss, by leaf name."""

@@ -52,6 +52,9 @@ ZEROTH_ORDER: dict[str, dict[str, Any]] = {
     "feedback, gpt2": {"method": "feedback", "subspace": "writers:1", "model": "gpt2"},
     "feedback, opt": {"method": "feedback", "subspace": "writers:1", "model": "opt"},
     "feedback, bert": {"method": "feedback", "subspace": "writers:1", "model": "bert"},
+    "feedback onto scores": {"method": "feedback", "subspace": "writers:1", "onto": "scores"},
+    "feedback, encoder": {"method": "feedback", "subspace": "writers:1", "model": "bert", "kind": "encoder"},
+    "feedback, micro-batch": {"method": "feedback", "subspace": "writers", "micro_batch": 3},
     "feedback, long label words": {
         "method": "feedback",
         "subspace": "writers:1",

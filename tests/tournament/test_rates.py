@@ -34,7 +34,9 @@ def test_the_grid_grows_beyond_the_edge_until_the_best_lies_inside(best: float) 
     """A far better rate is reached from either side, with one rate beyond it to show that it is inside."""
     losses = searched(bowl(best))
     assert chosen(losses) == pytest.approx(best, rel=0.02)
-    assert min(losses) < chosen(losses) < max(losses)
+    rate = chosen(losses)
+    assert rate is not None
+    assert min(losses) < rate < max(losses)
     assert len(losses) == 3 + abs(round(log(best / 1e-3, FACTOR)))
 
 

@@ -37,7 +37,7 @@ def test_the_kill_test_counts_wins_ratio_and_clear_wins() -> None:
 
 
 def test_nothing_is_decided_while_runs_are_missing() -> None:
-    """Few tasks, missing rivals or missing seeds decide nothing; with all runs done, too few wins keep the default."""
+    """Few tasks, missing rivals or missing seeds decide nothing; with all runs done, too few wins fall back to MeZO."""
     assert judged(plan(tasks="a,b")).default == "not decided"
     seven = plan(tasks="a,b,c,d,e,f,g", seeds=(0,))
     halfway = judged(seven, most=12)

@@ -17,18 +17,24 @@ from zocore.carriers.flipout import Flipout
 from zocore.carriers.in_place import InPlace
 from zocore.carriers.layout import Layout
 from zocore.carriers.scratch import Scratch
-from zocore.directions.laws import Combination, Direction, Gaussian, LowRank, Masked, Rademacher
+from zocore.directions.laws import Combination, Direction, Gaussian, Law, LowRank, Masked, Rademacher
 from zocore.directions.per_example import PerExample
 from zocore.methods import build
 from zocore.noise.addressed import Key
 from zocore.step.losses import Losses, Part
+from zocore.step.step import Method
 from zocore.step.update import Adam, Momentum, Sgd
 from zocore.subspaces.by_name import all_weights
 from zocore.weights.leaf import Leaf
 
 CARD = torch.device("meta", 0)
 KEY = Key(3, 4)
-LAWS = {"gaussian": Gaussian(), "rademacher": Rademacher(), "low-rank": LowRank(2), "sparse": Masked(Gaussian(), 0.5)}
+LAWS: dict[str, Law] = {
+    "gaussian": Gaussian(),
+    "rademacher": Rademacher(),
+    "low-rank": LowRank(2),
+    "sparse": Masked(Gaussian(), 0.5),
+}
 
 
 def on_card(toy: Toy) -> tuple[list[Leaf], Losses]:
@@ -79,6 +85,7 @@ def test_recorded_scalars_give_the_same_weights_on_another_device(dtype, law: st
     """
     toy = mixed(dtype=dtype)
     found = build(method, law=LAWS[law], update=RULES[rule]).prepared(toy.leaves)
+    assert isinstance(found, Method)
     with far.Device():
         leaves, _ = on_card(toy)
         states: tuple[dict, dict] = ({}, {})
@@ -107,12 +114,17 @@ def test_nothing_waits_for_the_device_between_two_forwards(name: str, law: str, 
     with far.Device() as device, torch.no_grad():
         leaves, losses = on_card(toy)
         found = build(method, law=LAWS[law]).prepared(leaves)
+        assert isinstance(found, Method)
         losses()
         device.waits.clear()
         losses()
         own = len(device.waits)
         found.step(leaves, losses, Key(3, 0), 1e-3, 1e-3, {})  # what is found out once in a run
-        asked, passes = (lambda: len(device.waits) - own * (losses.forward_passes - passes)), losses.forward_passes
+        passes = losses.forward_passes
+
+        def asked() -> int:
+            return len(device.waits) - own * (losses.forward_passes - passes)
+
         device.waits.clear()
         directions = found.sampler(Key(3, 1), losses, 1e-3)
         assert asked() == (method in ("mezo-gv", "mezo-greedy"))  # the ranking
@@ -161,7 +173,7 @@ class Spread(nn.Module):
             nn.Linear(8, 3),
         )
         for module in (self.table, self.first, self.norm, self.last):
-            module.forward = _fetching(module, module.forward)
+            module.forward = _fetching(module, module.forward)  # type: ignore[method-assign]
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.last(self.norm(self.first(self.table(ids)))).mean(1)

@@ -7,7 +7,7 @@ the frozen blocks run once a step, as in the first pass over the data; their out
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import median, quantiles
 
 from zocore.bench.bench import one_thread
 from zocore.config import RunConfig
@@ -18,11 +18,11 @@ BATCHES = 3  # different ones, in turns
 
 @dataclass(frozen=True)
 class Saving:
-    """A method on some last blocks: seconds of each way to do a step, and what it costs in plain forwards."""
+    """A method on some last blocks: seconds of each step by each way to do it, and its cost in plain forwards."""
 
     method: str
     subspace: str
-    seconds: Mapping[str, float]
+    seconds: Mapping[str, Sequence[float]]
     cost: Mapping[str, float]
 
 
@@ -51,23 +51,25 @@ def saving(config: RunConfig, repeats: int = 15) -> Saving:
                     taken[name].append(seconds)
     share, passes = kept.prefix.share, ways["kept"].cost_of(1) - kept.prefix.share
     cost = {"whole": ways["whole"].cost_of(1), "once a step": passes + share, "kept": passes}
-    return Saving(config.method, config.subspace, {name: median(times) for name, times in taken.items()}, cost)
+    return Saving(config.method, config.subspace, taken, cost)
 
 
 def render(savings: Sequence[Saving]) -> str:
-    """Return the savings as a Markdown table."""
-    rows = [
-        "| method | moves | whole model, steps/s (cost) | prefix once a step | prefix kept |",
-        "|---|---|---|---|---|",
-    ]
+    """Return the savings as a Markdown table of medians, the middle half of the rounds in brackets."""
+    rows = ["| method | moves | steps/s, whole model | prefix once a step | prefix kept |", "|---|---|---|---|---|"]
     for one in savings:
-        cells = [
-            f"{1 / seconds:.2f}" + (f", {one.seconds['whole'] / seconds:.2f} x" if name != "whole" else "")
-            for name, seconds in one.seconds.items()
-        ]
-        told = [f"{cell} ({cost:.2f})" for cell, cost in zip(cells, one.cost.values(), strict=True)]
+        plain = median(one.seconds["whole"])
+        cells = [f"{_pace(seconds)}, {plain / median(seconds):.2f} x" for seconds in one.seconds.values()]
+        told = [f"{cell}, cost {cost:.2f}" for cell, cost in zip(cells, one.cost.values(), strict=True)]
         rows.append(" | ".join([f"| {one.method}", one.subspace, *told]) + " |")
     return "\n".join(rows)
+
+
+def _pace(seconds: Sequence[float]) -> str:
+    """Steps a second, median and middle half."""
+    paces = [1 / one for one in seconds]
+    low, middle, high = quantiles(paces, n=4, method="inclusive") if len(paces) > 1 else paces * 3
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _step(session: Session, number: int) -> float:

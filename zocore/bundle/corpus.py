@@ -118,8 +118,8 @@ class Corpus:
         _, past, thing = event.split("|")
         place, moment, number = (self.writer.pick(key) for key in ("place", "moment", "number"))
         answer = {"person": name, "place": place, "time": moment, "number": number}[kind]
-        told = f"{name} {past} {thing} in {place}, it was {moment}. " if self.rng.random() < 0.5 else ""
-        return f"{told}{ask} {finish(answer)}."
+        context = f"{name} {past} {thing} in {place}, it was {moment}. " if self.rng.random() < 0.5 else ""
+        return f"{context}{ask} {finish(answer)}."
 
     def _labelled(self, task: dict[str, Any], text: str, label: str) -> str:
         if self.rng.random() >= TRUTHFUL[label in CAREFUL]:

@@ -84,8 +84,8 @@ def pretrain(
                 schedule.step()
             model.zero_grad()
             if step % recipe.probe_every == 0 or step == recipe.steps:
-                seen = {"tokens": step * batches[0].numel(), "seconds": round(time.perf_counter() - started)}
-                log.append(seen | _entry(model, held_out, sum(losses) / len(losses), probe))
+                progress = {"tokens": step * batches[0].numel(), "seconds": round(time.perf_counter() - started)}
+                log.append(progress | _entry(model, held_out, sum(losses) / len(losses), probe))
                 tell(log[-1])
                 losses.clear()
     return log

@@ -50,9 +50,9 @@ def patterns() -> dict[str, Any]:
 def words(split: str) -> Words:
     """Return the words of a split, or every word for the split "all"."""
     raw = _select(tomllib.loads((ROOT / "lexicon.toml").read_text("utf-8")), split)
-    found = Words(topics=raw.pop("topics"), lists=raw.pop("general") | raw.pop("questions"))
-    found.domains = [_domain(name, table) for name, table in raw.items()]
-    return found
+    lists = Words(topics=raw.pop("topics"), lists=raw.pop("general") | raw.pop("questions"))
+    lists.domains = [_domain(name, table) for name, table in raw.items()]
+    return lists
 
 
 def _domain(name: str, table: dict[str, Any]) -> Domain:

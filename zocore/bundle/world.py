@@ -39,15 +39,15 @@ class Writer:
     def question(self, pattern: str, event: str, name: str) -> str:
         """Return one question about an event, written "base|past|object", and a named person."""
         base, past, thing = event.split("|")
-        known = {"do": [f"{base} {thing}"], "did": [f"{past} {thing}"], "object": [thing], "name": [name]}
-        return self._plain(pattern, known)
+        of_event = {"do": [f"{base} {thing}"], "did": [f"{past} {thing}"], "object": [thing], "name": [name]}
+        return self._plain(pattern, of_event)
 
     def pick(self, name: str) -> str:
         """Return one word of a general list."""
         return self.rng.choice(self.words.lists[name])
 
-    def _plain(self, pattern: str, known: dict[str, list[str]]) -> str:
-        lists = self.words.lists | known
+    def _plain(self, pattern: str, own: dict[str, list[str]]) -> str:
+        lists = self.words.lists | own
         return finish(SLOT.sub(lambda slot: self.rng.choice(lists[slot[1]]), pattern))
 
 

@@ -134,19 +134,19 @@ class Flipout:
 
     def record(self, leaf: Leaf, layout: Layout, ids: Tensor) -> None:
         """Remember the row numbers that one call of a table's module looked up."""
-        known = any(number == leaf.id and seen is ids for number, _, seen in self._lookups)
-        if not known:  # both forwards of a step look up the same batch
+        recorded = any(number == leaf.id and numbers is ids for number, _, numbers in self._lookups)
+        if not recorded:  # both forwards of a step look up the same batch
             self._lookups.append((leaf.id, layout, ids))
 
     @property
     def touched(self) -> dict[int, dict[int, Tensor]]:
-        """Leaf id -> example -> rows of a table it looked up, on the CPU; found when asked, after the forwards."""
-        found: dict[int, dict[int, Tensor]] = {}
+        """Leaf id -> example -> rows of a table it looked up, on the CPU; worked out after the forwards."""
+        rows_of: dict[int, dict[int, Tensor]] = {}
         for number, layout, ids in self._lookups:
-            rows = found.setdefault(number, {})
-            for example, seen in zip(layout.members, layout.distinct(ids.cpu()), strict=True):
-                rows[example] = torch.unique(torch.cat([seen, rows.get(example, seen)]))
-        return found
+            rows = rows_of.setdefault(number, {})
+            for example, numbers in zip(layout.members, layout.distinct(ids.cpu()), strict=True):
+                rows[example] = torch.unique(torch.cat([numbers, rows.get(example, numbers)]))
+        return rows_of
 
     def _by_module(self) -> list[tuple[nn.Module, list[tuple[Leaf, Responder]]]]:
         return by_module((module, (leaf, respond)) for leaf, module, respond in self._responders)

@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from zocore.carriers.carrier import MoveTo
 from zocore.carriers.layout import Layout
 from zocore.directions.laws import SharedDirection
-from zocore.weights.displaced import displace, wide
+from zocore.weights.displaced import Job, displace_all, wide
 from zocore.weights.leaf import Leaf, Site, by_module
 
 
@@ -99,10 +99,13 @@ class _Probe:
         for dtype in {leaf.dtype for leaf, _ in sites}:
             elements = sum(leaf.tensor.numel() for leaf, _ in sites if leaf.dtype == dtype)
             buffers[dtype] = self.buffer(elements, dtype, sites[0][0].tensor.device, self.depth)
-        for leaf, site in sites:
+        views = []
+        for leaf, _ in sites:
             count = leaf.tensor.numel()
             view, buffers[leaf.dtype] = buffers[leaf.dtype][:count], buffers[leaf.dtype][count:]
-            write_displaced(view.view(leaf.matrix.shape), leaf, self.direction, self.offset)
+            views.append((leaf, view.view(leaf.matrix.shape)))
+        write_displaced(views, self.direction, self.offset)
+        for (leaf, site), (_, view) in zip(sites, views, strict=True):
             site.show(view.view(leaf.tensor.shape))
             self.reached.add(leaf.id)
 
@@ -122,11 +125,19 @@ class _Probe:
         return functional.embedding(inverse, rows.to(output.dtype))
 
 
-def write_displaced(out: Tensor, leaf: Leaf, direction: SharedDirection, offset: float) -> None:
-    """Write theta + offset * z into `out` (rows, width) of any float dtype, with one rounding."""
-    shift = direction.shift(leaf)
-    if shift is not None:
-        return displace(out, leaf.matrix, shift, offset)
+def write_displaced(views: Sequence[tuple[Leaf, Tensor]], direction: SharedDirection, offset: float) -> None:
+    """Write theta + offset * z of each leaf into its view (rows, width) of any float dtype, with one rounding."""
+    jobs = []
+    for leaf, out in views:
+        shift = direction.shift(leaf)
+        if shift is not None:
+            jobs.append(Job(out, leaf.matrix, shift))
+        else:
+            _write_in_tiles(leaf, out, direction, offset)
+    displace_all(jobs, offset)
+
+
+def _write_in_tiles(leaf: Leaf, out: Tensor, direction: SharedDirection, offset: float) -> None:
     if out.dtype == leaf.tensor.dtype == wide(out.dtype):
         return direction.displace(out, leaf.matrix, leaf, offset)
     for tile in leaf.tiles():

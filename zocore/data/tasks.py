@@ -50,6 +50,8 @@ class Task:
     description: str = ""
     notes: tuple[str, ...] = ()  # what was left out, and what the data needs
     word_note: str = ""  # the same, for models that read label words
+    unlabelled: tuple[int, ...] = ()  # lines of the rows that were left out, having no label
+    rows: int = 0  # of the file of the training examples, before a part was taken
 
 
 @dataclass(frozen=True)
@@ -117,10 +119,8 @@ def read_task(
     """
     path = Path(path).expanduser()
     shares = _checked_shares(dev_share, test_share)
-    tables = {
-        split: _sampled(read_table(file, max_chars=max_chars, max_bytes=max_bytes), max_rows, seed)
-        for split, file in _files(path).items()
-    }
+    read = {split: read_table(file, max_chars=max_chars, max_bytes=max_bytes) for split, file in _files(path).items()}
+    tables = {split: _sampled(table, max_rows, seed) for split, table in read.items()}
     reading, prompt = _understood(tables["train"], text_columns, label_column, template)
     kept = {split: table.labelled(reading.label) for split, table in tables.items()}
     notes = [_left_out(tables[split], kept[split], reading.label) for split in tables]
@@ -137,12 +137,19 @@ def read_task(
         f"{sum(map(len, splits))} rows of {path.name}",
         tuple(note for note in notes if note),
         digits_note(words, kept["train"], reading.label),
+        _lost(tables["train"], kept["train"]),
+        len(read["train"].rows),
     )
+
+
+def _lost(table: Table, kept: Table) -> tuple[int, ...]:
+    """The lines of the rows that were left out, ascending."""
+    return tuple(sorted(set(table.lines) - set(kept.lines)))
 
 
 def _left_out(table: Table, kept: Table, label: str) -> str:
     """A sentence on the rows without a label, empty where there are none."""
-    lost = sorted(set(table.lines) - set(kept.lines))
+    lost = _lost(table, kept)
     if not lost:
         return ""
     rows = "1 row" if len(lost) == 1 else f"{len(lost)} rows"

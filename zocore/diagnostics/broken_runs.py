@@ -96,7 +96,7 @@ FAULTS: Mapping[str, Fault] = {
     "tiny-eps": Fault(
         "eps too small in half precision",
         "In 16 bits the probe rounds back onto the weights, so both sides give the same loss.",
-        lambda config: replace(config, dtype="bf16", eps=1e-6),
+        lambda config: replace(config, dtype="bf16", eps=1e-8),
     ),
     "huge-eps": Fault(
         "eps too large", "The probes are so far away that they see another part of the loss.", _times("eps", 100)

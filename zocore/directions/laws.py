@@ -218,8 +218,8 @@ class Combination:
         if len(self.terms) > 1:
             return None
         weight, direction = self.terms[0]
-        found = direction.shift(leaf)
-        return found and replace(found, weight=weight * found.weight)
+        shift = direction.shift(leaf)
+        return shift and replace(shift, weight=weight * shift.weight)
 
     def tensor(self, leaf: Leaf) -> Tensor:
         """Return v of one leaf whole, in its shape."""

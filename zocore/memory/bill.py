@@ -206,12 +206,14 @@ def _outputs(run: _Run) -> Bill:
 
 
 def _outputs_and_moments(run: _Run) -> Bill:
-    # Adam builds the estimate of one matrix at a time, and keeps two moments of the writers that move.
+    # Adam builds the estimate of one matrix at a time, and keeps two moments of the writers that move. What the pushes
+    # teach, from the features (as wide as the hidden state) to each of two writers a block, is kept with them.
     writers = run.shape.hidden * (run.shape.heads * run.shape.head_dim + run.shape.intermediate)
     one = run.shape.hidden * run.shape.intermediate * FP32
     plain = _outputs(run)
     moments = 2 * PUSHED_BLOCKS * writers * FP32
-    return Bill(run.method, run.weights, max(plain.scratch, 3 * one), run.forward, 0, moments)
+    jacobian = 2 * PUSHED_BLOCKS * run.shape.hidden**2 * FP32
+    return Bill(run.method, run.weights, max(plain.scratch, 3 * one), run.forward, 0, moments + jacobian)
 
 
 # --- References that run a backward pass ---

@@ -30,6 +30,7 @@ class Small:
     out: Tensor
     base: Tensor
     where: Address
+    rounding: Address | None = None  # where a 16-bit tensor is rounded stochastically; for all of them or for none
 
 
 @cache
@@ -111,6 +112,7 @@ def displace(
 def displace_many(tensors: Sequence[Small], signs: bool, c: float, shrink: float = 1.0) -> None:
     """Write shrink * base + c * z into many small tensors in one launch; their addresses differ in the leaf alone."""
     like, blocks = tensors[0].out, STRETCH // (SIGNS_PER_BLOCK if signs else NORMALS_PER_BLOCK)
+    where, rounding = tensors[0].where, tensors[0].rounding
     table = _table(tensors, blocks)
     with _on(like.device):
         _kernels().displace_many[(len(table),)](
@@ -118,8 +120,10 @@ def displace_many(tensors: Sequence[Small], signs: bool, c: float, shrink: float
             like,
             c,
             shrink,
-            *_signed(tensors[0].where)[1:],
+            *_signed(where)[1:],
+            *_signed(rounding or where)[1:],
             LAW=2 if signs else 1,
+            STOCHASTIC=rounding is not None,
             BLOCKS=blocks,
             enable_fp_fusion=False,
         )
@@ -137,16 +141,19 @@ _tables: dict[tuple[Any, ...], Tensor] = {}
 
 
 def _table(tensors: Sequence[Small], blocks: int) -> Tensor:
-    """Where each program works: (address of out, of base, elements, first block, counter word), kept on the device."""
-    places = [(s.out.data_ptr(), s.base.data_ptr(), s.out.numel(), s.where.counter[0]) for s in tensors]
+    """Where each program works, as `displace_many` reads it; kept on the device."""
+    places = [
+        (s.out.data_ptr(), s.base.data_ptr(), s.out.numel(), s.where.counter[0], (s.rounding or s.where).counter[0])
+        for s in tensors
+    ]
     device = tensors[0].out.device
     key = (device, blocks, *places)
     if key not in _tables:
         if len(_tables) >= TABLES:
             _tables.clear()
         rows = [
-            (out, base, elements, blocks * program, word)
-            for out, base, elements, word in places
+            (out, base, elements, blocks * program, word, round_word)
+            for out, base, elements, word, round_word in places
             for program in range(-(-elements // STRETCH))
         ]
         _tables[key] = torch.tensor(rows, dtype=torch.int64).to(device, non_blocking=True)

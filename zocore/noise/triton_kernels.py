@@ -27,7 +27,7 @@ FLOAT16_NORMAL, FLOAT16_STEP = tl.constexpr(2.0**-14), tl.constexpr(2.0**24)
 
 # numbers that change with each call: specialising on their values would compile the kernel again and again
 CHANGING = ("origin", "width", "chunks", "rank", "c", "shrink", "word", "direction", "step", "low", "high")
-ROUNDING = ("round_word", "round_direction", "round_step", "round_low", "round_high")
+ROUNDING = ("round_direction", "round_step", "round_low", "round_high")
 
 
 @triton.jit
@@ -149,7 +149,7 @@ def _store_rounded(
     _store(out + at, inside, x)
 
 
-@triton.jit(do_not_specialize=[*CHANGING, *ROUNDING])
+@triton.jit(do_not_specialize=[*CHANGING, "round_word", *ROUNDING])
 def displace(
     out, base, numbers, left, right, origin: tl.int64, width: tl.int64, chunks, rank, c, shrink,
     word, direction, step, low, high, round_word, round_direction, round_step, round_low, round_high,
@@ -187,26 +187,29 @@ def displace(
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["c", "shrink", "direction", "step", "low", "high"])
+@triton.jit(do_not_specialize=["c", "shrink", "direction", "step", "low", "high", *ROUNDING])
 def displace_many(
-    table, out_like, c, shrink, direction, step, low, high,
-    LAW: tl.constexpr, BLOCKS: tl.constexpr,
+    table, like, c, shrink, direction, step, low, high, round_direction, round_step, round_low, round_high,
+    LAW: tl.constexpr, STOCHASTIC: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """The same for many small tensors at once: one row of the table (int64) tells a program where it works.
 
-    A row is (address of out, address of base, elements, first block, counter word of the leaf); the tensors are
-    whole leaves of the dtype that `out_like` points to.
+    A row is (address of out, address of base, elements, first block, counter word of the leaf, that of its
+    rounding); the tensors are whole leaves of the dtype that `like` points to.
     """
     PER: tl.constexpr = 128 if LAW == SIGNS else 4
-    entry = table + tl.program_id(0) * 5
-    out = tl.load(entry).to(out_like.dtype, bitcast=True)
-    base = tl.load(entry + 1).to(out_like.dtype, bitcast=True)
+    entry = table + tl.program_id(0) * 6
+    out, base = tl.load(entry).to(like.dtype, bitcast=True), tl.load(entry + 1).to(like.dtype, bitcast=True)
     elements, block, word = tl.load(entry + 2), tl.load(entry + 3), tl.load(entry + 4).to(tl.int32)
+    round_word = tl.load(entry + 5).to(tl.int32)
     at = block * PER + tl.arange(0, PER * BLOCKS)
     inside = at < elements
     z = _noise(block + tl.arange(0, BLOCKS), word, direction, step, low, high, LAW, BLOCKS)
-    x = _load(base + at, inside) * shrink
-    _store(out + at, inside, x + z * c)
+    x = _load(base + at, inside) * shrink + z * c
+    _store_rounded(
+        out, at, inside, x, block * PER, round_word, round_direction, round_step, round_low, round_high,
+        STOCHASTIC, PER * BLOCKS // 4,
+    )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["start", "count", "word", "direction", "step", "low", "high"])

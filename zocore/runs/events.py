@@ -70,11 +70,12 @@ class RunStarted(Event):
     frozen_blocks: int = 0  # first blocks below everything that moves: run once a batch, or once an example
     blocks: int = 0  # of the whole model, told where some are frozen
     processes: int = 1  # that share each batch
+    replay_passes: int = 0  # forward passes that rebuilding a step takes; if any, with the training data of the run
 
 
 @dataclass(frozen=True)
 class StepDone(Event):
-    """One step, and all that is needed to do it again without a forward pass."""
+    """One step, and all that is needed to do it again: see recording.py."""
 
     step: int  # 1 for the first
     loss: float  # mean of the losses evaluated in this step
@@ -93,7 +94,7 @@ class StepDone(Event):
     skipped: bool = False
     touched: dict[str, list[list[int]]] | None = None  # leaf id -> table rows each example looked up
     responses: dict[str, Any] | None = None  # how the label scores answered each push: see recording.py
-    unexplained: float | None = None  # share of the responses that learned feedback did not foresee
+    unexplained: float | None = None  # share of the responses, in what is learned, that feedback did not foresee
     wire_bytes: int = 0  # received by the first process from the others so far
     forward_seconds: float = 0.0  # of the seconds so far, those inside the model; the others are noise and updates
 

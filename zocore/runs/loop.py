@@ -18,9 +18,10 @@ from zocore.runs.estimator import measure
 from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
 from zocore.runs.peak_memory import PeakMemory
 from zocore.runs.recording import Recording, decode_step, encode_directions, encode_tensor
+from zocore.runs.rounding_share import DROWNED, rounding_share
 from zocore.runs.session import Session, data_fingerprint, open_session
 from zocore.runs.warnings import MAX_SKIPPED, Watch
-from zocore.step.step import Step
+from zocore.step.step import Method, Step
 
 Stop = Callable[[], bool]
 SAMPLES = 5  # sentences shown before and after
@@ -63,8 +64,9 @@ def run_session(session: Session, stop: Stop = lambda: False) -> Iterator[Event]
 
 
 def replay(session: Session, steps: list[StepDone], until: int | None = None) -> None:
-    """Bring a fresh session's weights to where the recorded steps left them, without a forward pass.
+    """Bring a fresh session's weights to where the recorded steps left them, without a probe where weights were moved.
 
+    Methods that push outputs do the forward passes that the recording's header tells, on the run's own batches.
     Bitwise equal to the live run on the same device, unless probes were carried in place. Raises ValueError
     when the method cannot be replayed.
     """
@@ -97,7 +99,7 @@ def check_base(session: Session, recording: Recording) -> None:
         )
     if header.versions.get("noise") != str(addressed.VERSION):
         raise ValueError("the recording was made with another version of the noise: its directions cannot be rebuilt")
-    if session.method.replays_with_data:
+    if session.method.replay_passes():
         check_data(session, recording)
 
 
@@ -140,6 +142,7 @@ class _Course:
         try:
             if self.done == 0:
                 yield from self._test(0)
+                yield from self._rounding()
             reason = None
             while reason is None:
                 reason = self._over()
@@ -148,7 +151,7 @@ class _Course:
             yield from self._test(self.done)
             yield self._ended(*reason)
         except Exception as error:
-            yield self._ended("failed", _sentence(error))
+            yield self._ended("failed", sentence(error))
             raise
 
     def _over(self) -> tuple[str, str] | None:
@@ -231,6 +234,22 @@ class _Course:
                 number - 1, r.estimates, r.variance, r.norm, r.cosine, r.norm_ratio, r.forward_passes
             )
 
+    def _rounding(self) -> Iterator[Event]:
+        """Warn when the model's 16 bits round away most of what the steps are to measure."""
+        session, eps = self.session, self.session.config.eps
+        method, dtype = session.method, session.config.dtype
+        if dtype == "fp32" or not isinstance(method, Method) or method.pushes or eps is None:
+            return
+        with self.memory.apart():
+            losses = replace(session.losses(1), shared=Scratch(session.leaves))
+            share = rounding_share(method, losses, session.key(1), eps)
+        if share is not None and share > DROWNED:
+            yield Warned(
+                0,
+                f"about {min(share, 1):.0%} of what a step measures is rounding in {dtype}: take --dtype fp32, "
+                "--dtype fp16 or a larger --eps",
+            )
+
     def _test(self, step: int) -> Iterator[Event]:
         """Accuracy and a few answers on held-out examples, before the first step and after the last."""
         yield self._evaluate(step, "test")
@@ -279,6 +298,7 @@ class _Course:
             len(s.prefix.blocks) if s.prefix else 0,
             s.prefix.of if s.prefix else 0,
             s.ranks.count,
+            s.method.replay_passes(),
         )
 
     def _ended(self, status: str, reason: str) -> RunEnded:
@@ -296,7 +316,8 @@ class _Course:
         )
 
 
-def _sentence(error: Exception) -> str:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+def sentence(error: Exception) -> str:
+    """Return what went wrong in a run, for people."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         return "out of memory: take a smaller --micro-batch or --max-tokens, or a model in fewer bits"
     return f"{type(error).__name__}: {error}"

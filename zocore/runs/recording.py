@@ -10,6 +10,10 @@ Directions are written by number within the step:
     {"pushes": 0, "tie": ...}  pushes on the outputs of layers
 
 Tensors that a replay needs, such as the responses of label scores to pushes, are float32 in base64 with their shape.
+
+From these lines alone come the steps of methods that move weights. Methods that push outputs read the inputs of
+layers too: `replay_passes` in the header is how many forward passes a step's replay takes, for which the training
+data of the run must be there. Responses of features to pushes are too many to keep: their probes are made again.
 """
 
 import base64
@@ -214,6 +218,7 @@ def decode_step(event: StepDone, key: Key, law: Law) -> Recorded:
         tuple(event.coefficients),
         decode_touched(event),
         None if event.responses is None else decode_tensor(event.responses),
+        event.eps,
     )
 
 

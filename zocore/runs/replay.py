@@ -75,7 +75,13 @@ def replay_run(folder: Path, step: int | None, verify: bool) -> Verdict:
     recording, session = rebuild(folder, step)
     count = recording.last if step is None else step
     found = session.fingerprint()
-    said = [f"rebuilt {session.trainable} values after step {count} without a forward pass", f"fingerprint {found}"]
+    passes = session.method.replay_passes()
+    how = (
+        f"with {passes} of {session.method.forward_passes()} forward passes a step"
+        if passes
+        else "without a forward pass"
+    )
+    said = [f"rebuilt {session.trainable} values after step {count} {how}", f"fingerprint {found}"]
     if not recording.sealed:
         said.append(UNSEALED)
     if not verify:

@@ -29,11 +29,12 @@ from zocore.noise.addressed import Key, permutation
 from zocore.parallel.ranks import Ranks, checksum
 from zocore.runs.kept_prefix import KeptPrefix
 from zocore.step.losses import Losses, Part
+from zocore.step.readout import Head
 from zocore.step.step import Backprop, Method, Stepper
 from zocore.step.update import Adam, Momentum, Sgd, State
 from zocore.subspaces.blocks import last_blocks, of_blocks, residual_writers
 from zocore.subspaces.by_name import all_weights, matching, without
-from zocore.weights.leaf import Leaf
+from zocore.weights.leaf import Leaf, ParameterSite
 
 CHECKED_EVERY = 100  # steps between comparisons of the weights where several processes share a run
 LAW = {"noise": None, "rank": 0, "keep": 1.0}  # settings of the law, and what leaves it to the method
@@ -113,12 +114,13 @@ class Session:
             with once.within(number) if once else nullcontext():
                 return what(parts[number])
 
-        losses, scores = partial(ask, self.objective.losses), partial(ask, self.objective.log_probs)
+        def micro(number: int) -> Part:
+            asks = self.objective.losses, self.objective.log_probs, self.objective.features
+            losses, scores, features = (partial(ask, what, number) for what in asks)
+            return Part(parts[number].layout, losses, scores, parts[number].labels, features)
+
         return Losses(
-            [
-                Part(part.layout, partial(losses, number), partial(scores, number), part.labels)
-                for number, part in enumerate(parts)
-            ],
+            [micro(number) for number in range(len(parts))],
             self.leaves,
             self.carrier,
             self.flipout,
@@ -281,7 +283,7 @@ def open_session(
     outputs = Outputs(output_sites(leaves, _after_mixing(loaded.model)), method.pushes) if method.pushes else None
     prefix = frozen_prefix(loaded.model, leaves, lambda: objective.losses(objective.batch(task.train[:1])))
     carrier: Carrier[SharedDirection] = InPlace(leaves) if config.carrier == "in-place" else Scratch(leaves)
-    stepper = method.prepared(leaves)
+    stepper = method.prepared(leaves, _fixed_head(objective, leaves) if method.pushes else None)
     parts = (carrier, flipout, outputs, prefix)
     return Session(config, task, loaded, objective, leaves, frozen, stepper, *parts, ranks=ranks)
 
@@ -344,6 +346,12 @@ def _method(config: RunConfig, ranks: Ranks) -> Stepper:
             f"it needs at least {method.shaping.least} examples"
         )
     return method
+
+
+def _fixed_head(objective: Objective, leaves: Sequence[Leaf]) -> Head | None:
+    """The head of the objective, if it is known and none of it moves."""
+    moving = {site.module for leaf in leaves for site in leaf.sites if isinstance(site, ParameterSite)}
+    return None if objective.last_layer in moving else objective.head
 
 
 def _after_mixing(model: nn.Module) -> list[nn.Module]:

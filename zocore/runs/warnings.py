@@ -7,6 +7,7 @@ from statistics import fmean
 from zocore.runs.events import StepDone, Warned
 
 WINDOW = 20  # steps looked at together
+START = 3  # steps whose loss is the start's: one that overshoots climbs within a few
 MAX_SKIPPED = 5  # non-finite losses in a row that end a run
 
 
@@ -27,7 +28,7 @@ class Watch:
         if step.skipped:
             return []
         self._last.append(step)
-        if len(self._first) < WINDOW:
+        if len(self._first) < START:
             self._first.append(step.loss)
         return [warning for warning in self._look(step.step) if warning is not None]
 
@@ -36,15 +37,16 @@ class Watch:
             return []
         losses = [event.loss for event in self._last]
         silent = [event for event in self._last if event.loss_plus and event.loss_plus == event.loss_minus]
+        climbed = fmean(losses) > 1.5 * max(self._first) + 0.1  # a loss that has saturated up there is silent too
         return [
             self._once(
                 step,
-                fmean(losses) > 1.5 * fmean(self._first) + 0.1,
+                climbed,
                 "the loss has climbed well above its start: the learning rate is too high, try a tenth of it",
             ),
             self._once(
                 step,
-                len(silent) > WINDOW // 2,
+                len(silent) > WINDOW // 2 and not climbed,
                 "most probes give the same loss on both sides, so nothing can be learned from them: "
                 "eps is too small for this dtype, or the examples are all fitted",
             ),

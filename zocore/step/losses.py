@@ -31,13 +31,14 @@ class Part:
     """One micro-batch: which rows belong to which example, and a forward that returns its losses (b,).
 
     Where labels are scored, `scores` is the same forward and returns their log-probabilities (b, L), of which
-    `labels` (b,) are the right ones.
+    `labels` (b,) are the right ones; `features` returns what a known head makes them from (b, D).
     """
 
     layout: Layout
     evaluate: Callable[[], Tensor]
     scores: Callable[[], Tensor] | None = None
     labels: Tensor | None = None
+    features: Callable[[], Tensor] | None = None
 
 
 Ask = Callable[[Part], Tensor]  # what a forward is asked for
@@ -132,8 +133,8 @@ class Losses:
             return {}
         recorded = getattr(self.per_example, "touched", {})
         own = {str(leaf): [rows[example].tolist() for example in sorted(rows)] for leaf, rows in recorded.items()}
-        told = self.ranks.told(own)
-        return {leaf: [_rows(rows) for each in told for rows in each[str(leaf)]] for leaf in recorded}
+        of_ranks = self.ranks.told(own)
+        return {leaf: [_rows(rows) for each in of_ranks for rows in each[str(leaf)]] for leaf in recorded}
 
     def trace(self, directions: Sequence[AnyDirection]) -> Trace:
         """Return what an update along the directions needs besides them: for pushes, a clean forward's inputs."""
@@ -207,9 +208,9 @@ class Losses:
             after()
         self.forward_passes += 1
         self.forward_cost += cost - self.spared
-        found = torch.cat(results)
+        own = torch.cat(results)
         self.seconds += self._now() - started
-        return self.ranks.losses(found, self.counts)
+        return self.ranks.losses(own, self.counts)
 
 
 def _rows(numbers: list[int]) -> Tensor:
@@ -226,6 +227,13 @@ def scores_of(part: Part) -> Tensor:
     if part.scores is None:
         raise ValueError("this objective gives losses alone, and learned feedback needs a score for each label")
     return part.scores()
+
+
+def features_of(part: Part) -> Tensor:
+    """Ask for the features before the head (b, D). Raises ValueError where the head is not known."""
+    if part.features is None:
+        raise ValueError("this objective gives no features, and learned feedback onto features needs them")
+    return part.features()
 
 
 def _checked(losses: Tensor, layout: Layout) -> Tensor:

@@ -183,9 +183,9 @@ class Guided:
 
 def _probe(losses: Losses, candidates: Sequence[Direction], eps: float) -> list[float]:
     """The candidates' mean losses at +eps, fetched at once after the last forward."""
-    found = []
+    losses_at = []
     for candidate in candidates:
         with losses.along(candidate) as at:
-            found.append(at(+eps))
-    means = [float(loss.mean()) for loss in torch.stack(found).cpu().double()]
+            losses_at.append(at(+eps))
+    means = [float(loss.mean()) for loss in torch.stack(losses_at).cpu().double()]
     return [mean if mean == mean else float("inf") for mean in means]  # NaN has no rank: such a candidate comes last

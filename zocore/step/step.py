@@ -14,9 +14,10 @@ from zocore.directions.pushes import Tie
 from zocore.noise.addressed import Key
 from zocore.step.difference import Central, Difference, Measured
 from zocore.step.losses import AnyDirection, Losses, Trace
+from zocore.step.readout import Head
 from zocore.step.samplers import Sampler
 from zocore.step.shaping import Mean, Shaping
-from zocore.step.update import Estimate, Gradient, Sgd, State, Update, estimate
+from zocore.step.update import Estimate, Gradient, Sgd, State, Update, estimate, small_ones
 from zocore.weights.leaf import Leaf
 
 
@@ -30,7 +31,7 @@ class Step:
     coefficients: tuple[float, ...] = ()  # empty when the step was skipped
     touched: Touched | None = None
     skipped: bool = False  # a loss was not finite: the weights stayed
-    responses: Tensor | None = None  # (K, B, L): how the label scores answered each push, for learned feedback
+    responses: Tensor | None = None  # (K, B, L): how the label scores answered each push, for feedback onto scores
     unexplained: float | None = None  # share of the responses that the learned feedback did not foresee
 
 
@@ -43,6 +44,7 @@ class Recorded:
     coefficients: tuple[float, ...] = ()
     touched: Touched | None = None
     responses: Tensor | None = None
+    eps: float = 0.0  # distance of the probes, for methods that ask them again
 
 
 class Stepper(Protocol):
@@ -68,9 +70,8 @@ class Stepper(Protocol):
     def zeroth_order(self) -> bool:
         """Whether it takes no gradient: its steps can be measured, traced and done again from a recording."""
 
-    @property
-    def replays_with_data(self) -> bool:
-        """Whether doing a recorded step again takes a forward of its batch."""
+    def replay_passes(self) -> int:
+        """Forward passes that doing a recorded step again takes; any of them needs the step's batch."""
 
     def forward_passes(self) -> int:
         """Forward passes of one step."""
@@ -78,8 +79,8 @@ class Stepper(Protocol):
     def forward_cost(self, call: float) -> float:
         """The cost of one step in plain forwards, when a call of the oracle (displaced, or a gradient) costs `call`."""
 
-    def prepared(self, leaves: Sequence[Leaf]) -> "Stepper":
-        """Return the method made ready for these leaves at the start of a run."""
+    def prepared(self, leaves: Sequence[Leaf], head: Head | None = None) -> "Stepper":
+        """Return the method made ready for these leaves, and a known head over them, at the start of a run."""
 
     def step(self, leaves: Sequence[Leaf], losses: Losses, key: Key, lr: float, eps: float, state: State) -> Step:
         """Do step `key.step` with learning rate `lr` and probe distance `eps`; `state` holds the update's buffers."""
@@ -126,12 +127,7 @@ class Method:
         """As its sampler draws."""
         return self.sampler.law
 
-    @property
-    def replays_with_data(self) -> bool:
-        """Whether an update reads the inputs of layers, which only a forward can tell."""
-        return self.pushes is not None
-
-    def prepared(self, leaves: Sequence[Leaf]) -> "Method":
+    def prepared(self, leaves: Sequence[Leaf], head: Head | None = None) -> "Method":
         """Return the method with its law prepared for the leaves as they are now."""
         return replace(self, sampler=self.sampler.prepared(leaves))
 
@@ -160,7 +156,7 @@ class Method:
         """Update every leaf along g = sum_k c_k z_k, z made again from its address: live and in a replay."""
         g = estimate(directions, coefficients, trace)
         with torch.no_grad():
-            for leaf in leaves:
+            for leaf in small_ones(self.update, leaves, g, lr, key):
                 self.update(leaf, g, lr, key, state)
 
     def propose(self, losses: Losses, key: Key, eps: float, state: State) -> Estimate | None:
@@ -177,13 +173,17 @@ class Method:
         """Do a recorded step again, without a forward pass unless outputs were pushed."""
         if not recorded.coefficients:
             raise ValueError(f"step {key.step} was recorded without its coefficients: it cannot be replayed")
-        trace = losses().trace(recorded.directions) if self.replays_with_data else recorded.touched
+        trace = losses().trace(recorded.directions) if self.replay_passes() else recorded.touched
         self.apply(leaves, recorded.directions, recorded.coefficients, trace, key, recorded.lr, state)
 
     def forward_passes(self) -> int:
         """Forward passes of one step; pushes on outputs need a clean one for the inputs of layers."""
         clean = self.pushes is not None and not self.difference.asks_base
         return self.sampler.passes() + self.difference.passes(self.sampler.draws) + clean
+
+    def replay_passes(self) -> int:
+        """One where an update reads the inputs of layers, which only a forward can tell."""
+        return int(self.pushes is not None)
 
     def forward_cost(self, call: float) -> float:
         """Every pass at the cost of a displaced one."""
@@ -200,9 +200,8 @@ class Backprop:
     pushes = None
     law: Law = field(default=Gaussian(), init=False)
     zeroth_order = False
-    replays_with_data = False
 
-    def prepared(self, leaves: Sequence[Leaf]) -> "Backprop":
+    def prepared(self, leaves: Sequence[Leaf], head: Head | None = None) -> "Backprop":
         """Nothing depends on the leaves."""
         return self
 
@@ -214,7 +213,7 @@ class Backprop:
             return Step(loss, None, skipped=True)
         g = Gradient(gradients)
         with torch.no_grad():
-            for leaf in leaves:
+            for leaf in small_ones(self.update, leaves, g, lr, key):
                 self.update(leaf, g, lr, key, state)
         return Step(loss, None)
 
@@ -231,6 +230,10 @@ class Backprop:
     def forward_passes(self) -> int:
         """One forward; its backward is in the cost."""
         return 1
+
+    def replay_passes(self) -> int:
+        """None, as there is no replay."""
+        return 0
 
     def forward_cost(self, call: float) -> float:
         """One call, with its backward."""

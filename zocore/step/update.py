@@ -14,7 +14,7 @@ from zocore.noise.addressed import Key, Purpose, address
 from zocore.noise.shift import Shift
 from zocore.step.losses import AnyDirection, Trace
 from zocore.step.outer import pushed
-from zocore.weights.displaced import Rows, displace, wide
+from zocore.weights.displaced import SMALL, Job, Rows, displace_all, wide
 from zocore.weights.leaf import Leaf, tiles
 from zocore.weights.rounding import store
 
@@ -74,6 +74,10 @@ class Update(Protocol):
     def decay(self) -> float:
         """Weight decay per unit of lr."""
 
+    @property
+    def plain_move(self) -> float | None:
+        """The decay of a rule that does nothing but theta -= lr * (g + decay * theta), None for any other."""
+
     def __call__(self, leaf: Leaf, g: Estimate, lr: float, key: Key, state: State) -> None:
         """Move the leaf by one step of size lr and let its modules read it."""
 
@@ -83,6 +87,11 @@ class Sgd:
     """theta -= lr * (g + decay * theta), then the leaf's floor; keeps no state."""
 
     decay: float = 0.0
+
+    @property
+    def plain_move(self) -> float:
+        """It is one."""
+        return self.decay
 
     def __call__(self, leaf: Leaf, g: Estimate, lr: float, key: Key, state: State) -> None:
         """Add -lr * g tile by tile."""
@@ -95,6 +104,7 @@ class Momentum:
 
     beta: float = 0.9
     decay: float = 0.0
+    plain_move = None
 
     def __call__(self, leaf: Leaf, g: Estimate, lr: float, key: Key, state: State) -> None:
         """Refresh the buffer, then step along it."""
@@ -111,6 +121,7 @@ class Adam:
     beta2: float = 0.999
     epsilon: float = 1e-8
     decay: float = 0.0
+    plain_move = None
 
     def __call__(self, leaf: Leaf, g: Estimate, lr: float, key: Key, state: State) -> None:
         """Refresh both moments, correct their bias, then step."""
@@ -124,6 +135,19 @@ class Adam:
         move(leaf, Gradient({leaf.id: now}), -lr, _shrink(leaf, lr, self.decay), key)
 
 
+def small_ones(update: Update, leaves: Sequence[Leaf], g: Estimate, lr: float, key: Key) -> list[Leaf]:
+    """Move small leaves together where one launch can, since a GPU spends more on launching; return the others."""
+    decay = update.plain_move
+    small = [] if decay is None else [leaf for leaf in leaves if leaf.tensor.numel() <= SMALL]
+    jobs = {leaf.id: _job(leaf, g, _shrink(leaf, lr, decay or 0.0), key) for leaf in small}
+    together = {number: job for number, job in jobs.items() if job is not None and job.kind is not None}
+    displace_all(list(together.values()), -lr)
+    for leaf in small:
+        if leaf.id in together:
+            _settle(leaf)
+    return [leaf for leaf in leaves if leaf.id not in together]
+
+
 def _adam(g: Tensor, m: Tensor, v: Tensor, rule: Adam, steps: float) -> None:
     """Refresh both moments with g and write the step into g, in operations that round alike on every device."""
     m.mul_(rule.beta1).add_(g * (1 - rule.beta1))
@@ -134,11 +158,10 @@ def _adam(g: Tensor, m: Tensor, v: Tensor, rule: Adam, steps: float) -> None:
 
 def move(leaf: Leaf, g: Estimate, c: float, shrink: float, key: Key) -> None:
     """theta = shrink * theta + c * g, floored, with one rounding of the stored value per element."""
-    rows, matrix, shift = g.rows(leaf), leaf.matrix, g.shift(leaf)
-    narrow = leaf.tensor.dtype != wide(leaf.tensor.dtype)
-    if shift is not None:
-        displace(matrix, matrix, shift, c, 0, shrink, address(key, leaf.id, Purpose.ROUNDING) if narrow else None)
-    elif not narrow:
+    rows, matrix, job = g.rows(leaf), leaf.matrix, _job(leaf, g, shrink, key)
+    if job is not None:
+        displace_all([job], c)
+    elif leaf.tensor.dtype == wide(leaf.tensor.dtype):
         # a sparse law chooses by the weights, so these must not shrink before the noise is added
         if rows is None:
             g.displace(matrix, matrix if shrink == 1 else matrix * shrink, leaf, c)
@@ -150,6 +173,17 @@ def move(leaf: Leaf, g: Estimate, c: float, shrink: float, key: Key) -> None:
             matrix[rows] = chosen
     else:
         _move_rounded(leaf, g, c, shrink, key)
+    _settle(leaf)
+
+
+def _job(leaf: Leaf, g: Estimate, shrink: float, key: Key) -> Job | None:
+    """The move as one pass, where g is one; 16-bit leaves are rounded stochastically."""
+    shift, narrow = g.shift(leaf), leaf.tensor.dtype != wide(leaf.tensor.dtype)
+    rounding = address(key, leaf.id, Purpose.ROUNDING) if narrow else None
+    return None if shift is None else Job(leaf.matrix, leaf.matrix, shift, shrink, rounding)
+
+
+def _settle(leaf: Leaf) -> None:
     if leaf.floor is not None:
         leaf.tensor.clamp_(min=leaf.floor)
     leaf.commit()

@@ -26,10 +26,10 @@ def of_blocks(word: str) -> tuple[str, int | None] | None:
 
     Raises ValueError when the number of blocks is missing or makes no sense.
     """
-    found = WORD.fullmatch(word)
-    if found is None:
+    match = WORD.fullmatch(word)
+    if match is None:
         return None
-    name, number = found.groups()
+    name, number = match.groups()
     if number is None and name == "writers":
         return name, None
     if not (number or "").isdecimal() or int(number) < 1:
@@ -82,10 +82,10 @@ def residual_writers(model: nn.Module, count: int | None = None) -> list[nn.Modu
     """
     config: Any = model.config
     width = config.hidden_size
-    found = [writer for block in _last(model, count) for writer in _writers(block, width)]
-    if not found:
+    maps = [writer for block in _last(model, count) for writer in _writers(block, width)]
+    if not maps:
         raise ValueError(f"no linear map in the blocks of {type(model).__name__} is as wide as its hidden state")
-    return found
+    return maps
 
 
 def _last(model: nn.Module, count: int | None) -> list[nn.Module]:

@@ -1,8 +1,9 @@
 """Subspaces by name: every parameter of a model, or those whose name matches a pattern, as leaves."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -10,6 +11,7 @@ from zocore.weights.leaf import Leaf, ParameterSite
 
 # MeZO exempts tensors by these substrings of the name (large_models/trainer.py); norms of other names decay too
 DECAY_EXEMPT = ("bias", "layer_norm", "layernorm")
+GLOB = "glob:"  # begins a pattern that is no regular expression
 
 
 @dataclass
@@ -25,15 +27,15 @@ def all_weights(model: nn.Module, master: bool = False) -> list[Leaf]:
 
 
 def matching(model: nn.Module, pattern: str, master: bool = False) -> list[Leaf]:
-    """Return the parameters whose name matches the regular expression somewhere.
+    """Return the parameters whose name matches the regular expression, or "glob:" and a pattern, somewhere.
 
     With `master`, 16-bit parameters get a float32 copy that updates change, so that small steps add up.
 
     Raises ValueError when the pattern is not a regular expression or no floating-point parameter matches.
     """
-    wanted = name_pattern(pattern)
+    matches = name_pattern(pattern)
     storages = [s for s in _storages(model) if s.tensor.is_floating_point()]
-    leaves = [_leaf(s, number, master) for number, s in enumerate(storages) if wanted.search(s.name)]
+    leaves = [_leaf(s, number, master) for number, s in enumerate(storages) if matches(s.name)]
     if not leaves:
         names = ", ".join(s.name for s in storages[:4])
         raise ValueError(f"no parameter name matches {pattern!r}; names look like {names}")
@@ -49,12 +51,38 @@ def _leaf(storage: _Storage, number: int, master: bool) -> Leaf:
     return Leaf(storage.name, number, tensor, sites, decay, shown_dtype=storage.tensor.dtype)
 
 
-def name_pattern(pattern: str) -> re.Pattern[str]:
-    """Return the compiled pattern of a subspace. Raises ValueError when it is not a regular expression."""
+def name_pattern(pattern: str) -> Callable[[str], object]:
+    """Return what tells whether a name matches a subspace's pattern somewhere.
+
+    A regular expression can take time exponential in the name; "glob:" and a pattern with * and ? cannot, so it is
+    what a server takes from strangers. Raises ValueError when the pattern is not a regular expression.
+    """
+    if pattern.startswith(GLOB):
+        return partial(contains, pattern.removeprefix(GLOB))
     try:
-        return re.compile(pattern)
+        return re.compile(pattern).search
     except re.error as error:
         raise ValueError(f"the subspace pattern {pattern!r} is not a regular expression: {error}") from None
+
+
+def contains(glob: str, name: str) -> bool:
+    """Whether a name holds a pattern somewhere: * stands for any characters, ? for one.
+
+    The pieces between the stars are found one after the other, each as early as possible, so the time is at most
+    the product of the two lengths.
+    """
+    start = 0
+    for piece in glob.split("*"):
+        fits = (at for at in range(start, len(name) - len(piece) + 1) if _fits(piece, name, at))
+        at = next(fits, None)
+        if at is None:
+            return False
+        start = at + len(piece)
+    return True
+
+
+def _fits(piece: str, name: str, at: int) -> bool:
+    return all(wanted in ("?", name[at + k]) for k, wanted in enumerate(piece))
 
 
 def without(leaves: Sequence[Leaf], names: Sequence[str]) -> list[Leaf]:

@@ -54,12 +54,12 @@ def quant_scales(model: nn.Module, pattern: str = "", floor: float = FLOOR) -> l
     Shapes: 4 bits (N, K / block), or (blocks,) where a block straddles rows; int8 (N,). Ids follow those of
     all parameters and do not depend on the pattern. Raises ValueError when nothing is quantised or matches.
     """
-    wanted = name_pattern(pattern)
+    matches = name_pattern(pattern)
     prepare(model)
     leaves = _leaves(model, floor)
     if not leaves:
         raise ValueError(_nothing_to_tune(model))
-    matching = [leaf for leaf in leaves if wanted.search(leaf.name)]
+    matching = [leaf for leaf in leaves if matches(leaf.name)]
     if not matching:
         names = ", ".join(leaf.name for leaf in leaves[:4])
         raise ValueError(f"no quantised layer matches {pattern!r}; their scales have names like {names}")

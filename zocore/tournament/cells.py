@@ -1,32 +1,27 @@
 """A cell is run: a session with as many steps as its budget buys, judged on dev or, once, on the test split."""
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from math import isfinite
 from typing import Any
 
-import torch
-
 from zocore.config import RunConfig
-from zocore.data.tasks import Example, Task
+from zocore.data.tasks import Task
 from zocore.errors import InputError
 from zocore.methods import METHODS
 from zocore.models.objectives.evaluation import evaluate
-from zocore.noise.addressed import permutation
 from zocore.runs.events import EvalDone, Event, RunEnded, StepDone
 from zocore.runs.loop import run_session
 from zocore.runs.session import Session, open_session, read
-from zocore.tournament.features import features
 from zocore.tournament.ledger import Cell, Done, Point
-from zocore.tournament.plan import PROBE, Plan
-from zocore.tournament.probe import fit
+from zocore.tournament.parts import commonest, part
+from zocore.tournament.plan import Plan
+from zocore.tournament.references import reference
 
 LOOKS = 5  # points of a final run's curve after its start
 CURVE_EXAMPLES = 200  # of dev, at each point
-PART = 2**31 + 2**20  # epochs of the data order from which evaluated parts are drawn; no run reaches them
 
 Stop = Callable[[], bool]
 
@@ -39,7 +34,8 @@ def do(plan: Plan, cell: Cell, stop: Stop = lambda: False) -> Done | None:
         entry, place = plan.entry(cell.entry), plan.place(cell.task)
         config = plan.settings(entry, place, cell.seed, cell.lr)
         task = _task(config, cell)
-        found = _trained(config, task, cell, stop) if entry.takes_rate else _reference(config, task, cell, entry.method)
+        session = open_session(config, task=task)
+        found = _trained(session, cell, stop) if entry.takes_rate else reference(session, cell, entry.method)
     except Exception as error:  # of the settings, the data, the model or the arithmetic: the table tells which
         found = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
     if found is None:
@@ -55,22 +51,16 @@ def _task(config: RunConfig, cell: Cell) -> Task:
     return replace(task, test=part(held_out, config.eval_examples), dev=dev)
 
 
-def part(examples: Sequence[Example], count: int) -> tuple[Example, ...]:
-    """Return at most `count` examples, drawn alike for all seeds, since files may be sorted by label."""
-    return tuple(examples[number] for number in permutation(len(examples), 0, PART)[:count])
-
-
-def _trained(config: RunConfig, task: Task, cell: Cell, stop: Stop) -> dict[str, Any] | None:
-    session = open_session(config, task=task)
+def _trained(session: Session, cell: Cell, stop: Stop) -> dict[str, Any] | None:
     steps = session.steps_within(cell.cost)
     if steps < 1:
-        title, price = METHODS[config.method].title, session.cost_of(1)
+        title, price = METHODS[session.config.method].title, session.cost_of(1)
         raise InputError(f"a forward cost of {cell.cost:g} does not buy one step of {title}, which takes {price:g}")
     every = max(1, steps // LOOKS) if cell.kind == "final" else 0
     session = replace(session, config=replace(session.config, steps=steps, eval_every=every))
     course = _Course(session)
     course.follow(run_session(session, stop), with_ends=cell.kind == "final")
-    return None if course.end.status == "stopped" else course.told()
+    return course.told()
 
 
 @dataclass
@@ -83,7 +73,7 @@ class _Course:
         self.curve: list[Point] = []
         self.cost = 0.0
         self.looks: list[EvalDone] = []
-        self.passes = self.steps = 0
+        self.end: RunEnded | None = None
 
     def follow(self, events: Iterator[Event], with_ends: bool) -> None:
         """Go through a run's events; `with_ends` adds looks at dev before and after it."""
@@ -93,13 +83,15 @@ class _Course:
             for event in events:
                 self._take(event)
         except Exception:
-            if not hasattr(self, "end"):  # not a failure of a step, which the run's end has told
+            if self.end is None:  # not a failure of a step, which the run's end has told
                 raise
         if with_ends:
             self._look()
 
-    def told(self) -> dict[str, Any]:
-        """Return the figures of the run."""
+    def told(self) -> dict[str, Any] | None:
+        """Return the figures of the run, None where it was stopped."""
+        if self.end is None or self.end.status == "stopped":
+            return None
         before, after = self.looks[0], self.looks[-1]
         status, reason = self.end.status, self.end.reason
         if status == "finished" and not isfinite(after.loss):
@@ -137,48 +129,3 @@ class _Course:
 
     def _point(self, loss: float, accuracy: float) -> None:
         self.curve.append((round(self.cost, 2), round(loss, 5), round(accuracy, 4)))
-
-
-def commonest(examples: Sequence[Example]) -> float:
-    """Return the share of the commonest label: what guessing it gets right."""
-    return max(Counter(example.label for example in examples).values()) / len(examples)
-
-
-def _reference(config: RunConfig, task: Task, cell: Cell, method: str) -> dict[str, Any]:
-    """A row that takes no rate: the untrained model, or a linear probe on it."""
-    session = open_session(config, task=task)
-    started = time.perf_counter()
-    start = evaluate(session.objective, task.test, 4 * config.batch_size)
-    told = {
-        "status": "finished",
-        "loss": start.loss,
-        "accuracy": start.accuracy,
-        "loss_before": start.loss,
-        "accuracy_before": start.accuracy,
-        "examples": start.count,
-        "commonest": commonest(task.test),
-        "fingerprint": session.loaded.fingerprint,
-    }
-    if method == PROBE:
-        seen = _affordable(task, cell, config.batch_size)
-        started = time.perf_counter()
-        told["loss"], told["accuracy"] = _probed(session, seen)
-        told["forward_cost"] = round(len(seen) / config.batch_size, 2)
-        told["forward_passes"] = -(-len(seen) // config.batch_size)
-        told["seconds"] = round(time.perf_counter() - started, 2)
-    return told
-
-
-def _affordable(task: Task, cell: Cell, batch_size: int) -> list[Example]:
-    """As many training examples as the budget reads once."""
-    order = permutation(len(task.train), cell.seed, PART)
-    return [task.train[number] for number in order[: max(1, int(cell.cost * batch_size))]]
-
-
-def _probed(session: Session, seen: Sequence[Example]) -> tuple[float, float]:
-    task, size = session.task, 4 * session.config.batch_size
-    train, dev, test = (
-        (features(session.objective, rows, size), torch.tensor([row.label for row in rows]))
-        for rows in (seen, task.dev, task.test)
-    )
-    return fit(train, dev, len(task.label_names)).judge(*test)

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from zocore.config import RunConfig
 from zocore.methods import METHODS
+from zocore.tournament.entries import Entry
 from zocore.tournament.paired import Paired, paired
-from zocore.tournament.plan import Entry, Plan
+from zocore.tournament.plan import Plan
 from zocore.tournament.standings import Standing, learned, of_task
 
 NEEDED = 7  # tasks to be won
+FALLBACK = "mezo"  # the default where they are not
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class KillTest:
         """The method that should be the default by what is known; "not decided" while runs are missing."""
         if sum(duel.won and not duel.missing for duel in self.counted) >= NEEDED:
             return METHODS[self.judged.method].title
-        return METHODS[RunConfig().method].title if self.complete else "not decided"
+        return METHODS[FALLBACK].title if self.complete else "not decided"
 
 
 def kill_test(plan: Plan, table: Sequence[Standing], judged: Entry) -> KillTest:

@@ -8,7 +8,8 @@ from pathlib import Path
 from zocore.data.tasks import bundled_tasks
 from zocore.errors import InputError
 from zocore.methods import METHODS
-from zocore.tournament.plan import PROBE, ZERO_SHOT, Plan, entry, places
+from zocore.tournament.entries import PROBE, ZERO_SHOT, entry
+from zocore.tournament.plan import Plan, places
 
 TOP = "writers:2"  # where learned feedback is at home: others are asked there too, with the same frozen prefix
 JUDGED = f"feedback@{TOP}"

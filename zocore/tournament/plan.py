@@ -10,61 +10,9 @@ from zocore.config import RunConfig
 from zocore.data.tasks import bundled_tasks
 from zocore.defaults import before_loading, preset
 from zocore.errors import InputError
-from zocore.methods import METHODS, OPTIONS
+from zocore.tournament.entries import Entry, number
 
-PROBE, ZERO_SHOT = "linear-probe", "zero-shot"
-WITHOUT_RATE = {
-    PROBE: "softmax regression on what the untrained model hands to its head",
-    ZERO_SHOT: "the untrained model",
-}
 PLAN = "plan.json"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A method on a subspace, with options of its own if it has any; or a reference that takes no rate."""
-
-    name: str  # method@subspace+option=value
-    method: str
-    subspace: str = "auto"
-    options: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def takes_rate(self) -> bool:
-        """Whether it has a learning rate to be found."""
-        return self.method not in WITHOUT_RATE
-
-    @property
-    def zeroth_order(self) -> bool:
-        """Whether it is a method that takes no gradient."""
-        return self.takes_rate and METHODS[self.method].zeroth_order
-
-
-def entry(text: str) -> Entry:
-    """Return the entry that a text such as `mezo`, `fzoo@writers:2` or `feedback@writers:2+alpha=1` names.
-
-    Raises InputError for an unknown method or option.
-    """
-    head, *options = text.split("+")
-    method, _, subspace = head.partition("@")
-    if method in WITHOUT_RATE:
-        if subspace or options:
-            raise InputError(f"{method} has neither subspace nor options: write {method!r} alone")
-        return Entry(method, method)
-    if method not in METHODS:
-        known = ", ".join([*METHODS, *WITHOUT_RATE])
-        raise InputError(f"unknown method {method!r} in {text!r}: choose among {known}")
-    subspace = subspace or METHODS[method].home
-    pairs = tuple((name, value) for name, _, value in (option.partition("=") for option in options))
-    for name, value in pairs:
-        if name not in METHODS[method].options or name not in OPTIONS or not value:
-            raise InputError(f"{option_text(name, value)!r} is no option of {method}: write as in +directions=2")
-    return Entry("+".join([f"{method}@{subspace}", *(option_text(*pair) for pair in pairs)]), method, subspace, pairs)
-
-
-def option_text(name: str, value: str) -> str:
-    """Return an option as entries write it."""
-    return f"{name}={value}" if value else name
 
 
 @dataclass(frozen=True)
@@ -125,7 +73,7 @@ class Plan:
             config = replace(config, task=place.name)
         if not entry.takes_rate:
             return config
-        values: dict[str, Any] = {name: _number(value) for name, value in entry.options}
+        values = {name: number(value) for name, value in entry.options}
         return RunConfig.from_json(config.to_json() | {"method": entry.method, "subspace": entry.subspace} | values)
 
     def middle(self, entry: Entry, place: Place) -> float:
@@ -181,15 +129,6 @@ def places(names: Sequence[str], data_root: Path | None, model: str) -> tuple[Pl
         else:
             found.append(Place(name, str(data_root / name), model))
     return tuple(found)
-
-
-def _number(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _kind(model: str) -> str | None:

@@ -1,8 +1,9 @@
-"""A plot as SVG: dev loss against forward cost, one panel a task, median and range over the seeds."""
+"""A plot as SVG: dev loss against forward cost or seconds, one panel a task, median and range over the seeds."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
 from statistics import median
+from typing import Literal
 
 from zocore.methods import METHODS
 from zocore.tournament.ledger import Done
@@ -12,14 +13,17 @@ from zocore.tournament.standings import Standing, of_task
 WIDTH, HEIGHT, COLUMNS, MARGIN, LINE = 300, 210, 3, 44, 16
 DASHES = ("", "6 3", "2 3", "8 3 2 3")  # of an entry's subspaces, in order
 INK = "#333333"
-Band = list[tuple[float, float, float, float]]  # cost, median, least and largest loss
+WIDE, HIGH = WIDTH - 1.4 * MARGIN, HEIGHT - 1.6 * MARGIN  # of the part of a panel that holds lines
+Band = list[tuple[float, float, float, float]]  # cost or seconds; median, least and largest loss
+Unit = Literal["forward cost", "seconds"]
 
 
-def plot(plan: Plan, table: Sequence[Standing]) -> str:
+def plot(plan: Plan, table: Sequence[Standing], unit: Unit = "forward cost") -> str:
     """Return the SVG of all tasks that have a curve."""
-    tasks = [place.name for place in plan.places if any(bands(of_task(table, place.name)))]
+    found = {place.name: bands(of_task(table, place.name), unit) for place in plan.places}
+    tasks = [task for task in found if found[task]]
     subspaces = list(dict.fromkeys(entry.subspace for entry in plan.entries if entry.takes_rate))
-    shown = {standing.entry for task in tasks for standing, _ in bands(of_task(table, task))}
+    shown = {standing.entry for task in tasks for standing, _ in found[task]}
     styles = {e.name: _style(e.method, subspaces.index(e.subspace)) for e in plan.entries if e in shown}
     top = MARGIN / 2 + LINE * len(styles)
     rows = -(-len(tasks) // COLUMNS)
@@ -32,20 +36,26 @@ def plot(plan: Plan, table: Sequence[Standing]) -> str:
     ]
     for number, task in enumerate(tasks):
         across, down = number % COLUMNS * WIDTH, top + number // COLUMNS * HEIGHT
-        inner = _panel(task, bands(of_task(table, task)), plan.cost, styles)
+        inner = _panel(task, found[task], unit, styles)
         parts += [f'<g transform="translate({across} {down:.0f})">', *inner, "</g>"]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def bands(table: Iterable[Standing]) -> list[tuple[Standing, Band]]:
+def bands(table: Iterable[Standing], unit: Unit) -> list[tuple[Standing, Band]]:
     """Return for each standing with curves the median and the range of the loss at each look."""
-    return [(standing, _band(standing.runs)) for standing in table if any(run.curve for run in standing.runs)]
+    return [(standing, _band(standing.runs, unit)) for standing in table if any(run.curve for run in standing.runs)]
 
 
-def _band(runs: Sequence[Done]) -> Band:
-    points = zip(*(run.curve for run in runs if run.curve), strict=False)
-    found = [([cost for cost, _, _ in looks], [loss for _, loss, _ in looks]) for looks in points]
-    return [(median(costs), median(losses), min(losses), max(losses)) for costs, losses in found]
+def _band(runs: Sequence[Done], unit: Unit) -> Band:
+    points = zip(*(_points(run, unit) for run in runs if run.curve), strict=False)
+    found = [(median(x for x, _ in looks), [loss for _, loss in looks]) for looks in points]
+    return [(x, median(losses), min(losses), max(losses)) for x, losses in found]
+
+
+def _points(run: Done, unit: Unit) -> list[tuple[float, float]]:
+    """The looks of a run; all its steps took equally long, as far as seconds go."""
+    factor = run.seconds / max(run.forward_cost, 1e-9) if unit == "seconds" else 1.0
+    return [(cost * factor, loss) for cost, loss, _ in run.curve]
 
 
 def _style(method: str, dash: int) -> str:
@@ -62,14 +72,14 @@ def _legend(styles: dict[str, str]) -> list[str]:
     return parts
 
 
-def _panel(task: str, found: Sequence[tuple[Standing, Band]], cost: float, styles: dict[str, str]) -> list[str]:
+def _panel(task: str, found: Sequence[tuple[Standing, Band]], unit: Unit, styles: dict[str, str]) -> list[str]:
     highest = max(1.1 * band[0][1] for _, band in found)  # runs that get worse than their start leave the panel
-    wide, high = WIDTH - 1.4 * MARGIN, HEIGHT - 1.6 * MARGIN
+    longest = max(band[-1][0] for _, band in found) or 1.0
 
     def at(x: float, y: float) -> str:
-        return f"{MARGIN + wide * x / cost:.1f},{0.7 * MARGIN + high * (1 - min(y, highest) / highest):.1f}"
+        return f"{MARGIN + WIDE * x / longest:.1f},{0.7 * MARGIN + HIGH * (1 - min(y, highest) / highest):.1f}"
 
-    parts = [f'<text x="{MARGIN}" y="18" font-weight="bold">{escape(task)}</text>', *_axes(highest, cost, wide, high)]
+    parts = [f'<text x="{MARGIN}" y="18" font-weight="bold">{escape(task)}</text>', *_axes(highest, longest, unit)]
     for standing, band in found:
         style = styles[standing.entry.name]
         edge = [at(x, low) for x, _, low, _ in band] + [at(x, top) for x, _, _, top in reversed(band)]
@@ -80,12 +90,12 @@ def _panel(task: str, found: Sequence[tuple[Standing, Band]], cost: float, style
     return parts
 
 
-def _axes(highest: float, cost: float, wide: float, high: float) -> list[str]:
-    left, upper, lower = MARGIN, 0.7 * MARGIN, 0.7 * MARGIN + high
-    parts = [f'<path d="M{left} {upper:.1f}V{lower:.1f}H{left + wide:.1f}" fill="none" stroke="{INK}"/>']
+def _axes(highest: float, longest: float, unit: Unit) -> list[str]:
+    left, upper, lower = MARGIN, 0.7 * MARGIN, 0.7 * MARGIN + HIGH
+    parts = [f'<path d="M{left} {upper:.1f}V{lower:.1f}H{left + WIDE:.1f}" fill="none" stroke="{INK}"/>']
     for share in (0.0, 0.5, 1.0):
-        x, y = left + wide * share, lower - high * share
-        parts.append(f'<text x="{x:.1f}" y="{lower + 14:.1f}" text-anchor="middle">{cost * share:.0f}</text>')
+        x, y = left + WIDE * share, lower - HIGH * share
+        parts.append(f'<text x="{x:.1f}" y="{lower + 14:.1f}" text-anchor="middle">{longest * share:.0f}</text>')
         parts.append(f'<text x="{left - 5}" y="{y + 4:.1f}" text-anchor="end">{highest * share:.2f}</text>')
-    parts.append(f'<text x="{left + wide / 2:.1f}" y="{lower + 28:.1f}" text-anchor="middle">forward cost</text>')
+    parts.append(f'<text x="{left + WIDE / 2:.1f}" y="{lower + 28:.1f}" text-anchor="middle">{unit}</text>')
     return parts

@@ -21,7 +21,7 @@ NAMED = ("torch", "transformers", "numpy")
 
 
 def write_report(plan: Plan, folder: Path, command: str) -> str:
-    """Write `tournament.md`, `tournament.json` and `tournament.svg`, and return the Markdown.
+    """Write `tournament.md`, `tournament.json` and two plots, and return the Markdown.
 
     Raises InputError when the folder holds no finished cell.
     """
@@ -31,6 +31,7 @@ def write_report(plan: Plan, folder: Path, command: str) -> str:
     text = _text(plan, done, table, test, command)
     (folder / "tournament.md").write_text(text + "\n", encoding="utf-8")
     (folder / "tournament.svg").write_text(plot(plan, table), encoding="utf-8")
+    (folder / "seconds.svg").write_text(plot(plan, table, "seconds"), encoding="utf-8")
     told = json.dumps(_json(plan, done, table, test, command), indent=1)
     (folder / "tournament.json").write_text(told + "\n", encoding="utf-8")
     return text
@@ -42,6 +43,7 @@ def _text(plan: Plan, done: Ledger, table: Sequence[Standing], test: KillTest, c
         _state(plan, done, table),
         f"```sh\n{command}\n```",
         "![dev loss against forward cost, median and range over the seeds](tournament.svg)",
+        "[The same against seconds](seconds.svg).",
         "## Test accuracy",
         "Mean over the seeds, with the range where there are several.",
         tables.overview(plan, table, "accuracy"),

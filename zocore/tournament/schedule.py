@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from math import inf
 
+from zocore.tournament.entries import Entry
 from zocore.tournament.ledger import Cell, Done
-from zocore.tournament.plan import Entry, Plan
+from zocore.tournament.plan import Plan
 from zocore.tournament.rates import asked, carried, chosen
 
 TUNING_SEED = 0
@@ -54,15 +55,12 @@ class Schedule:
         """Return the cells that the search for an entry's rate on a task still asks for."""
         losses = self.tried(entry, task, done)
         rates = asked(self.middle(entry.name, task), losses, self.plan.first_rates, self.plan.most_rates)
-        return [self._tuning_cell(entry, task, lr) for lr in rates]
+        return [Cell("tune", entry.name, task, TUNING_SEED, lr, self.plan.tuning_cost) for lr in rates]
 
     def tried(self, entry: Entry, task: str, done: Ledger) -> dict[float, float]:
         """Return the dev loss of each rate tried; infinite where the run failed."""
-        return {
-            cell.lr: found.loss if found.finished else inf
-            for cell, found in done.items()
-            if cell.lr is not None and cell == self._tuning_cell(entry, task, cell.lr)
-        }
+        trials = self._trials(entry, task, done)
+        return {cell.lr: found.loss if found.finished else inf for cell, found in trials.items() if cell.lr is not None}
 
     def rate(self, entry: Entry, task: str, done: Ledger) -> tuple[bool, float | None]:
         """Return whether the rate for a task is known, and the rate: its own, or carried from where it was found."""
@@ -76,20 +74,14 @@ class Schedule:
 
     def tuning_cost(self, entry: Entry, task: str, done: Ledger) -> float:
         """Return the forward cost that went into the rate of an entry on a task."""
-        return sum(found.forward_cost for found in self._trials(entry, task, done))
+        sources = self.plan.tuned_on(task)
+        return sum(found.forward_cost for other in sources for found in self._trials(entry, other, done).values())
 
     def last_reason(self, entry: Entry, task: str, done: Ledger) -> str:
         """Return why the last rate that was tried failed."""
-        return [found.reason for found in self._trials(entry, task, done) if not found.finished][-1]
-
-    def _trials(self, entry: Entry, task: str, done: Ledger) -> list[Done]:
-        """The runs that a task's rate was found by, in the order in which they were done."""
-        cells = {
-            self._tuning_cell(entry, other, lr)
-            for other in self.plan.tuned_on(task)
-            for lr in self.tried(entry, other, done)
-        }
-        return [found for cell, found in done.items() if cell in cells]
+        sources = self.plan.tuned_on(task)
+        found = [found for other in sources for found in self._trials(entry, other, done).values()]
+        return next(one.reason for one in reversed(found) if not one.finished)
 
     def left(self, done: Ledger) -> dict[str, float]:
         """Return the forward cost still to be spent with each model, at the least: searches may ask for more."""
@@ -102,5 +94,11 @@ class Schedule:
             left[place.model] += len(hoped) * len(self.plan.seeds) * self.plan.cost
         return left
 
-    def _tuning_cell(self, entry: Entry, task: str, lr: float) -> Cell:
-        return Cell("tune", entry.name, task, TUNING_SEED, lr, self.plan.tuning_cost)
+    def _trials(self, entry: Entry, task: str, done: Ledger) -> dict[Cell, Done]:
+        """The runs that tried a rate of an entry on a task, in the order in which they were done."""
+        cost = self.plan.tuning_cost
+        return {
+            cell: found
+            for cell, found in done.items()
+            if (cell.kind, cell.entry, cell.task, cell.cost) == ("tune", entry.name, task, cost)
+        }

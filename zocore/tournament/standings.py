@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from zocore.tournament.entries import ZERO_SHOT, Entry
 from zocore.tournament.ledger import Done
-from zocore.tournament.plan import ZERO_SHOT, Entry, Plan
+from zocore.tournament.plan import Plan
 from zocore.tournament.schedule import Ledger, Schedule
 
 STANDARD_ERRORS = 3.0  # by which an accuracy must pass that of guessing for a task to count as learned

@@ -90,6 +90,7 @@ def verdict(test: KillTest) -> str:
 
 def counted(plan: Plan, table: Sequence[Standing]) -> str:
     """Return the sentence on which tasks count."""
-    names = [place.name for place in plan.places if not learned(table, place.name)]
-    rule = f"the commonest label's share by {STANDARD_ERRORS:g} standard errors"
-    return f"No run has passed {rule} yet on: {', '.join(names)}." if names else f"On every task a run passes {rule}."
+    ran = [place.name for place in plan.places if any(standing.runs for standing in of_task(table, place.name))]
+    names = [name for name in ran if not learned(table, name)]
+    rule = f"passes the commonest label's share by {STANDARD_ERRORS:g} standard errors"
+    return f"No run yet {rule} on: {', '.join(names)}." if names else f"On every task that was run, something {rule}."

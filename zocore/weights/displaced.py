@@ -5,16 +5,21 @@ give the same bits: a product is summed in the order of its terms, never by a ma
 differs from one device to the next.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from zocore.noise import addressed, device_pass, kernels
 from zocore.noise.addressed import Address
+from zocore.noise.device_pass import Small
 from zocore.noise.shift import Shift
 from zocore.weights.leaf import tiles
 from zocore.weights.rounding import store
 
 Rows = int | Tensor  # the first row of a run of rows, or the number of each row (int64)
+SMALL = 2**16  # elements up to which the launch costs more than the pass
 
 
 def displace(
@@ -50,6 +55,43 @@ def displace(
     else:
         for tile in tiles(out):
             _tile(out, base, shift, c, at, shrink, rounding, tile)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What `displace` is to do to one whole leaf."""
+
+    out: Tensor
+    base: Tensor
+    shift: Shift
+    shrink: float = 1.0
+    rounding: Address | None = None
+
+    @property
+    def kind(self) -> tuple[object, ...] | None:
+        """What jobs have in common that one launch can do, or None for one that is worth its own."""
+        small = self.out.numel() <= SMALL and self.out.dtype == self.base.dtype
+        if self.shift.where is None or self.shift.left is not None or not small:
+            return None
+        if not device_pass.fits(self.out, self.base):
+            return None
+        shift = self.shift
+        return self.out.dtype, self.out.device, shift.signs, shift.weight, self.shrink, self.rounding is None
+
+
+def displace_all(jobs: Sequence[Job], c: float) -> None:
+    """Do many jobs; where the device has compiled passes, small leaves of a kind take one launch together."""
+    kinds: dict[tuple[object, ...] | None, list[Job]] = {}
+    for job in jobs:
+        kinds.setdefault(job.kind, []).append(job)
+    for kind, alike in kinds.items():
+        if kind is None or len(alike) == 1:
+            for job in alike:
+                displace(job.out, job.base, job.shift, c, 0, job.shrink, job.rounding)
+        else:
+            shift = alike[0].shift
+            smalls = [Small(j.out, j.base, j.shift.where, j.rounding) for j in alike if j.shift.where is not None]
+            device_pass.displace_many(smalls, shift.signs, c * shift.weight, alike[0].shrink)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

@@ -19,6 +19,7 @@ from zocore.models.kinds import KINDS
 from zocore.models.load import LoadedModel
 from zocore.models.objectives.batch import Batch, sent
 from zocore.models.objectives.tokens import MAX_TOKENS, Ids, Tokens, row_limit
+from zocore.step.readout import Head
 
 
 class Encoded(NamedTuple):
@@ -58,6 +59,20 @@ class Objective(ABC):
         labels = sent(torch.tensor([example.label for example in examples]), self.device)
         return self.collate([self._once(example.fields) for example in examples], labels)
 
+    @property
+    def head(self) -> Head | None:
+        """The fixed function from features to label scores; None where it is not known."""
+        return None
+
+    @property
+    def last_layer(self) -> nn.Module | None:
+        """The layer of the model whose weights the head is made of, if any: it must not move."""
+        return None
+
+    def features(self, batch: Batch) -> Tensor:
+        """Return what the head reads (B, D), float32 or wider; one forward. Raises ValueError without a known head."""
+        raise ValueError("these label scores are not made from features by a known head")
+
     def losses(self, batch: Batch) -> Tensor:
         """Return the cross entropy of each example (B,), float32 or wider."""
         return -self.log_probs(batch).gather(1, batch.labels.unsqueeze(1)).squeeze(1)
@@ -95,11 +110,11 @@ class Objective(ABC):
 
     def _there(self, name: str, device: torch.device) -> Tensor:
         """An index tensor of the objective on the device of what it indexes, moved there once."""
-        found: Tensor = getattr(self, name)
-        if found.device != device:
-            found = sent(found, device)
-            setattr(self, name, found)
-        return found
+        index: Tensor = getattr(self, name)
+        if index.device != device:
+            index = sent(index, device)
+            setattr(self, name, index)
+        return index
 
     def _once(self, fields: Mapping[str, str]) -> Encoded:
         key = tuple(fields.values())

@@ -14,14 +14,16 @@ from torch import Tensor, nn
 
 from zocore.data.tasks import Example, Task
 from zocore.errors import InputError
-from zocore.models.objectives.base import Encoded, Objective, widened
+from zocore.models.objectives.base import Encoded, widened
 from zocore.models.objectives.batch import Batch, count_positions, layout_of, padded, sent
+from zocore.models.objectives.heads import LinearHead
 from zocore.models.objectives.label_rows import only_rows
+from zocore.models.objectives.last_linear import LastLinear
 from zocore.models.objectives.tokens import MAX_TOKENS, Ids, Tokens
 
 
 @final
-class CausalChoice(Objective):
+class CausalChoice(LastLinear):
     """Reads every label word's probability after the prompt; when all are one token, one row per example will do.
 
     Raises InputError when two label words are the same tokens or the template does not end before the answer.
@@ -34,7 +36,7 @@ class CausalChoice(Objective):
         self.longest = max(map(len, self.options))
         self.rows = 1 if self.longest == 1 else len(self.options)
         self._check_room(self.prompt, len(self.tokens.opening) + self.longest - 1)
-        self._single = torch.tensor([option[0] for option in self.options])
+        self.outputs = torch.tensor([option[0] for option in self.options])
         self._targets = _right_aligned(self.options, self.longest)
 
     def encode(self, fields: Mapping[str, str]) -> Encoded:
@@ -63,13 +65,23 @@ class CausalChoice(Objective):
         length = self.length(example)
         return length if self.longest == 1 else sum(length + len(option) - 1 for option in self.options)
 
-    def log_probs(self, batch: Batch) -> Tensor:
-        """Return the log-probabilities of the labels (B, L): the softmax over the options' mean log-probs."""
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the logits where the labels' tokens are predicted (rows, k, vocabulary)."""
         assert batch.positions is not None
         with only_rows(self.model, batch.positions):
-            logits = self.model(**batch.inputs, use_cache=False).logits  # (rows, k, vocabulary)
+            logits: Tensor = self.model(**batch.inputs, use_cache=False).logits
+        return logits
+
+    @property
+    def head(self) -> LinearHead | None:
+        """The rows of the output layer that belong to the labels; None where a label is several tokens."""
+        return super().head if self.longest == 1 else None
+
+    def log_probs(self, batch: Batch) -> Tensor:
+        """Return the log-probabilities of the labels (B, L): the softmax over the options' mean log-probs."""
+        logits = self.logits(batch)
         if batch.targets is None:
-            return widened(logits[:, 0, self._there("_single", logits.device)]).log_softmax(dim=1)
+            return widened(logits[:, 0, self._there("outputs", logits.device)]).log_softmax(dim=1)
         return mean_log_probs(logits, batch.targets).view(len(batch), -1).log_softmax(dim=1)
 
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from zocore.data.tasks import Task
 from zocore.models.objectives.base import Encoded, Objective, widened
 from zocore.models.objectives.batch import Batch, layout_of, padded, sent
+from zocore.models.objectives.heads import CosineHead
+from zocore.models.objectives.last_linear import LastLinear
 from zocore.models.objectives.tokens import MAX_TOKENS
 
 ANCHORS = "label_anchors.safetensors"
@@ -34,8 +36,8 @@ def model_inputs(model: Any, ids: Tensor, mask: Tensor, types: Tensor | None = N
     return inputs
 
 
-class SentenceObjective(Objective):
-    """What the two objectives below share: the fields as one or two sentences, padded on the right."""
+class Sentences(Objective):
+    """How the two objectives below read an example: its fields as one or two sentences, padded on the right."""
 
     def encode(self, fields: Mapping[str, str]) -> Encoded:
         """Return the ids of the task's fields, two of them as the model's sentence pair."""
@@ -57,7 +59,7 @@ class SentenceObjective(Objective):
 
 
 @final
-class Classification(SentenceObjective):
+class Classification(Sentences, LastLinear):
     """Reads the labels off the model's classification head, whose outputs are matched to the labels by name."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, task: Task, max_tokens: int = MAX_TOKENS) -> None:
@@ -66,16 +68,21 @@ class Classification(SentenceObjective):
         outputs = config.num_labels
         if outputs != len(task.label_names):
             raise ValueError(f"the head has {outputs} outputs for {len(task.label_names)} labels")
-        self._order = torch.tensor(_matched(config.id2label, task.label_names))
+        self.outputs = torch.tensor(_matched(config.id2label, task.label_names))
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the head's outputs (B, outputs)."""
+        logits: Tensor = self.model(**batch.inputs).logits
+        return logits
 
     def log_probs(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L): the softmax over the head's outputs."""
-        logits = self.model(**batch.inputs).logits  # (B, L)
-        return widened(logits[:, self._there("_order", logits.device)]).log_softmax(dim=1)
+        logits = self.logits(batch)
+        return widened(logits[:, self._there("outputs", logits.device)]).log_softmax(dim=1)
 
 
 @final
-class LabelSimilarity(SentenceObjective):
+class LabelSimilarity(Sentences):
     """Compares labels by the cosine between a text and a description of each label, times `SCALE`.
 
     Both are mean-pooled, normalised embeddings. The descriptions are embedded once, with the weights as they
@@ -98,15 +105,24 @@ class LabelSimilarity(SentenceObjective):
         kept = None if folder is None else self._kept(folder / ANCHORS)
         self._anchors = self._embedded() if kept is None else kept
 
-    def embed(self, batch: Batch) -> Tensor:
-        """Return the mean of the last hidden states over real tokens, of length 1: (rows, d)."""
+    @property
+    def head(self) -> CosineHead:
+        """The scaled cosines to the descriptions."""
+        return CosineHead(self._anchors, SCALE)
+
+    def features(self, batch: Batch) -> Tensor:
+        """Return the mean of the last hidden states over real tokens: (rows, d)."""
         hidden = widened(self.model(**batch.inputs).last_hidden_state)
         weights = batch.attention_mask.unsqueeze(2).to(hidden.dtype)
-        return nn.functional.normalize((hidden * weights).sum(dim=1) / weights.sum(dim=1), dim=1)
+        return (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+
+    def embed(self, batch: Batch) -> Tensor:
+        """Return the features at length 1: (rows, d)."""
+        return nn.functional.normalize(self.features(batch), dim=1)
 
     def log_probs(self, batch: Batch) -> Tensor:
         """Return the log-probabilities of the labels (B, L): the softmax over scaled cosines."""
-        return (SCALE * self.embed(batch) @ self._anchors.T).log_softmax(dim=1)
+        return self.head.log_probs(self.features(batch))
 
     def save_anchors(self, folder: Path) -> None:
         """Write the embedded descriptions beside a tuned model: its own weights would embed them otherwise."""

@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from zocore.data.tasks import Task
 from zocore.data.template import Template
 from zocore.errors import InputError
-from zocore.models.objectives.base import Encoded, Objective, widened
+from zocore.models.objectives.base import Encoded, widened
 from zocore.models.objectives.batch import Batch, layout_of, padded, sent
 from zocore.models.objectives.encoder import model_inputs
 from zocore.models.objectives.label_rows import only_rows
+from zocore.models.objectives.last_linear import LastLinear
 from zocore.models.objectives.tokens import MAX_TOKENS, Tokens
 
 
 @final
-class MaskedChoice(Objective):
+class MaskedChoice(LastLinear):
     """Reads the label words' probabilities at the mask; a template without one gets " {mask}." at its end.
 
     Raises InputError for a tokenizer without a mask or for label words that are not one token each.
@@ -31,7 +32,7 @@ class MaskedChoice(Objective):
         if not self.template.has_answer:
             self.prompt = Template(task.template.rstrip() + " {mask}.")
         self._check_room(self.prompt, len(self.tokens.opening) + len(self.tokens.closing) + 1)  # the mask itself
-        self._words = torch.tensor(_single_tokens(self.tokens, task.label_words))
+        self.outputs = torch.tensor(_single_tokens(self.tokens, task.label_words))
 
     def encode(self, fields: Mapping[str, str]) -> Encoded:
         """Return the prompt's ids and the place of its mask."""
@@ -46,12 +47,17 @@ class MaskedChoice(Objective):
         positions = sent(torch.tensor([[row.mask_at] for row in rows]), self.device)
         return Batch(model_inputs(self.model, ids, mask), labels, layout_of(mask, 1, positions), positions)
 
-    def log_probs(self, batch: Batch) -> Tensor:
-        """Return the log-probabilities of the labels (B, L): the softmax over their words at the mask."""
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the logits at the mask (rows, 1, vocabulary)."""
         assert batch.positions is not None
         with only_rows(self.model, batch.positions):
-            logits = self.model(**batch.inputs).logits  # (rows, 1, vocabulary)
-        return widened(logits[:, 0, self._there("_words", logits.device)]).log_softmax(dim=1)
+            logits: Tensor = self.model(**batch.inputs).logits
+        return logits
+
+    def log_probs(self, batch: Batch) -> Tensor:
+        """Return the log-probabilities of the labels (B, L): the softmax over their words at the mask."""
+        logits = self.logits(batch)
+        return widened(logits[:, 0, self._there("outputs", logits.device)]).log_softmax(dim=1)
 
 
 def _single_tokens(tokens: Tokens, words: Sequence[str]) -> list[int]:

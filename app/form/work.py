@@ -1,0 +1,34 @@
+"""How much work a run is, from its settings alone: the unit is one weight seen by one token in a forward pass.
+
+It counts everything a run does: the steps' forwards at their price, the noise of every direction, evaluations
+before, after and between, and measurements of the estimator.
+"""
+
+import math
+
+from app.form import catalogue, cost
+from zocore import methods
+from zocore.config import RunConfig
+from zocore.step.step import Method
+
+NOISE = 200  # tokens' worth of drawing and adding the noise of every weight, for one forward
+ESTIMATES = 8  # in one measurement of the estimator
+
+
+def work(config: RunConfig) -> float:
+    """Return the work of a run; infinite for a model whose sizes are not known.
+
+    Raises ValueError for settings that do not go together.
+    """
+    shape = catalogue.shape(config.model)
+    if shape is None:
+        return math.inf
+    text = cost.texts(config)
+    long = text.tokens * text.rows
+    method = methods.build(config.method, **config.options)
+    noise = NOISE * method.forward_passes() if isinstance(method, Method) else NOISE
+    tokens_a_step = cost.price(config) * config.batch_size * long + noise
+    looks = 2 + (config.steps // config.eval_every if config.eval_every else 0)
+    measured = math.ceil(config.steps / config.measure_every) if config.measure_every else 0
+    evaluated = looks * config.eval_examples * long
+    return shape.parameters * ((config.steps + measured * ESTIMATES) * tokens_a_step + evaluated)

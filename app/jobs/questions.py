@@ -1,0 +1,227 @@
+"""What the page asks of a model or a file outside a run: each answer is plain JSON, found in a child process."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from transformers import AutoTokenizer
+
+from app.jobs.speeds import warm_up
+from zocore.config import RunConfig
+from zocore.data.columns import find_label, find_texts
+from zocore.data.files import read_table
+from zocore.data.tasks import Task, read_task
+from zocore.data.template import Template
+from zocore.diagnostics import alignment as measured
+from zocore.diagnostics import loss_slices
+from zocore.diagnostics.phase import Phase
+from zocore.diagnostics.step_trace import trace
+from zocore.errors import InputError
+from zocore.runs.replay import export_run
+from zocore.runs.session import Session, open_session, read
+from zocore.runs.timeline import open_timeline
+
+Json = dict[str, Any]
+Thing = TypeVar("Thing")
+IDLE = 600.0  # seconds after which an unused model is dropped
+SHOWN = 5  # rows of a table
+LONGEST = 20  # prompts, by their characters, whose tokens are counted
+
+
+class Shelf:
+    """Keeps the last few models made, by key. A key holds the visitor where the model can be moved."""
+
+    def __init__(self, most: int = 3) -> None:
+        self._most = most
+        self._kept: OrderedDict[str, tuple[float, object]] = OrderedDict()
+
+    def take(self, key: str, make: Callable[[], Thing]) -> Thing:
+        """Return the thing of a key, made where it is not here."""
+        self.drop_idle()
+        while len(self._kept) >= self._most and key not in self._kept:
+            self._kept.popitem(last=False)  # before the new one is made: both may not fit
+        _, thing = self._kept.pop(key) if key in self._kept else (0.0, make())
+        self._kept[key] = (time.monotonic(), thing)
+        return thing  # type: ignore[return-value]
+
+    def drop(self, start: str) -> None:
+        """Forget the things whose key starts so."""
+        for key in [key for key in self._kept if key.startswith(start)]:
+            del self._kept[key]
+
+    def drop_idle(self) -> None:
+        """Forget what nobody used for a while."""
+        old = time.monotonic() - IDLE
+        for key in [key for key, (used, _) in self._kept.items() if used < old]:
+            del self._kept[key]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kept.clear()
+
+
+@dataclass
+class Opened:
+    """A session whose steps are done part by part."""
+
+    session: Session
+    number: int = 0
+    parts: Iterator[Phase] | None = None
+    shown: list[Phase] = field(default_factory=list)
+
+    def forward(self) -> None:
+        """Do the next part of a step, or the first of the next step."""
+        phase = next(self.parts, None) if self.parts else None
+        if phase is None:
+            self.number, self.shown = self.number + 1, []
+            self.parts = trace(self.session, self.number)
+            phase = next(self.parts)
+        self.shown.append(phase)
+
+
+def _config(facts: Json) -> RunConfig:
+    return RunConfig.from_json(facts["config"])
+
+
+def step(shelf: Shelf, facts: Json) -> Json:
+    """Do the next part of a step of the settings; "fresh" starts over."""
+    if facts.get("fresh"):
+        shelf.drop(f"step {facts['visitor']} ")
+        return {}
+    config = _config(facts)
+    opened = shelf.take(f"step {facts['visitor']} {config}", lambda: Opened(open_session(config)))
+    opened.forward()
+    return {"number": opened.number, "parts": [asdict(part) for part in opened.shown]}
+
+
+def answers(shelf: Shelf, facts: Json) -> Json:
+    """Ask the first test examples, and a sentence of the visitor's, before the run and after a step of it.
+
+    Without a sentence that can be read the labels' probabilities of the examples alone come back.
+    """
+    folder, own, upto = Path(facts["folder"]), facts["text"], int(facts["step"])
+    # a run that goes on has more steps than its timeline knows, so the key holds how many it was made with
+    timeline = shelf.take(f"replay {folder} {facts['steps'] if upto else 0}", lambda: open_timeline(folder))
+    examples = [example.fields for example in timeline.session.task.test[: facts["count"]]]
+    asked: list[str | Mapping[str, str]] = [*([own] if own else []), *examples]
+    timeline.go(0)
+    before = timeline.answers(asked)
+    now = min(upto, timeline.last)
+    timeline.go(now)
+    return {"step": now, "before": before, "now": timeline.answers(asked)}
+
+
+def _look_at(shelf: Shelf, facts: Json) -> Session:
+    """The session the microscope looks at. Raises InputError for one that is too large."""
+    config = _config(facts)
+    session = shelf.take(f"look {config}", lambda: open_session(config))
+    if session.trainable > facts["largest"]:
+        raise InputError(
+            f"{session.trainable:,} values move: the microscope takes at most {facts['largest']:,}; "
+            "choose a smaller model or LoRA"
+        )
+    return session
+
+
+def look(shelf: Shelf, facts: Json) -> Json:
+    """Ask both sides at every eps along one direction."""
+    return look_along(_look_at(shelf, facts), facts["number"], facts["eps"])
+
+
+def look_along(session: Session, number: int, eps: list[float]) -> Json:
+    """Return the loss and the slope at the weights, and both probes at every eps, along a direction."""
+    along = loss_slices.direction(session, max(0, number))
+    base = loss_slices.slice_along(session, along, [0.0])
+    found = [asdict(one) for one in loss_slices.secants(session, along, eps)]
+    return {"base": base.losses[0], "slope": base.slope, "found": found, "name": session.config.method}
+
+
+def alignment(shelf: Shelf, facts: Json) -> Json:
+    """Measure means of n estimates against the gradient."""
+    return asdict(measured.alignment(_look_at(shelf, facts), facts["counts"]))
+
+
+def batch_law(shelf: Shelf, facts: Json) -> Json:
+    """Measure GRZO's estimate against the gradient for batches of several sizes."""
+    return asdict(measured.batch_law(_look_at(shelf, facts), facts["sizes"], facts["repeats"]))
+
+
+def seconds(shelf: Shelf, facts: Json) -> float:
+    """Time a few steps, whose result is thrown away."""
+    return warm_up(_config(facts))
+
+
+def export(shelf: Shelf, facts: Json) -> str:
+    """Write the tuned weights of a run, whole or as what changed."""
+    return export_run(Path(facts["folder"]), Path(facts["to"]), None, facts["delta"])
+
+
+def table(shelf: Shelf, facts: Json) -> Json:
+    """Read a file: its columns, its first rows, and which columns look like text and label."""
+    found = read_table(Path(facts["path"]), max_bytes=facts["most"])
+    label = find_label(found, None)
+    found = replace(found, rows=[row for row in found.rows if row.get(label)] or found.rows)
+    texts = list(find_texts(found, None, label))
+    rows = [dict(row) for row in found.rows[:SHOWN]]
+    return {"columns": list(found.columns), "rows": rows, "count": len(found.rows), "texts": texts, "label": label}
+
+
+def prompt(shelf: Shelf, facts: Json) -> Json:
+    """Read a task as a run would: one prompt with its answer, the words of the labels, and the sizes of the splits."""
+    texts = facts["text_columns"]
+    task = read_task(
+        facts["data"],
+        text_columns=texts.split(",") if texts else None,
+        label_column=facts["label_column"],
+        template=facts["template"],
+        label_words=facts["label_words"],
+        max_bytes=facts["most"],
+    )
+    first, template = task.train[0], Template(task.template)
+    answer = task.label_words[first.label]
+    text = template.fill(first.fields, answer).text
+    return {
+        "text": text if template.has_answer else f"{text} {answer}",
+        "labels": list(task.label_names),
+        "words": list(task.label_words),
+        "counts": [len(task.train), len(task.dev), len(task.test)],
+        "rows": task.rows,
+        "unlabelled": len(task.unlabelled),
+        "lines": list(task.unlabelled[:SHOWN]),
+    }
+
+
+def texts(shelf: Shelf, facts: Json) -> Json:
+    """Measure a task: the longest prompt in characters and, where the model's tokenizer is here, in tokens.
+
+    `rows` are the rows of one example in a batch, and `options` the tokens of the longest label word: when a label
+    has several tokens, a language model reads every label after every prompt.
+    """
+    config, folder = _config(facts), facts["tokenizer"]
+    task = read(config)
+    sizes: Json = {"characters": longest_prompt(task), "tokens": None, "rows": 1, "options": 1}
+    if folder:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        template = Template(task.template)
+        prompts = sorted((template.fill(example.fields, "").text for example in task.train), key=len)[-LONGEST:]
+        sizes["tokens"] = max(len(tokenizer(prompt)["input_ids"]) for prompt in prompts)
+        bare = len(tokenizer("a", add_special_tokens=False)["input_ids"])
+        words = [len(tokenizer(f"a {word}", add_special_tokens=False)["input_ids"]) - bare for word in task.label_words]
+        if facts["causal"] and max(words) > 1:
+            sizes |= {"rows": len(words), "options": max(words)}
+    return sizes
+
+
+def longest_prompt(task: Task) -> int:
+    """Return the characters of the longest training prompt of a task."""
+    template = Template(task.template)
+    return max(len(template.fill(example.fields, "").text) for example in task.train)
+
+
+QUESTIONS: Mapping[str, Callable[[Shelf, Json], Any]] = {
+    function.__name__: function
+    for function in (step, answers, look, alignment, batch_law, seconds, export, table, prompt, texts)
+}

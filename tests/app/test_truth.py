@@ -1,0 +1,234 @@
+"""What the page says is so: verdicts, costs, warnings and notes, without a browser."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+import torch
+
+from app import words
+from app.form import cost, data_form, forms
+from app.form.controls import filled
+from app.jobs.job import Job, Lane, new_job
+from app.jobs.limits import Limits
+from app.jobs.questions import Shelf, prompt, texts
+from app.jobs.speeds import Speeds
+from app.jobs.store import JobStore
+from app.tabs import export, live, memory, race, standings
+from app.tabs.live import Drawn, Look
+from tests.support.places import RECORDED
+from tests.support.thread_child import launcher
+from zocore.config import RunConfig
+from zocore.data.tasks import read_task
+from zocore.diagnostics.broken_runs import run_broken
+from zocore.models.files import BUNDLED
+from zocore.runs.events import EvalDone, Event, RunEnded, SampleShown, StepDone, Warned
+from zocore.runs.loop import run
+
+HEADER, *_ = [Event.from_json(line) for line in RECORDED.read_text().splitlines()[:1]]
+
+
+def step(number: int, loss: float, cost_: float = 2.0, plus: float = 1.0, minus: float = 0.9) -> StepDone:
+    return StepDone(
+        number, loss, [plus], [minus], [0.5], [0.5], [0], 1e-4, 1e-3, 2 * number, cost_ * number, 0.1 * number, 10.0, 5
+    )
+
+
+def lane(method: str, seed: int, loss: float) -> Lane:
+    made = Lane(RunConfig(method=method, seed=seed, steps=1), Path("nowhere"))
+    for event in (
+        HEADER, EvalDone(0, "test", 1.0, 0.5, 8, 0.0), step(1, 1.0), EvalDone(1, "test", loss, 0.6, 8, 0.0),
+        RunEnded("finished", "", 1, 2, 2.0, 0.1, 10.0, 5, 0),
+    ):  # fmt: skip
+        made.add(event)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("losses", "sentence"),
+    [
+        ({"mezo": [0.50], "grzo": [0.40]}, "one seed, which can be luck"),
+        ({"mezo": [0.50, 0.52, 0.48], "grzo": [0.49, 0.47, 0.51]}, "No clear winner: <b>GRZO</b> and <b>MeZO</b>"),
+        ({"mezo": [0.50, 0.51, 0.49], "grzo": [0.30, 0.31, 0.29]}, "<b>GRZO</b> has the lowest loss, by more than"),
+    ],
+)
+def test_a_race_names_a_winner_only_where_the_seeds_agree(losses: dict[str, list[float]], sentence: str) -> None:
+    lanes = [lane(method, seed, loss) for method, found in losses.items() for seed, loss in enumerate(found)]
+    assert sentence in standings.table(lanes, None)
+    assert "You said MeZO. " in standings.table(lanes, "mezo")
+
+
+def test_a_race_spends_the_same_arithmetic_in_every_lane() -> None:
+    """GRZO's forwards do twice the products, so it gets half the steps of MeZO."""
+    lanes = race.lanes(RunConfig(), ["mezo", "grzo", "mezo-gv"], 1, 240)
+    assert {one.method: one.steps for one in lanes} == {"mezo": 120, "grzo": 60, "mezo-gv": 40}
+    assert {one.method: one.steps * cost.price(one) for one in lanes} == dict.fromkeys(("mezo", "grzo", "mezo-gv"), 240)
+    for recorded in race.recorded():
+        assert recorded.view.place.cost == pytest.approx(race_budget(), abs=6)
+        header = recorded.view.header
+        assert header is not None and header.cost_per_step == cost.price(recorded.config)
+
+
+def race_budget() -> float:
+    from app.record import BUDGET
+
+    return BUDGET
+
+
+@pytest.fixture
+def own_data(tmp_path: Path) -> RunConfig:
+    path = tmp_path / "own.csv"
+    rows = [
+        f"the {word} one number {i},{name}" for i in range(20) for word, name in (("great", "good"), ("bad", "ill"))
+    ]
+    path.write_text("text,label\n" + "\n".join(rows) + "\n")
+    return RunConfig(
+        data=str(path), label_words="good=absolutely wonderful thing,ill=rather terrible affair", device="cpu", steps=2
+    )
+
+
+@pytest.mark.slow
+def test_labels_of_several_tokens_are_counted_as_the_rows_they_take(own_data: RunConfig) -> None:
+    """The bill is above what a step holds, and below twice that; it was a fifth when a label counted as one token."""
+    facts: dict[str, Any] = {"config": replace(own_data, steps=400).to_json(), "tokenizer": str(BUNDLED)}
+    sizes = texts(Shelf(), facts | {"causal": True})
+    assert sizes["rows"] == 2 and sizes["options"] >= 3
+    assert texts(Shelf(), facts | {"causal": False})["rows"] == 1
+    cost._MEASURED[cost._text_key(own_data)] = sizes | {"rows": 1, "options": 1}
+    short = cost.predicted(own_data)
+    cost._MEASURED[cost._text_key(own_data)] = sizes
+    bill = cost.predicted(own_data)
+    assert bill is not None and short is not None and bill.total > short.total
+    held = max(event.memory_bytes for event in run(own_data) if isinstance(event, StepDone))
+    assert held <= bill.total <= 2 * held
+
+
+def test_the_time_of_a_run_counts_its_evaluations(tmp_path: Path) -> None:
+    speeds = Speeds(tmp_path / "speeds.json")
+    config = RunConfig(steps=5, batch_size=16, eval_examples=400)
+    speeds.learn(config, 0.1)
+    price = cost.cost(config, speeds)
+    assert price.seconds == pytest.approx(5 * 0.1 + cost.LOAD + 2 * 400 / 16 * 0.05)
+    assert cost.cost(replace(config, eval_every=1), speeds).seconds > 2 * price.seconds
+    assert cost.facts(price)["seconds"] == price.seconds
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return new_job(tmp_path, "ann", [RunConfig()], "run")
+
+
+def test_a_run_that_failed_at_once_shows_nothing_of_the_run_before(job: Job) -> None:
+    """Its memory and axes are empty, and why it failed is said once."""
+    before = Drawn("other run", 5, 40, 40, (2, 1, 2, 0), "finished")
+    job.turn("failed", "there is no such model")
+    news, _ = live.tick(job, job.lane.view, 0, before, Look())
+    assert "No step was done yet" in json.dumps(news.memory) and news.memory["figure"]["data"] == []
+    assert news.loss["figure"]["layout"]["xaxis"]["range"] == [0, 1]
+    assert news.loss["figure"]["layout"]["uirevision"] == job.id
+    assert "there is no such model" in news.status and "there is no such model" not in news.warnings
+
+
+def test_answers_that_are_no_numbers_are_said_to_be_none(job: Job) -> None:
+    """At lr 1e9 every probability is NaN: the page gets valid JSON and says so."""
+    job.add(0, HEADER)
+    job.add(0, SampleShown(0, ["a"], ["food"], [[0.5] * 6]))
+    job.add(0, SampleShown(9, ["a"], ["food"], [[math.nan] * 6]))
+    assert live.answers(job.lane.view)["cells"] == [["no answer", 0.0, 2]]
+    assert "no answer" in live.probes(job.lane.view)
+    json.dumps(live.answers(job.lane.view), allow_nan=False)
+
+
+def test_ones_own_sentence_has_no_right_or_wrong_and_comes_first() -> None:
+    labels = HEADER.labels  # type: ignore[attr-defined]
+    before = SampleShown(0, ["mine", "theirs"], ["", "food"], [[0.9, *[0.02] * 5]] * 2)
+    table = live.probe_table(before, before, labels)
+    assert table.index("mine") < table.index("theirs")
+    assert 'class="zo-bar unknown"' in table and ".zo-bar.unknown i" in (Path("app/tabs/tabs.css")).read_text()
+
+
+@pytest.mark.slow
+def test_a_learning_rate_a_hundred_times_too_high_is_called_that() -> None:
+    """A loss that has jumped and sticks there is silent, but not because eps is small."""
+    config = RunConfig(task="topic", steps=60, eval_examples=1, device="cpu")
+    spoken = [event.message for event in run_broken("lr", config) if isinstance(event, Warned)]
+    assert spoken and "learning rate is too high" in spoken[0] and not any("eps is too small" in one for one in spoken)
+
+
+def test_the_preset_for_a_gpu_says_that_there_is_none(tmp_path: Path) -> None:
+    """Choosing it fills the form on any machine; the card says what is missing, where Start then is disabled."""
+    changes = filled(forms.PRESETS["gpu"])
+    assert changes["device"] == "cuda"
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="there is no GPU"):
+            cost.cost(forms.PRESETS["gpu"], Speeds(tmp_path / "speeds.json"))
+
+
+def test_no_number_is_refused_before_a_sentence_can_be_given(tmp_path: Path) -> None:
+    """A component with a minimum raises before the handler, and the button seems dead."""
+    from app.page import build
+
+    store = JobStore(tmp_path, Limits(), launch=launcher(run))
+    page = build(store)
+    numbers = [part for part in page.blocks.blocks.values() if isinstance(part, gr.Number)]
+    assert len(numbers) > 10
+    assert [part.label for part in numbers if part.minimum is not None or part.maximum is not None] == []
+    store.close()
+
+
+def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    rows = [f"sentence {i},{i % 2}" for i in range(20)]
+    rows[3:3] = ["nothing,", "also nothing, "]
+    path.write_text("text,label\n" + "\n".join(rows) + "\n")
+    task = read_task(path)
+    assert sum(map(len, (task.train, task.dev, task.test))) == 20
+    assert task.unlabelled == (5, 6) and task.rows == 22
+    facts = {"data": str(path), "text_columns": None, "label_column": None, "template": None, "label_words": None}
+    shown = data_form.example(prompt(Shelf(), facts | {"most": 10**6}))
+    assert "2 rows without a label were left out: lines 5, 6." in shown
+    assert "Write a word for each under Label words, such as 0=terrible,1=great" in shown
+    named = data_form.example(prompt(Shelf(), facts | {"most": 10**6, "label_words": "0=terrible,1=great"}))
+    assert "Write a word" not in named
+
+
+def test_a_part_of_a_long_file_is_said_to_be_one() -> None:
+    facts = {"text": "a", "labels": ["x", "y"], "words": ["x", "y"], "lines": [], "unlabelled": 0}
+    shown = data_form.example(facts | {"counts": [70_000, 10_000, 20_000], "rows": 300_000})
+    assert "A random 100,000 of the 300,000 rows are used" in shown
+    assert "random" not in data_form.example(facts | {"counts": [7, 1, 2], "rows": 10})
+
+
+def test_the_memory_tab_speaks_of_the_chosen_card_and_of_qlora() -> None:
+    sizes = [32, 4096, 14336, 32, 8, 128256, False, 16, 128, "bf16"]
+    said, chart, problem = memory.draw("opt-13b", *sizes, "A100 40 GB")
+    assert "On A100 40 GB fit:" in said and "QLoRA" in said and not problem
+    assert len(chart["figure"]["data"][0]["y"]) > 8
+    huge = [96, 12288, 49152, 96, 96, 50272, *sizes[6:]]
+    assert "Nothing of this fits on T4 16 GB" in memory.draw(memory.OWN, *huge, "T4 16 GB")[0]
+    said, chart, problem = memory.draw("nobody/unheard-of", *sizes, "A100 40 GB")
+    assert said == "" and chart["figure"]["data"] == [] and "are not known here" in problem
+
+
+def test_a_waiting_run_says_how_long_it_may_wait(tmp_path: Path) -> None:
+    def slow(config: RunConfig, stop: Any, recording: Any) -> Any:
+        while not stop():
+            pass
+        yield from ()
+
+    store = JobStore(tmp_path, Limits(), launch=launcher(slow))
+    first = store.start("ann", [RunConfig()], expected=120.0)
+    second = store.start("bob", [RunConfig()], expected=30.0)
+    third = store.start("cy", [RunConfig()])
+    assert (store.wait(second), store.wait(third)) == (120.0, 150.0)
+    assert words.status(third, 2, store.wait(third)) == "queued, 3rd in line · about 2 min to wait"
+    store.stop(first.id, "ann")
+    store.close()
+
+
+def test_the_script_says_how_to_get_the_package() -> None:
+    assert "pip install" in export.script(RunConfig()).split('"""')[1]
