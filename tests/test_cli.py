@@ -514,7 +514,7 @@ def test_a_terminal_that_cannot_show_a_letter_ends_nothing(encoding: str, tmp_pa
 def test_an_output_that_nobody_reads_ends_nothing(tmp_path: Path) -> None:
     """`train | head -1`: the reader goes after a line, the run goes to its end without a word of complaint."""
     process = subprocess.Popen(
-        command("train", *base(steps=30, eval_every=1, eval_examples=4), "--out", "run"),
+        command("train", *base(method="mezo", steps=30, eval_every=1, eval_examples=4), "--out", "run"),
         cwd=tmp_path,
         env=environment(),
         stdout=subprocess.PIPE,

@@ -24,7 +24,7 @@ from zocore.runs.events import EvalDone, Event, RunEnded, RunStarted, StepDone
 from zocore.runs.recording import Recording, examine
 
 HEADER = json.loads(RECORDED.read_text().splitlines()[0])
-CONFIG = RunConfig(steps=6, lr=1e-4, eps=1e-3)
+CONFIG = RunConfig(method="mezo", steps=6, lr=1e-4, eps=1e-3)
 
 
 def toy(config: RunConfig, stop: Callable[[], bool], recording: Recording | None = None) -> Iterator[Event]:
