@@ -1,6 +1,7 @@
 """Killed again and again at random instants, header writes among them, everything ends as if nothing had happened."""
 
 import json
+import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -174,6 +175,24 @@ def test_killed_at_any_instant_everything_goes_on(
     kill_exports(whole, tmp_path, exports, Random(1))
     kill_races(tmp_path, races, Random(2))
     kill_jobs(whole, tmp_path, jobs, Random(3))
+
+
+def test_a_full_disk_under_the_recording_is_one_sentence_and_the_run_goes_on(whole: Path, tmp_path: Path) -> None:
+    """Where no more can be written the command says so; with room again, `resume` ends as if nothing had happened."""
+    log, end = tmp_path / "log", examine(whole).end
+    for byte in (300, 2500, 5000):
+        folder = tmp_path / f"full-{byte}"
+
+        def train(folder: Path = folder, byte: int = byte) -> int:
+            claim(folder, CONFIG)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (byte, resource.RLIM_INFINITY))  # a write beyond it fails
+            return main(["resume", str(folder)]) - 2
+
+        assert survives(train, None, log)
+        assert log.read_text().startswith("zocore: ")
+        assert survives(lambda folder=folder: start(folder), None, log)  # type: ignore[misc]
+        again = examine(folder).end
+        assert again is not None and end is not None and again.weights_fingerprint == end.weights_fingerprint
 
 
 def test_a_kill_within_every_byte_of_the_header(tmp_path: Path) -> None:
