@@ -18,6 +18,7 @@ def main() -> None:
 
     from app.door import Door
     from app.form import forms
+    from app.front import Front
     from app.jobs.limits import HOSTED, Limits
     from app.jobs.store import JobStore
     from app.log import Errors
@@ -31,6 +32,8 @@ def main() -> None:
     if limits.hosted:
         errors.attach()
     shown, opened = build(store), threading.Event()
+    front = Middleware(Front, keep=not options.password)
+    doors = [Middleware(Door, limits=limits, errors=errors, opened=opened), front]
     try:
         shown.blocks.queue(default_concurrency_limit=4, max_size=64).launch(
             server_name=options.host,
@@ -43,7 +46,7 @@ def main() -> None:
             footer_links=[],
             ssr_mode=False,
             prevent_thread_lock=True,
-            app_kwargs={"middleware": [Middleware(Door, limits=limits, errors=errors, opened=opened)]},
+            app_kwargs={"middleware": doors},
             **shown.options,
         )
         opened.set()

@@ -1,10 +1,12 @@
 """All text the page shows, apart from what the engine says itself."""
 
+import re
 from collections.abc import Mapping
 
 from app.jobs.job import Job
 from app.jobs.view import View
 
+FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")  # of the command line
 NAME = "ZO Lab"
 TAGLINE = "Fine-tune a language model from forward passes alone, and watch how it works."
 
@@ -28,6 +30,8 @@ SUBSPACES = [
     ("Preset of the method", "auto"),
     ("All weights", "all"),
     ("LoRA adapters", "lora"),
+    ("What writes into the hidden state, in the last 2 blocks", "writers:2"),
+    ("The last 2 blocks", "top:2"),
     ("Sparse: the smallest quarter of each tensor", "sparse"),
     ("Low rank: directions of rank 4", "low-rank"),
     ("Quantisation scales (loads in 4 bits)", "scales"),
@@ -39,6 +43,10 @@ ABOUT_LOSS = (
     "no backward pass is ever run."
 )
 ABOUT_GRADIENT = "One number per step: how steep the loss is along the random direction z. It is all a step learns."
+ABOUT_FORESEEN = (
+    "Learned feedback pushes the outputs of layers and foresees how the answers will respond. Here is the share of the "
+    "response that it foresaw: the better it is, the more of each example's error reaches the layers."
+)
 ABOUT_ACCURACY = "Examples the run never trains on. Circles: dev while training. Dots: test, before and after."
 ABOUT_ESTIMATOR = (
     "Variance of the estimate over fresh directions at fixed weights, and its cosine to the true gradient where "
@@ -96,7 +104,12 @@ def _over(job: Job) -> str:
         return f"stopped by {job.stopped_by or 'you'}{where}"
     if job.phase == "interrupted":
         return f"interrupted at step {view.steps}: {job.reason}. Resume goes on from there."
-    return f"failed: {job.reason}"
+    return f"failed: {plain(job.reason)}"
+
+
+def plain(message: str) -> str:
+    """Return an engine's sentence with settings named as the page names them: there is no command line here."""
+    return FLAG.sub(lambda found: found[1].replace("-", " "), message)
 
 
 def clock(seconds: float) -> str:

@@ -39,6 +39,7 @@ APP = [
     "jobs",
     "log",
     "door",
+    "front",
     "charts",
     "words",
     "form",

@@ -127,10 +127,8 @@ def main() -> None:
     """Serve on standard input and output, which nothing else may write to."""
     parser = argparse.ArgumentParser(prog="python -m app.jobs.child")
     parser.add_argument("--memory", type=int, default=0, help="bytes of data; 0 for any")
-    parser.add_argument("--polite", type=int, default=0, help="how much the page goes before a run, as `nice` counts")
     options = parser.parse_args()
     limit_memory(options.memory)
-    os.nice(options.polite)
     messages = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print goes to the server's log
     warm_up()

@@ -10,6 +10,7 @@ from app.form import controls, data_form
 from app.form.starting import Guest, taken
 from app.jobs.job import hashed
 from app.jobs.store import JobStore
+from app.jobs.view import View
 from app.tabs import live
 from app.tabs.stage import RECORDED, recorded
 from app.tabs.tab import Site
@@ -87,7 +88,16 @@ def replayed(store: JobStore, guest: Guest, job_id: str, step: int, text: str) -
     texts = [*([own] if own else []), *sample.texts]
     truths = [*([""] if own else []), *sample.labels]
     before = SampleShown(0, texts, truths, found["before"])
-    return live.probe_table(before, SampleShown(found["step"], texts, truths, found["now"]), view.header.labels)
+    table = live.probe_table(before, SampleShown(found["step"], texts, truths, found["now"]), view.header.labels)
+    return foresaw(view, found["step"]) + table
+
+
+def foresaw(view: View, step: int) -> str:
+    """How much learned feedback foresaw in a step, in words; empty for other methods."""
+    left = view.points[step - 1].unexplained if 0 < step <= len(view.points) else None
+    if left is None:
+        return ""
+    return f"<p>In step {step} the feedback foresaw {max(0.0, 1 - left):.0%} of the responses to its pushes.</p>"
 
 
 def next_part(store: JobStore, guest: Guest, values: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ class Panel:
     log: gr.Checkbox
     status: gr.HTML
     spoken: gr.HTML  # the changes of the status, for screen readers
-    charts: list[gr.HTML]  # loss, gradient, accuracy, estimator, memory
+    charts: list[gr.HTML]  # loss, gradient, foreseen, accuracy, estimator, memory
     probes: gr.HTML
     answers: gr.HTML
     warnings: gr.HTML
@@ -64,6 +64,9 @@ def build() -> Panel:
             )
             log = gr.Checkbox(False, label="log scale", elem_id="zo-log", min_width=90)
         loss = chart("loss", "Training loss", 300, plots.loss([view]))
+    with gr.Column(elem_classes="zo-panel", min_width=280):
+        gr.HTML(_title("What the feedback foresees", words.ABOUT_FORESEEN))
+        foreseen = chart("foreseen", "Share of the responses foreseen", 200, plots.foreseen(view))
     with gr.Row(equal_height=True):
         with gr.Column(elem_classes="zo-panel", min_width=280):
             gr.HTML(_title("Held-out accuracy", words.ABOUT_ACCURACY))
@@ -83,7 +86,15 @@ def build() -> Panel:
         probes = gr.HTML(first.probes, elem_id="zo-probes")
         answers = gr.HTML(None, html_template="", js_on_load=when_ready("zoAnswers", "props, watch"))
     return Panel(
-        axis, weight, log, status, spoken, [loss, gradient, accuracy, estimator, memory], probes, answers, warnings
+        axis,
+        weight,
+        log,
+        status,
+        spoken,
+        [loss, gradient, foreseen, accuracy, estimator, memory],
+        probes,
+        answers,
+        warnings,
     )
 
 

@@ -1,5 +1,6 @@
 """Child processes: what passes over the pipe, and how one that goes too far is ended."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -119,7 +120,9 @@ def test_a_question_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_real_child_runs_and_is_held_to_its_memory() -> None:
     """Allocations over the limit end in a sentence; what the parent's watch sees ends in another."""
-    child = spawn(memory=1_500_000_000)
+    child = spawn(memory=1_500_000_000, polite=7)
+    if hasattr(os, "getpriority"):  # behind the page from its first import on
+        assert os.getpriority(os.PRIO_PROCESS, child.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 7)
     assert child.ready.wait(120) and not child.gone.is_set()
     config = RunConfig(batch_size=60_000, max_tokens=512, steps=2, eval_examples=1, device="cpu").to_json()
     child.order(Work("run", [config], ["/tmp/zocore-test-child"], False, 60.0))
