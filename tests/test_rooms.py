@@ -47,6 +47,7 @@ APP = [
     "scripts",
     "api",
     "page",
+    "opening_run",
     "record",
     "installed",
 ]

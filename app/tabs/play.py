@@ -12,7 +12,7 @@ from app.form.starting import Guest, begin
 from app.jobs.job import Job
 from app.jobs.store import JobStore
 from app.quiet import QUIET
-from app.tabs import live, replay, take_away
+from app.tabs import live, opening, replay, take_away
 from app.tabs.live import Drawn, Look
 from app.tabs.stage import Panel, build, recorded
 from app.tabs.tab import Site, Tab
@@ -56,6 +56,7 @@ def lay_out(site: Site) -> None:
 def layout(config: RunConfig, store: JobStore) -> Play:
     """Lay the tab out for a configuration."""
     price = cost.cost(config, store.speeds)
+    opening.lay_out()
     with gr.Row(elem_classes="zo-main", equal_height=False):
         with gr.Column(scale=4, min_width=300, elem_classes="zo-side"):
             preset = gr.Radio(
