@@ -38,10 +38,7 @@ SUBSPACES = [
 ]
 AXES = [("forward passes", "forwards"), ("steps", "steps"), ("seconds", "seconds")]
 
-ABOUT_LOSS = (
-    "Faint: the loss each step measured. Bold: its debiased running mean. Two forward passes make one MeZO step; "
-    "no backward pass is ever run."
-)
+ABOUT_LOSS = "Faint: the loss each step measured. Bold: its debiased running mean. No backward pass is ever run."
 ABOUT_GRADIENT = "One number per step: how steep the loss is along the random direction z. It is all a step learns."
 ABOUT_FORESEEN = (
     "Learned feedback pushes the outputs of layers and foresees how the answers will respond. Here is the share of the "
@@ -56,9 +53,9 @@ ABOUT_MEMORY = (
     "Predicted peak of one step from the model's sizes, for this method and the usual ones. Measured: the allocator's "
     "peak on a GPU; on a CPU, the tensors alive at once, without Python and its libraries."
 )
-ABOUT_PROBES = "Five test sentences: what the model said before, and what it says now."
+ABOUT_PROBES = "Test sentences, and your own first: what the model said before the run, and what it says now."
 RECORDED = "recorded · a run of the toy preset that came with the project. Press Start for your own."
-NO_PROBES = "The five sentences appear with the first evaluation."
+NO_PROBES = "The sentences appear with the first evaluation."
 
 
 def status(job: Job | None, position: int, wait: float = 0.0) -> str:

@@ -11,7 +11,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import IO
+from functools import partial
+from typing import IO, Any, cast
 
 from app.jobs import wire
 from app.jobs.lanes import Engine, run_lanes, sentence
@@ -80,6 +81,8 @@ def serve(
 
 def _work(order: Work, stop: Callable[[], bool], engine: Engine, tell: Callable[[Message | Happened], None]) -> None:
     try:
+        if order.sentence:
+            engine = partial(cast(Any, engine), sentences=[order.sentence])
         for message in run_lanes(order, stop, engine):
             tell(message)
     except Exception as error:

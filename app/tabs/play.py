@@ -20,6 +20,7 @@ from zocore.config import RunConfig
 from zocore.errors import InputError
 
 TICK = 0.8  # seconds
+MOST_TEXT = 300  # characters of one's own sentence in a run
 SHOW = """(...values) => {
   if (innerWidth < 761) document.querySelector('#zo-status').scrollIntoView({ block: 'start' });
   return values;
@@ -111,7 +112,7 @@ def connect(site: Site) -> None:
     shown = tick_outputs(play)
     started = play.start.click(
         handlers.start,
-        [visitor, *play.form.inputs],
+        [visitor, play.panel.sentence, *play.form.inputs],
         [play.problem, play.job, visitor, play.drawn],
         **QUIET,
         trigger_mode="once",
@@ -134,11 +135,12 @@ class Handlers:
     store: JobStore
     form: controls.Controls
 
-    def start(self, visitor: str, request: gr.Request, *values: Any) -> tuple[Any, ...]:
+    def start(self, visitor: str, sentence: str, request: gr.Request, *values: Any) -> tuple[Any, ...]:
         """Start a run of the form's settings, or say why not."""
         guest = Guest.of(self.store, visitor, request)
         try:
-            job = begin(self.store, guest, [controls.collect(self.form.named(values), self.store.limits)])
+            config = controls.collect(self.form.named(values), self.store.limits)
+            job = begin(self.store, guest, [config], sentence=" ".join((sentence or "").split())[:MOST_TEXT])
         except ValueError as error:
             return data_form.error(str(error)), gr.skip(), guest.secret, gr.skip()
         return "", job.id, guest.secret, Drawn()

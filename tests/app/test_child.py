@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.jobs import wire
-from app.jobs.job import Job
+from app.jobs.job import Job, read_job
 from app.jobs.lab import Lab
 from app.jobs.lanes import Engine
 from app.jobs.limits import Limits
@@ -22,6 +22,7 @@ from tests.support.thread_child import launcher
 from zocore.config import RunConfig
 from zocore.errors import InputError
 from zocore.runs.events import Event, RunStarted, StepDone
+from zocore.runs.loop import run
 from zocore.runs.recording import Recording
 
 EVENTS = [Event.from_json(line) for line in RECORDED.read_text().splitlines()[:8]]
@@ -133,3 +134,19 @@ def test_a_real_child_runs_and_is_held_to_its_memory() -> None:
         with pytest.raises(Died, match="limit of 0.1 GB of memory"):
             list(follow(child, Leash(60.0, memory=100_000_000)))
     child.end()
+
+
+def test_a_sentence_of_ones_own_is_asked_wherever_the_run_looks(tmp_path: Path) -> None:
+    """It comes first, without a truth, before, between and after, and is kept for a run that goes on."""
+    store = JobStore(tmp_path, Limits(), launch=launcher(run))
+    config = RunConfig(device="cpu", method="mezo", steps=2, batch_size=2, eval_every=1, eval_examples=2)
+    job = store.start("ann", [config], sentence="What a lovely day")
+    until_over(job, 120)
+    assert job.phase == "finished", job.reason
+    assert [shown.step for shown in job.lane.view.samples] == [0, 1, 2]
+    for shown in job.lane.view.samples:
+        assert (shown.texts[0], shown.labels[0]) == ("What a lovely day", "") and len(shown.texts) == 6
+        assert sum(shown.probabilities[0]) == pytest.approx(1, abs=1e-4)
+    kept = read_job(job.folder)
+    assert kept is not None and kept.sentence == "What a lovely day"
+    store.close()

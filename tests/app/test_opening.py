@@ -1,6 +1,7 @@
 """What the page opens with is recorded, whole, and true to the run that it shows."""
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
@@ -53,5 +54,5 @@ def test_the_plane_holds_its_three_points_and_the_weights_stay() -> None:
 
 def test_moments_are_closer_at_first_and_end_with_the_run() -> None:
     shown = opening_run.moments(300)
-    gaps = [after - before for before, after in zip(shown, shown[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(shown)]
     assert shown[0] == 0 and shown[-1] == 300 and gaps == sorted(gaps)

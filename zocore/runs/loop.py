@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
@@ -33,10 +33,15 @@ NAMED = ("torch", "transformers", "bitsandbytes", "numba")
 
 
 def run(
-    config: RunConfig, stop: Stop = lambda: False, recording: Recording | None = None, ranks: Ranks | None = None
+    config: RunConfig,
+    stop: Stop = lambda: False,
+    recording: Recording | None = None,
+    ranks: Ranks | None = None,
+    sentences: Sequence[str] = (),
 ) -> Iterator[Event]:
     """Yield the events of a run, or of the rest of a recorded one; `stop` is asked before each step.
 
+    `sentences` are asked first wherever a few test examples are; they have no true label.
     With `ranks`, several processes share each batch, and each of them has to go through the events.
     Raises ValueError before the first event when the settings cannot work. A failure inside a step leaves the
     weights where the step began, yields RunEnded with the reason, and is raised again.
@@ -44,7 +49,9 @@ def run(
     ranks = ranks or Ranks()
     ranks.stop = stop
     session = open_session(config, recording.header.frozen if recording else None, ranks=ranks)
-    course = _Course(session, lambda: ranks.stopping)
+    if sentences:
+        session.objective.probabilities(sentences)  # what cannot be asked is told before the first event
+    course = _Course(session, lambda: ranks.stopping, tuple(sentences))
     if recording:
         check_base(session, recording)
         check_data(session, recording)
@@ -115,6 +122,7 @@ class _Course:
 
     session: Session
     stop: Stop
+    sentences: Sequence[str] = ()
     done: int = 0
     passes: int = 0
     cost: float = 0.0
@@ -256,13 +264,15 @@ class _Course:
         yield self._sample(step)
 
     def _sample(self, step: int) -> SampleShown:
-        """The model's answers on the first few test examples."""
+        """The model's answers on sentences of one's own, and on the first few test examples."""
         shown = self.session.task.test[:SAMPLES]
         with self.memory.apart(), torch.no_grad():
             log_probs = self.session.objective.log_probs(self.session.objective.batch(list(shown)))
+            own = self.session.objective.probabilities(self.sentences).tolist() if self.sentences else []
         names = self.session.task.label_names
-        texts = ["\n".join(example.fields.values()) for example in shown]
-        return SampleShown(step, texts, [names[example.label] for example in shown], log_probs.exp().tolist())
+        texts = [*self.sentences, *("\n".join(example.fields.values()) for example in shown)]
+        labels = [*("" for _ in own), *(names[example.label] for example in shown)]
+        return SampleShown(step, texts, labels, [*own, *log_probs.exp().tolist()])
 
     def _evaluate(self, step: int, split: str) -> EvalDone:
         session, started, config = self.session, time.perf_counter(), self.session.config
