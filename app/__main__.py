@@ -23,6 +23,7 @@ def main() -> None:
     from app.jobs.store import JobStore
     from app.log import Errors
     from app.page import build
+    from app.preview import Preview
 
     limits = HOSTED if options.hosted else Limits()
     chosen = {"places": options.places, "memory": options.memory and int(options.memory * 1e9)}
@@ -33,7 +34,8 @@ def main() -> None:
         errors.attach()
     shown, opened = build(store), threading.Event()
     front = Middleware(Front, keep=not options.password)
-    doors = [Middleware(Door, limits=limits, errors=errors, opened=opened), front]
+    preview = Middleware(Preview, store=store)
+    doors = [Middleware(Door, limits=limits, errors=errors, opened=opened), preview, front]
     try:
         shown.blocks.queue(default_concurrency_limit=4, max_size=64).launch(
             server_name=options.host,

@@ -28,7 +28,7 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it from what is kept."""
-        if not self._keep or not _of_the_page(scope):
+        if not self._keep or not of_the_page(scope):
             await self._app(scope, receive, send)
             return
         key = _key(scope)
@@ -50,7 +50,8 @@ class Front:
         return page
 
 
-def _of_the_page(scope: Scope) -> bool:
+def of_the_page(scope: Scope) -> bool:
+    """Whether a request is one for the page itself."""
     return (
         scope["type"] == "http"
         and scope["method"] == "GET"

@@ -139,6 +139,14 @@ ABOUT_RACE = (
 RECORDED_RACE = "recorded · a race that came with the project. Choose lanes, make a guess, and start your own."
 PREDICT = "Predict first: which will have the lowest loss at the end?"
 NO_STANDINGS = "The table comes when the race is over."
+ABOUT_RUNS = (
+    "Your runs in this browser. Choose two or more to lay their losses over one another and to see in what they differ. "
+    "Each letter in the table is a link to that run, which anybody who has it can open and nobody but you can change."
+)
+NO_RUNS = "Choose runs above. There are none before your first start on the Play tab."
+SHARED = (
+    "A run that somebody shared, to look at, replay and take away. The form holds its settings: Start does it again."
+)
 NO_GUESS = "I would rather not say"
 
 ABOUT_BREAK = (

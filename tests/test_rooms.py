@@ -42,6 +42,8 @@ APP = [
     "front",
     "charts",
     "words",
+    "results",
+    "preview",
     "form",
     "tabs",
     "scripts",

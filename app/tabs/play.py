@@ -22,6 +22,7 @@ from zocore.errors import InputError
 TICK = 0.8  # seconds
 MOST_TEXT = 300  # characters of one's own sentence in a run
 SHOW = """(...values) => {
+  document.body.classList.remove('zo-reading');
   if (innerWidth < 761) document.querySelector('#zo-status').scrollIntoView({ block: 'start' });
   return values;
 }"""
