@@ -12,7 +12,7 @@ from app import api, results, scripts, words
 from app.form import controls, data_form, pricing, share
 from app.jobs.store import JobStore
 from app.quiet import QUIET
-from app.tabs import break_it, learn, memory, microscope, play, race, runs
+from app.tabs import break_it, claims, learn, memory, microscope, play, race, runs
 from app.tabs.live import Drawn
 from app.tabs.tab import Copy, Site, Tab
 from zocore.errors import InputError
@@ -29,7 +29,7 @@ COPY = """async (code) => {
 HERE = Path(__file__).parent
 STYLES = [HERE / "page.css", HERE / "form" / "form.css", HERE / "charts" / "charts.css", HERE / "tabs" / "tabs.css"]
 OUTER = HERE / "outer.css"  # rules that Gradio must not confine to its own container
-TABS: tuple[Tab, ...] = (play.TAB, race.TAB, runs.TAB, microscope.TAB, memory.TAB, break_it.TAB, learn.TAB)
+TABS: tuple[Tab, ...] = (play.TAB, race.TAB, runs.TAB, microscope.TAB, memory.TAB, break_it.TAB, learn.TAB, claims.TAB)
 START = """() => {
   const spoken = document.querySelector('#zo-spoken');
   if (spoken) { spoken.setAttribute('role', 'status'); spoken.setAttribute('aria-live', 'polite'); }

@@ -140,8 +140,12 @@ RECORDED_RACE = "recorded · a race that came with the project. Choose lanes, ma
 PREDICT = "Predict first: which will have the lowest loss at the end?"
 NO_STANDINGS = "The table comes when the race is over."
 ABOUT_RUNS = (
-    "Your runs in this browser. Choose two or more to lay their losses over one another and to see in what they differ. "
+    "Your runs in this browser. Choose two or more to lay their losses over one another and see in what they differ. "
     "Each letter in the table is a link to that run, which anybody who has it can open and nobody but you can change."
+)
+ABOUT_CLAIMS = (
+    "What the papers of these methods claim, and what is left of it when it is measured. One command measures all of "
+    "them again and writes this page."
 )
 NO_RUNS = "Choose runs above. There are none before your first start on the Play tab."
 SHARED = (

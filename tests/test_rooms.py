@@ -42,6 +42,7 @@ APP = [
     "front",
     "charts",
     "words",
+    "claims",
     "results",
     "preview",
     "form",

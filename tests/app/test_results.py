@@ -21,7 +21,9 @@ from zocore.config import RunConfig
 from zocore.runs.events import Event
 from zocore.runs.loop import run
 
-HTML = '<!doctype html><head><meta property="og:title" content="Gradio" />\n<meta name="twitter:creator"\n content="@Gradio" /></head>'
+HTML = """<!doctype html><head><meta property="og:title" content="Gradio" />
+<meta name="twitter:creator"
+ content="@Gradio" /></head>"""
 
 
 @pytest.fixture
