@@ -77,7 +77,7 @@ def build(store: JobStore) -> Shown:
         visitor = gr.BrowserState("", storage_key="zocore-visitor", secret=store.visitors.key)
         api.add(store)  # first, so that no private event takes one of its names
         header = _header()
-        with gr.Tabs(elem_id="zo-tabs") as tabs:
+        with gr.Tabs(elem_id="zo-tabs", overflow_behavior="wrap") as tabs:
             site = Site(store, visitor, tabs)
             for tab in TABS:
                 with gr.Tab(tab.label, id=tab.id):

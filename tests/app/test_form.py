@@ -111,3 +111,15 @@ def test_only_the_methods_own_options_are_shown(visit: Any) -> None:
     ann.page.wait_for_selector("#zo-pool")
     assert not ann.page.locator("#zo-clip").is_visible()
     assert "pool" in ann.page.inner_text("#zo-card").lower() or "× 6" in ann.page.inner_text("#zo-card")
+
+
+def test_learned_feedback_shows_its_own_controls(visit: Any) -> None:
+    ann = visit()
+    ann.page.get_by_role("button", name="Advanced").click()
+    ann.page.wait_for_selector("#zo-mu")
+    assert ann.page.locator("#zo-alpha").is_visible() and ann.page.locator("#zo-onto").is_visible()
+    assert not ann.page.locator("#zo-tie").is_visible()
+    ann.page.click("#zo-method input")
+    ann.page.get_by_role("option", name="Activity perturbation").click()
+    ann.page.wait_for_selector("#zo-tie")
+    assert not ann.page.locator("#zo-mu").is_visible()

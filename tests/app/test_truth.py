@@ -28,6 +28,7 @@ from tests.support.thread_child import launcher
 from zocore.config import RunConfig
 from zocore.data.tasks import read_task
 from zocore.diagnostics.broken_runs import run_broken
+from zocore.diagnostics.phase import Phase
 from zocore.methods import METHODS
 from zocore.models.files import BUNDLED
 from zocore.runs.events import EvalDone, Event, RunEnded, SampleShown, StepDone, Warned
@@ -294,3 +295,10 @@ def test_lines_show_on_the_dark_page() -> None:
         mixed = [round(int(hue[i : i + 2], 16) * faint + int(panel[i : i + 2], 16) * (1 - faint)) for i in (1, 3, 5)]
         assert contrast(hue, panel) >= 4.5, name
         assert contrast("#" + "".join(f"{part:02x}" for part in mixed), panel) >= 3, name
+
+
+def test_a_part_with_numbers_is_drawn_as_cells() -> None:
+    part = Phase("Push", "text", "code", picture=[[1.0, -0.5], [0.0, 1.0]], rows="xi of <examples>")
+    html = replay.phases(1, [part, Phase("Other", "text", "code")])
+    assert html.count("<rect") == 4 and html.count("<svg") == 1
+    assert f'fill="{replay.MINUS}" opacity="0.50"' in html and "xi of &lt;examples&gt;" in html
