@@ -87,7 +87,7 @@ class Preview:
 def root(scope: Scope) -> str:
     """Return the address by which the server was reached, without a slash at its end."""
     found = {name: value.decode("latin-1") for name, value in scope["headers"]}
-    scheme = found.get(b"x-forwarded-proto", scope.get("scheme", "http")).partition(",")[0]
+    scheme = str(found.get(b"x-forwarded-proto") or scope.get("scheme") or "http").partition(",")[0]
     host = found.get(b"x-forwarded-host", found.get(b"host", "")).partition(",")[0].strip()
     return f"{scheme.strip()}://{host}{scope.get('root_path', '')}"
 

@@ -43,7 +43,7 @@ def main() -> None:
                 browser = made.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
                 page = browser.new_page(viewport={"width": WIDTH, "height": 900}, reduced_motion="reduce")
                 page.goto(address, timeout=120_000)
-                page.wait_for_function("window.zoOpeningAt", timeout=120_000)
+                page.wait_for_function("Boolean(window.zoOpeningAt)", timeout=120_000)
                 page.add_style_tag(content=".zo-opening button, .zo-opening figcaption { display: none }")
                 shown = frames(page, len(opening.recorded()["beats"]))
                 browser.close()
