@@ -14,9 +14,11 @@ from zocore.defaults import estimates
 from zocore.models.objectives.evaluation import evaluate
 from zocore.noise import addressed
 from zocore.parallel.ranks import Ranks
+from zocore.runs.best_point import BestPoint
 from zocore.runs.estimator import measure
 from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
 from zocore.runs.peak_memory import PeakMemory
+from zocore.runs.rate_search import RateSearch, with_found_rate
 from zocore.runs.recording import SUMS, Recording, decode_step, encode_directions, encode_tensor
 from zocore.runs.rounding_share import DROWNED, rounding_share
 from zocore.runs.session import Session, data_fingerprint, open_session
@@ -43,14 +45,17 @@ def run(
     """
     ranks = ranks or Ranks()
     ranks.stop = stop
+    search = None
+    if config.auto_lr and config.lr is None:
+        config, search = with_found_rate(config, stop)
     session = open_session(config, recording.header.frozen if recording else None, ranks=ranks)
     course = _Course(session, lambda: ranks.stopping)
     if recording:
         check_base(session, recording)
         check_data(session, recording)
         replay(session, recording.steps)
-        course.take_up(recording.steps)
-    yield course.started(recording)
+        course.take_up(recording)
+    yield course.started(recording, search)
     if recording and recording.steps and config.carrier == "in-place":
         yield Warned(recording.last, IN_PLACE)
     yield from course.events()
@@ -122,13 +127,15 @@ class _Course:
     forward_seconds: float = 0.0
     peak: int = 0
     watch: Watch = field(default_factory=Watch)
+    dev: BestPoint = field(default_factory=BestPoint)
 
     def __post_init__(self) -> None:
         self.memory = PeakMemory(self.session.objective.device, self.session.tensors, self.session.kept_bytes)
 
-    def take_up(self, steps: list[StepDone]) -> None:
+    def take_up(self, recording: Recording) -> None:
         """Continue the counts of the recorded steps; the memory of loading and replaying is left out."""
         self.memory.reset()
+        self.dev, steps = BestPoint.of(recording.events), recording.steps
         for event in steps:
             self.watch.add(event)
             self.peak = max(self.peak, event.memory_bytes)
@@ -163,6 +170,10 @@ class _Course:
             )
         if self.done >= self.session.config.steps:
             return "finished", f"all {self.done} steps done"
+        patience, best = self.session.config.patience, self.dev.best
+        if best is not None and 0 < patience <= self.dev.since:
+            looks = f"{self.dev.since} evaluation{'s' * (self.dev.since > 1)}"
+            return "finished", f"the dev loss has not fallen in {looks}: it was lowest after step {best.step}"
         return ("stopped", f"stopped after step {self.done}") if self.stop() else None
 
     def _advance(self) -> Iterator[Event]:
@@ -172,9 +183,12 @@ class _Course:
         event = self._step(number)
         yield event
         yield from self.watch.add(event)
-        if config.eval_every and number % config.eval_every == 0 and number < config.steps:
-            yield self._evaluate(number, "dev")
-            yield self._sample(number)
+        if config.eval_every and number % config.eval_every == 0:
+            look = self._evaluate(number, "dev")
+            self.dev.add(look)
+            yield look
+            if number < config.steps:
+                yield self._sample(number)
 
     def _step(self, number: int) -> StepDone:
         session, started = self.session, time.perf_counter()
@@ -271,8 +285,10 @@ class _Course:
             result = evaluate(session.objective, examples, 4 * config.batch_size, log_probs=session.log_probs)
         return EvalDone(step, split, result.loss, result.accuracy, len(examples), time.perf_counter() - started)
 
-    def started(self, recording: Recording | None) -> RunStarted:
+    def started(self, recording: Recording | None, search: RateSearch | None = None) -> RunStarted:
         s = self.session
+        if search:
+            self.passes, self.cost = search.forward_passes, search.forward_cost
         task = s.task
         return RunStarted(
             s.config.to_json(),
@@ -299,6 +315,7 @@ class _Course:
             s.prefix.of if s.prefix else 0,
             s.ranks.count,
             s.method.replay_passes(),
+            search.to_json() if search else None,
         )
 
     def _ended(self, status: str, reason: str) -> RunEnded:
