@@ -65,9 +65,9 @@ def test_commands_within_sentences_are_commands(page: str) -> None:
         assert _parser().parse_args(shlex.split(line)), line
 
 
-def test_python_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
-    """The example of a run prints one line per step."""
-    (example,) = _blocks(USING, "python")
+@pytest.mark.parametrize("example", _blocks(USING, "python"))
+def test_python_examples_run(example: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each example takes three steps and prints one line for each."""
     exec(compile(example, "docs/using.md", "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) == 3
 

@@ -20,6 +20,8 @@ ENGINE = [
     "step",
     "presets",
     "methods",
+    "optimizer",
+    "hf",
     "tables",
     "data",
     "models",

@@ -31,7 +31,7 @@ from zocore.runs.kept_prefix import KeptPrefix
 from zocore.step.losses import Losses, Part
 from zocore.step.readout import Head
 from zocore.step.step import Backprop, Method, Stepper
-from zocore.step.update import Adam, Momentum, Sgd, State
+from zocore.step.update import UPDATES, State
 from zocore.subspaces.blocks import last_blocks, of_blocks, residual_writers
 from zocore.subspaces.by_name import all_weights, matching, without
 from zocore.weights.leaf import Leaf, ParameterSite
@@ -40,7 +40,6 @@ CHECKED_EVERY = 100  # steps between comparisons of the weights where several pr
 LAW = {"noise": None, "rank": 0, "keep": 1.0}  # settings of the law, and what leaves it to the method
 OF_DATA = ("text_columns", "label_column", "template", "label_words")
 MANY_ROWS = 16  # rows of one example that are worth a word
-UPDATES: dict[str, type[Sgd] | type[Momentum] | type[Adam]] = {"sgd": Sgd, "momentum": Momentum, "adam": Adam}
 
 
 @dataclass
