@@ -38,3 +38,10 @@ def test_a_trainer_tunes_and_saves(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     model = tiny.save(tmp_path / "model", "roberta", "classifier")
     _run("trainer.py", monkeypatch, model, tmp_path / "tuned")
     assert json.loads((tmp_path / "tuned" / "config.json").read_text())["model_type"] == "roberta"
+
+
+def test_a_run_is_tracked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The folder holds what TensorBoard reads."""
+    pytest.importorskip("tensorboard")
+    _run("tracking.py", monkeypatch, tmp_path / "run")
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))

@@ -65,9 +65,10 @@ def train(options: argparse.Namespace) -> int:
         if not ranks.first:
             return _accompany(events)
         folder = options.out or _next_folder(config)
+        report = _report(options, folder)
         claim(folder, config)
         try:
-            return _follow(events, folder)
+            return _follow(events, folder, report)
         finally:
             _drop_empty(folder)
 
@@ -87,7 +88,7 @@ def resume(options: argparse.Namespace) -> int:
             say(f"{options.run}: {UNSEALED}")
         ranks.told("read")  # before the first process writes to it
         events = run(replace(config, device=device), stop, recording, ranks)
-        return _follow(events, options.run) if ranks.first else _accompany(events)
+        return _follow(events, options.run, _report(options, options.run)) if ranks.first else _accompany(events)
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -235,8 +236,15 @@ def _seeds(text: str) -> list[int]:
     return [int(seed) for seed in text.split(",")]
 
 
-def _follow(events: Iterator[Any], folder: Path) -> int:
-    """Record and show a run's events; 1 when it failed."""
+def _report(options: argparse.Namespace, folder: Path) -> Any:
+    """The trackers that are to hear of a run."""
+    from zocore.runs.report import Report
+
+    return Report([name.strip() for name in options.report_to.split(",") if name.strip()], folder)
+
+
+def _follow(events: Iterator[Any], folder: Path, report: Any) -> int:
+    """Record and show a run's events, and report them; 1 when it failed."""
     from zocore.runs.events import RunEnded
     from zocore.runs.progress import Progress
     from zocore.runs.recording import record
@@ -245,6 +253,8 @@ def _follow(events: Iterator[Any], folder: Path) -> int:
     try:
         for event in record(events, folder):
             progress.show(event)
+            for sentence in report.add(event):
+                complain(f"zocore: {sentence}")
             failed = failed or (isinstance(event, RunEnded) and event.status == "failed")
     except Exception:
         if not failed:  # not a failure of the run itself, which has already been reported
@@ -316,6 +326,7 @@ def _parser() -> argparse.ArgumentParser:
     training = _command(commands, "train", train)
     _settings(training)
     training.add_argument("--out", type=Path, help=f"run folder (default: the next number under {RUNS}/)")
+    _reporting(training)
     for function in (resume, verify, replay, export, predict):
         name = function.__name__
         command = _command(commands, name, function)
@@ -325,6 +336,8 @@ def _parser() -> argparse.ArgumentParser:
             )
         else:
             command.add_argument("run", type=Path, metavar="RUN", help="run folder")
+        if name == "resume":
+            _reporting(command)
         if name not in ("resume", "verify"):
             command.add_argument("--step", type=int, help="the weights after this step (default: the last)")
         if name == "replay":
@@ -343,6 +356,12 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("text", nargs="+", help="sentences to label")
     _measures(commands)
     return parser
+
+
+def _reporting(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--report-to", default="", metavar="TRACKERS", help="tensorboard, trackio or wandb, separated by commas"
+    )
 
 
 def _measures(commands: Any) -> None:
