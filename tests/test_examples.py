@@ -45,3 +45,13 @@ def test_a_run_is_tracked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     pytest.importorskip("tensorboard")
     _run("tracking.py", monkeypatch, tmp_path / "run")
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+def test_an_adapter_is_tuned_and_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PEFT reads the folder that the run wrote, card and all."""
+    _run("adapter.py", monkeypatch, tmp_path)
+    assert "wrote the adapter" in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "adapter").iterdir()}
+    assert names >= {"adapter_config.json", "adapter_model.safetensors", "README.md"}

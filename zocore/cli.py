@@ -106,13 +106,20 @@ def replay(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    """Write the tuned model, or what changed alone."""
-    from zocore.runs import replay
+    """Write the tuned model, its adapter or what changed alone, and put it on the model hub on request."""
+    from zocore.runs import hub, replay
 
+    if options.adapter and options.delta is not None:
+        raise ValueError("--adapter and --delta do not go together: each writes a folder of its own")
+    if options.push_to_hub is not None:
+        hub.check_name(options.push_to_hub)
     if file := _delta(options):
         say(replay.export_delta(options.run, file, options.to))
     else:
-        say(replay.export_run(Path(options.run), options.to, options.step, options.delta == ONLY))
+        delta = options.delta == ONLY
+        say(replay.export_run(Path(options.run), options.to, options.step, delta, options.adapter))
+    if options.push_to_hub is not None:
+        say(hub.push(options.to, options.push_to_hub))
     return 0
 
 
@@ -351,6 +358,10 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="FILE",
                 help="write only what changed, as one safetensors file; with FILE, lay it over the base model RUN",
             )
+            command.add_argument(
+                "--adapter", action="store_true", help="write the adapter of a LoRA run, as PEFT reads it"
+            )
+            command.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload the folder to the model hub too")
         if name == "predict":
             command.add_argument("--delta", metavar="FILE", help="what a run changed, to lay over the base model RUN")
             command.add_argument("text", nargs="+", help="sentences to label")
