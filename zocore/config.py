@@ -32,7 +32,7 @@ class RunConfig:
         "how the model is read; without it, as its configuration says",
         choices=tuple(KINDS),
     )
-    task: str = setting("sentiment", "a bundled task")
+    task: str = setting("verdict", "a bundled task")
     data: str | None = setting(None, "your own CSV, TSV or JSON Lines file, or a folder of train, dev and test files")
     text_columns: str | None = setting(
         None, "columns of the text, separated by commas; without it, recognised by their content"
