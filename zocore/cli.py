@@ -162,6 +162,19 @@ def tournament(options: argparse.Namespace) -> int:
     return 0
 
 
+def tasks(options: argparse.Namespace) -> int:
+    """List the tasks by name: the bundled ones, and those of the papers, with where their rows are on the hub."""
+    from zocore.data.named import named_tasks
+    from zocore.data.tasks import bundled_tasks
+
+    say(f"{'task':10} {'metric':9} {'rows':46} title")
+    for name in bundled_tasks():
+        say(f"{name:10} {'accuracy':9} {'bundled':46}")
+    for row in named_tasks().values():
+        say(f"{row.name:10} {row.metric:9} {row.hub:46} {row.title}")
+    return 0
+
+
 def memory(options: argparse.Namespace) -> int:
     """Show what each method needs in memory, from the model's configuration alone."""
     from zocore.memory import bill
@@ -390,6 +403,7 @@ def _measures(commands: Any) -> None:
     racing.add_argument("--lrs", default="", help="learning rates by method, as in mezo=1e-4,grzo=5e-5")
     racing.add_argument("--out", type=Path, help="folder for the runs and the table")
     add_options(_command(commands, "tournament", tournament))
+    _command(commands, "tasks", tasks)
     bill = _command(commands, "memory", memory)
     bill.add_argument("--model", default="llama-3-8b", help="a built-in name or a folder with config.json")
     bill.add_argument(
