@@ -13,6 +13,7 @@ from zocore.cli import _parser, main
 from zocore.memory.bill import bills, render
 from zocore.memory.shapes import shape_of
 from zocore.noise.addressed import Key
+from zocore.recipes.recipe import recipes
 
 PATHS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PATHS}
@@ -100,6 +101,13 @@ def test_memory_figures_are_what_the_command_says() -> None:
     figures = re.findall(r"\d+\.\d\d(?= GB)", README)
     printed = render(bills(shape_of("llama-3-8b"), 16, 128, "bf16"))
     assert len(figures) == 6 and all(f" {figure} " in printed for figure in figures)
+
+
+def test_the_recipes_cost_what_the_page_says() -> None:
+    """Card, hours and gigabytes of each recipe are those of the prediction."""
+    for one in recipes().values():
+        row = f"| `{one.name}` | {one.card} | {one.hours:.1f} | {one.memory.total / 1e9:.0f} |"
+        assert row in USING, row
 
 
 def test_the_table_has_every_method() -> None:

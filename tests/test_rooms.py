@@ -28,6 +28,7 @@ ENGINE = [
     "config",
     "defaults",
     "memory",
+    "recipes",
     "runs",
     "diagnostics",
     "bench",

@@ -5,10 +5,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, get_args, get_type_hints
 
 from zocore.config import RunConfig
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"the argument {word!r} is not text in UTF-8: type it anew, or rename the file")
     options = parser.parse_args(words)
     try:
+        if getattr(options, "recipe", None):
+            options = _parser(_of_recipe(options.recipe)).parse_args(words)
         _alone_or_shared(options)
         return options.command(options)
     except ValueError as error:
@@ -45,6 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("zocore: interrupted")
         return 130
+
+
+def _of_recipe(name: str) -> dict[str, Any]:
+    """A recipe's settings, which take the place of the defaults; says what it should cost."""
+    from zocore.recipes.recipe import recipe
+
+    found = recipe(name)
+    say(found.said)
+    return dict(found.settings)
 
 
 def _alone_or_shared(options: argparse.Namespace) -> None:
@@ -172,6 +184,15 @@ def tasks(options: argparse.Namespace) -> int:
         say(f"{name:10} {'accuracy':9} {'bundled':46}")
     for row in named_tasks().values():
         say(f"{row.name:10} {row.metric:9} {row.hub:46} {row.title}")
+    return 0
+
+
+def recipes(options: argparse.Namespace) -> int:
+    """List the papers' runs that `train --recipe` begins with, and what each should cost: predicted, not measured."""
+    from zocore.recipes import recipe
+
+    for one in recipe.recipes().values():
+        say(f"{one.said}\n  {one.title} ({one.paper}, {one.where})")
     return 0
 
 
@@ -340,11 +361,15 @@ def _config(options: argparse.Namespace) -> RunConfig:
     return RunConfig(**{field.name: getattr(options, field.name) for field in fields(RunConfig)})
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(defaults: Mapping[str, Any] = MappingProxyType({})) -> argparse.ArgumentParser:
     parser = Parser(prog="zocore", description="zeroth-order fine-tuning of language models")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     training = _command(commands, "train", train)
     _settings(training)
+    training.set_defaults(**defaults)
+    training.add_argument(
+        "--recipe", metavar="NAME", help="begin with the settings of a paper's run (see `zocore recipes`)"
+    )
     training.add_argument("--out", type=Path, help=f"run folder (default: the next number under {RUNS}/)")
     _reporting(training)
     for function in (resume, verify, replay, export, predict):
@@ -404,6 +429,7 @@ def _measures(commands: Any) -> None:
     racing.add_argument("--out", type=Path, help="folder for the runs and the table")
     add_options(_command(commands, "tournament", tournament))
     _command(commands, "tasks", tasks)
+    _command(commands, "recipes", recipes)
     bill = _command(commands, "memory", memory)
     bill.add_argument("--model", default="llama-3-8b", help="a built-in name or a folder with config.json")
     bill.add_argument(
