@@ -32,8 +32,16 @@ class RunConfig:
         "how the model is read; without it, as its configuration says",
         choices=tuple(KINDS),
     )
-    task: str = setting("verdict", "a bundled task")
-    data: str | None = setting(None, "your own CSV, TSV or JSON Lines file, or a folder of train, dev and test files")
+    task: str = setting(
+        "verdict", "a bundled task, or one of the papers, such as sst2 or rte (`zocore tasks` lists them)"
+    )
+    data: str | None = setting(
+        None,
+        "your own CSV, TSV or JSON Lines file, a folder of train, dev and test files, or a dataset of the hub as "
+        "hub:owner/name, hub:owner/name:configuration",
+    )
+    k_shot: int = setting(0, "training examples of each label, and as many for dev; 0 for all")
+    train_examples: int = setting(0, "training examples in all, and half as many for dev; 0 for all")
     text_columns: str | None = setting(
         None, "columns of the text, separated by commas; without it, recognised by their content"
     )
@@ -124,13 +132,16 @@ class RunConfig:
             math.isfinite(self.prefix_gib) and self.prefix_gib >= 0,
             f"--prefix-gib must be 0 or more, not {self.prefix_gib}",
         )
-        for name in ("eval_every", "measure_every", "rank", "patience"):
+        for name in ("eval_every", "measure_every", "rank", "patience", "k_shot", "train_examples"):
             _require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more, not {getattr(self, name)}")
         _require(
             not self.patience or self.eval_every > 0,
             "--patience looks at the dev split: say --eval-every too, as in 50",
         )
         _require(self.micro_batch is None or self.micro_batch >= 1, "--micro-batch must be at least 1")
+        _require(
+            not (self.k_shot and self.train_examples), "--k-shot and --train-examples do not go together: give one"
+        )
         for name in ("seed", "split_seed"):
             value = getattr(self, name)
             _require(0 <= value < 2**63, f"{flag(name)} must be from 0 to 2^63 - 1, not {value}")

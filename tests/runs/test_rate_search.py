@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.recordings import settings
+from zocore.compare import lanes
 from zocore.errors import InputError
 from zocore.runs import rate_search
 from zocore.runs.events import RunStarted, StepDone
@@ -72,3 +73,9 @@ def test_where_no_rate_lowers_the_loss_it_is_told(monkeypatch: pytest.MonkeyPatc
     """A loss that only climbs is no ground for a rate."""
     with pytest.raises(InputError, match="found no rate from .* that lowers the loss"):
         valley(open_session(settings(lr=1e-3)), 0.0, monkeypatch)
+
+
+def test_a_race_looks_for_no_rates_of_its_own() -> None:
+    """What a search costs would be unequal there."""
+    with pytest.raises(InputError, match="zocore tournament"):
+        lanes(settings(lr=None, auto_lr=True), ["mezo", "grzo"], [0], 100.0)

@@ -133,10 +133,23 @@ class Objective(ABC):
 
 def objective_for(loaded: LoadedModel, task: Task, max_tokens: int = MAX_TOKENS) -> Objective:
     """Return the objective for a model's kind. Raises InputError when the task does not fit the model."""
+    if task.candidates:
+        return _candidates(loaded, task, max_tokens)
     more = {"folder": Path(loaded.path)} if loaded.kind == "encoder" else {}
     make = KINDS[loaded.kind].objective_class()
     objective: Objective = make(loaded.model, loaded.tokenizer, task, max_tokens, **more)
     return objective
+
+
+def _candidates(loaded: LoadedModel, task: Task, max_tokens: int) -> Objective:
+    from zocore.models.objectives.candidates import CandidateChoice  # which is an objective itself
+
+    if loaded.kind != "causal":
+        raise InputError(
+            f"{task.name} scores candidates of each example as continuations, and a {loaded.kind} model continues "
+            "nothing: take a decoder"
+        )
+    return CandidateChoice(loaded.model, loaded.tokenizer, task, max_tokens)
 
 
 def widened(logits: Tensor) -> Tensor:
