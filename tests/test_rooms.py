@@ -23,6 +23,7 @@ ENGINE = [
     "tables",
     "data",
     "models",
+    "objectives",
     "config",
     "defaults",
     "memory",

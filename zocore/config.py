@@ -7,6 +7,7 @@ from typing import Any, get_args, get_type_hints
 from zocore.directions.laws import LAWS
 from zocore.methods import METHODS, OPTIONS
 from zocore.models.kinds import KINDS
+from zocore.objectives import OBJECTIVES
 
 RENAMED = {"diagnose_every": "measure_every"}  # what older recordings call a setting
 
@@ -31,6 +32,11 @@ class RunConfig:
         None,
         "how the model is read; without it, as its configuration says",
         choices=tuple(KINDS),
+    )
+    objective: str = setting(
+        "loss",
+        "what the steps lower: " + "; ".join(f"{name}, {row.summary}" for name, row in OBJECTIVES.items()),
+        choices=tuple(OBJECTIVES),
     )
     task: str = setting("sentiment", "a bundled task")
     data: str | None = setting(None, "your own CSV, TSV or JSON Lines file, or a folder of train, dev and test files")

@@ -11,11 +11,20 @@ import torch
 from zocore.carriers.scratch import Scratch
 from zocore.config import RunConfig
 from zocore.defaults import estimates
-from zocore.models.objectives.evaluation import evaluate
 from zocore.noise import addressed
 from zocore.parallel.ranks import Ranks
 from zocore.runs.estimator import measure
-from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
+from zocore.runs.events import (
+    CompletionsShown,
+    EstimatorMeasured,
+    EvalDone,
+    Event,
+    RunEnded,
+    RunStarted,
+    SampleShown,
+    StepDone,
+    Warned,
+)
 from zocore.runs.peak_memory import PeakMemory
 from zocore.runs.recording import Recording, decode_step, encode_directions, encode_tensor
 from zocore.runs.rounding_share import DROWNED, rounding_share
@@ -212,6 +221,7 @@ class _Course:
             step.unexplained,
             self.session.ranks.wire_bytes,
             round(self.forward_seconds, 6),
+            measured.moved if measured else 1.0,
         )
 
     def _measure(self, number: int) -> Iterator[Event]:
@@ -255,21 +265,24 @@ class _Course:
         yield self._evaluate(step, "test")
         yield self._sample(step)
 
-    def _sample(self, step: int) -> SampleShown:
+    def _sample(self, step: int) -> SampleShown | CompletionsShown:
         """The model's answers on the first few test examples."""
         shown = self.session.task.test[:SAMPLES]
-        with self.memory.apart(), torch.no_grad():
-            log_probs = self.session.objective.log_probs(self.session.objective.batch(list(shown)))
+        with self.memory.apart():
+            answers = self.session.objective.show(shown)
+        if answers.probabilities is None:
+            return CompletionsShown(step, answers.prompts, answers.completions, answers.wanted, answers.scores)
         names = self.session.task.label_names
         texts = ["\n".join(example.fields.values()) for example in shown]
-        return SampleShown(step, texts, [names[example.label] for example in shown], log_probs.exp().tolist())
+        return SampleShown(step, texts, [names[example.label] for example in shown], answers.probabilities)
 
     def _evaluate(self, step: int, split: str) -> EvalDone:
         session, started, config = self.session, time.perf_counter(), self.session.config
         examples = getattr(session.task, split)[: config.eval_examples]
         with self.memory.apart():
-            result = evaluate(session.objective, examples, 4 * config.batch_size, log_probs=session.log_probs)
-        return EvalDone(step, split, result.loss, result.accuracy, len(examples), time.perf_counter() - started)
+            found = session.objective.evaluate(examples, 4 * config.batch_size, session.asked)
+        seconds, scores = time.perf_counter() - started, dict(found.scores) if found.scores else None
+        return EvalDone(step, split, found.loss, found.accuracy, len(examples), seconds, scores)
 
     def started(self, recording: Recording | None) -> RunStarted:
         s = self.session

@@ -22,10 +22,12 @@ from zocore.directions.laws import SharedDirection, law
 from zocore.directions.per_example import PerExample
 from zocore.errors import InputError
 from zocore.models.load import LoadedModel, load
-from zocore.models.objectives.base import Objective, objective_for
+from zocore.models.objectives.base import Objective
 from zocore.models.objectives.batch import Batch
+from zocore.models.objectives.choose import objective_for
 from zocore.models.prefix import Once, Prefix, frozen_prefix
 from zocore.noise.addressed import Key, permutation
+from zocore.objectives import OBJECTIVES, refuse_mismatch
 from zocore.parallel.ranks import Ranks, checksum
 from zocore.runs.kept_prefix import KeptPrefix
 from zocore.step.losses import Losses, Part
@@ -82,7 +84,7 @@ class Session:
 
     def parts(self, step: int) -> list[Batch]:
         """The batch of a step as micro-batches."""
-        return self.objective.batch(self.examples(step)).split(self._micro)
+        return self.objective.batch(self.examples(step), self.key(step)).split(self._micro)
 
     def losses(self, step: int) -> Losses:
         """The losses of a step's batch, nothing evaluated yet."""
@@ -104,7 +106,7 @@ class Session:
         batch, prefix = self.objective.batch(examples), self.prefix
         if prefix is None:
             return self._oracle([batch], None)
-        find = lambda: [prefix.output(lambda: self.objective.log_probs(batch))]  # noqa: E731
+        find = lambda: [prefix.output(lambda: self.objective.losses(batch))]  # noqa: E731
         return self._oracle([batch], Once(prefix, find, prefix.share))
 
     def _oracle(self, parts: Sequence[Batch], once: Once | None) -> Losses:
@@ -128,6 +130,7 @@ class Session:
             spared=once.prefix.share if once else 0.0,
             begin=once.begin if once else None,
             gradient_cost=self.gradient_cost,
+            criterion=self.objective.criterion,
         )
 
     @cached_property
@@ -140,9 +143,13 @@ class Session:
         sizes = (config.batch_size, self._micro, cap)
         return KeptPrefix(self.prefix, self.objective, train, self.numbers, self.parts, *sizes, again)
 
+    def asked(self, batch: Batch, ask: Callable[[Batch], Tensor]) -> Tensor:
+        """What the model answers to a batch of an evaluation: the same bits, sooner where a prefix is frozen."""
+        return self.kept.asked(batch, ask) if self.kept else ask(batch)
+
     def log_probs(self, batch: Batch) -> Tensor:
-        """The objective's for a batch of an evaluation: the same bits, sooner where a prefix is frozen."""
-        return self.kept.log_probs(batch) if self.kept else self.objective.log_probs(batch)
+        """The objective's for a batch of an evaluation."""
+        return self.asked(batch, self.objective.log_probs)
 
     @property
     def _micro(self) -> int:
@@ -275,7 +282,7 @@ def open_session(
 
         prepare(loaded.model)  # before any forward, also when adapters move and the scales do not
     leaves = subspace(loaded.model, config)
-    objective = objective_for(loaded, task, max_tokens=config.max_tokens)
+    objective = objective_for(loaded, task, config.max_tokens, OBJECTIVES[config.objective].criterion)
     if frozen is None:
         frozen = _unread(leaves, objective, task)
     leaves = without(leaves, frozen)
@@ -340,6 +347,7 @@ def _method(config: RunConfig, ranks: Ranks) -> Stepper:
         raise ValueError(f"{config.method} and the scales subspace do not go together: they have no gradient")
     if method.pushes and ranks.count > 1:
         raise ValueError(f"{config.method} and several processes do not go together: layer inputs are not exchanged")
+    refuse_mismatch(config.objective, method, config.batch_size, config.micro_batch, ranks.count)
     if isinstance(method, Method) and method.sampler.count is None and config.batch_size < method.shaping.least:
         raise ValueError(
             f"{config.method} with this --scale and --batch-size {config.batch_size} do not go together: "
