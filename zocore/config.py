@@ -38,6 +38,11 @@ class RunConfig:
         "what the steps lower: " + "; ".join(f"{name}, {row.summary}" for name, row in OBJECTIVES.items()),
         choices=tuple(OBJECTIVES),
     )
+    reward: str | None = setting(
+        None, "what judges completions: em or f1 against the answer, or FILE.py:function(prompt, completion, row)"
+    )
+    max_new_tokens: int = setting(32, "longest completion, in tokens")
+    temperature: float = setting(0.0, "how completions are drawn, the same for all probes of a step; 0 for greedy")
     task: str = setting("sentiment", "a bundled task")
     data: str | None = setting(None, "your own CSV, TSV or JSON Lines file, or a folder of train, dev and test files")
     text_columns: str | None = setting(
@@ -112,7 +117,13 @@ class RunConfig:
     allow_pickle: bool = setting(False, "load weights that are not safetensors; only from people you trust")
 
     def __post_init__(self) -> None:
-        for name, lowest in (("steps", 1), ("batch_size", 1), ("max_tokens", 8), ("eval_examples", 1)):
+        for name, lowest in (
+            ("steps", 1),
+            ("max_new_tokens", 1),
+            ("batch_size", 1),
+            ("max_tokens", 8),
+            ("eval_examples", 1),
+        ):
             _require(
                 getattr(self, name) >= lowest, f"{flag(name)} must be at least {lowest}, not {getattr(self, name)}"
             )
@@ -125,6 +136,14 @@ class RunConfig:
         _require(
             math.isfinite(self.prefix_gib) and self.prefix_gib >= 0,
             f"--prefix-gib must be 0 or more, not {self.prefix_gib}",
+        )
+        _require(
+            math.isfinite(self.temperature) and self.temperature >= 0,
+            f"--temperature must be 0 or more, not {self.temperature}",
+        )
+        _require(
+            (self.reward is None) == (self.objective != "reward"),
+            "--objective reward and --reward go together: give both or none",
         )
         for name in ("eval_every", "measure_every", "rank"):
             _require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more, not {getattr(self, name)}")

@@ -68,7 +68,7 @@ def test_what_does_not_go_together_is_one_sentence(changes: dict, said: str) -> 
 
 
 def test_flat_objectives_probe_farther_out() -> None:
-    """Without --eps the probes of accuracy are ten times as far as those of the loss, and the rate is called an estimate."""
+    """Without --eps the probes of accuracy are ten times as far, and its rate is called an estimate."""
     near, far = (open_session(settings(objective=name, eps=None, lr=None)).config for name in ("loss", "accuracy"))
     assert far.eps == pytest.approx(10 * (near.eps or 0)) and far.lr == near.lr
     started = next(run(settings(objective="accuracy", lr=None)))

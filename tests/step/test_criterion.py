@@ -42,7 +42,7 @@ def test_f1_is_the_mean_over_labels_of_harmonic_means(seed: int) -> None:
     z, parts = scores(seed, 4), []
     answers = z.argmax(1)
     for label in range(4):
-        hits = int(((answers == label) & (label == LABELS)).sum())
+        hits = int((answers.eq(label) & LABELS.eq(label)).sum())
         answered, true = int((answers == label).sum()), int((label == LABELS).sum())
         if answered + true:
             precision, recall = hits / max(answered, 1), hits / max(true, 1)

@@ -4,13 +4,14 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import version as version_of
 
 import torch
 
 from zocore.carriers.scratch import Scratch
 from zocore.config import RunConfig
 from zocore.defaults import estimates
+from zocore.errors import InputError
 from zocore.noise import addressed
 from zocore.parallel.ranks import Ranks
 from zocore.runs.estimator import measure
@@ -53,6 +54,7 @@ def run(
     ranks = ranks or Ranks()
     ranks.stop = stop
     session = open_session(config, recording.header.frozen if recording else None, ranks=ranks)
+    session.objective.ready()
     course = _Course(session, lambda: ranks.stopping)
     if recording:
         check_base(session, recording)
@@ -116,6 +118,9 @@ def check_data(session: Session, recording: Recording) -> None:
     """Raise ValueError when the training data is not what the recorded steps drew their batches from."""
     if data_fingerprint(session.task) != recording.header.data_fingerprint:
         raise ValueError("the training data, template or label words have changed since the run: it cannot go on")
+    for name, version in session.objective.versions.items():
+        if recording.header.versions.get(name, "") != version:
+            raise ValueError(f"the file of the {name} has changed since the run: it cannot go on")
 
 
 @dataclass
@@ -306,7 +311,8 @@ class _Course:
             self.memory.kind,
             [*s.notes, *estimates(s.config)],
             {"noise": str(addressed.VERSION), "python": platform.python_version()}
-            | {name: version(name) for name in NAMED},
+            | s.objective.versions
+            | {name: version_of(name) for name in NAMED},
             recording.last if recording else 0,
             len(s.prefix.blocks) if s.prefix else 0,
             s.prefix.of if s.prefix else 0,
@@ -333,4 +339,4 @@ def sentence(error: Exception) -> str:
     """Return what went wrong in a run, for people."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         return "out of memory: take a smaller --micro-batch or --max-tokens, or a model in fewer bits"
-    return f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

@@ -77,8 +77,8 @@ class Progress:
             f"{event.trainable / 1e6:.3g} M move), {event.device}, {event.dtype}"
         )
         self._line(
-            f"task {config['data'] or config['task']}: {event.examples['train']} train, {event.examples['test']} test, "
-            f"labels {_listed(event.labels)}"
+            f"task {config['data'] or config['task']}: {event.examples['train']} train, {event.examples['test']} test"
+            + (f", labels {_listed(event.labels)}" if event.labels else "")
         )
         self._line(
             f"lr {config['lr']:g} ({config['schedule']}), eps {config['eps']:g}, batch {config['batch_size']}, "

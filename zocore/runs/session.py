@@ -17,6 +17,7 @@ from zocore.carriers.outputs import Outputs, output_sites
 from zocore.carriers.scratch import Scratch, unreached
 from zocore.config import RunConfig, flag
 from zocore.data.tasks import Example, Task, load_task, read_task
+from zocore.data.texts import read_texts
 from zocore.defaults import before_loading, filled
 from zocore.directions.laws import SharedDirection, law
 from zocore.directions.per_example import PerExample
@@ -25,6 +26,7 @@ from zocore.models.load import LoadedModel, load
 from zocore.models.objectives.base import Objective
 from zocore.models.objectives.batch import Batch
 from zocore.models.objectives.choose import objective_for
+from zocore.models.objectives.writing import Writing
 from zocore.models.prefix import Once, Prefix, frozen_prefix
 from zocore.noise.addressed import Key, permutation
 from zocore.objectives import OBJECTIVES, refuse_mismatch
@@ -238,6 +240,8 @@ def data_fingerprint(task: Task) -> str:
 
 def read(config: RunConfig) -> Task:
     """Return the task the settings name. Raises InputError when the data is not usable."""
+    if OBJECTIVES[config.objective].criterion is None:
+        return _read_texts(config)
     if config.data is None:
         for name in OF_DATA:
             if getattr(config, name) is not None:
@@ -251,6 +255,15 @@ def read(config: RunConfig) -> Task:
         label_words=config.label_words,
         seed=config.split_seed,
     )
+
+
+def _read_texts(config: RunConfig) -> Task:
+    if config.data is None:
+        raise InputError(f"--objective {config.objective} needs --data: a file of prompts, texts or chats")
+    for name in ("text_columns", "label_words"):
+        if getattr(config, name) is not None:
+            raise InputError(f"{flag(name)} and --objective {config.objective} do not go together: it has no labels")
+    return read_texts(config.data, template=config.template, answer_column=config.label_column, seed=config.split_seed)
 
 
 def open_session(
@@ -282,13 +295,13 @@ def open_session(
 
         prepare(loaded.model)  # before any forward, also when adapters move and the scales do not
     leaves = subspace(loaded.model, config)
-    objective = objective_for(loaded, task, config.max_tokens, OBJECTIVES[config.objective].criterion)
+    objective = _objective(loaded, task, config)
     if frozen is None:
         frozen = _unread(leaves, objective, task)
     leaves = without(leaves, frozen)
     flipout = Flipout(leaves, matmul_weights(loaded.model)) if method.per_example else None
     outputs = Outputs(output_sites(leaves, _after_mixing(loaded.model)), method.pushes) if method.pushes else None
-    prefix = frozen_prefix(loaded.model, leaves, lambda: objective.losses(objective.batch(task.train[:1])))
+    prefix = frozen_prefix(loaded.model, leaves, lambda: _forward(objective, task)) if objective.one_forward else None
     carrier: Carrier[SharedDirection] = InPlace(leaves) if config.carrier == "in-place" else Scratch(leaves)
     stepper = method.prepared(leaves, _fixed_head(objective, leaves) if method.pushes else None)
     parts = (carrier, flipout, outputs, prefix)
@@ -356,6 +369,15 @@ def _method(config: RunConfig, ranks: Ranks) -> Stepper:
     return method
 
 
+def _objective(loaded: LoadedModel, task: Task, config: RunConfig) -> Objective:
+    row = OBJECTIVES[config.objective]
+    if row.criterion is not None:
+        return objective_for(loaded, task, config.max_tokens, row.criterion)
+    writing = Writing(config.max_new_tokens, config.temperature)
+    objective: Objective = row.text_class()(loaded, task, config.max_tokens, writing, getattr(config, row.judge))
+    return objective
+
+
 def _fixed_head(objective: Objective, leaves: Sequence[Leaf]) -> Head | None:
     """The head of the objective, if it is known and none of it moves."""
     moving = {site.module for leaf in leaves for site in leaf.sites if isinstance(site, ParameterSite)}
@@ -372,10 +394,10 @@ def _after_mixing(model: nn.Module) -> list[nn.Module]:
 
 def _unread(leaves: Sequence[Leaf], objective: Objective, task: Task) -> list[str]:
     """Leaves whose module takes no part in the loss, such as the pooler of an encoder that is mean-pooled."""
-    batch = objective.batch(list(task.train[:1]))
+    return unreached(leaves, lambda: _forward(objective, task))
 
-    def forward() -> None:
-        with torch.no_grad():
-            objective.losses(batch)
 
-    return unreached(leaves, forward)
+def _forward(objective: Objective, task: Task) -> None:
+    """One forward of the first training example."""
+    with torch.no_grad():
+        objective.forward(objective.batch(task.train[:1]))

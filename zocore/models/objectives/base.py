@@ -77,6 +77,19 @@ class Objective(ABC):
         """Return the model's answers on a few examples."""
 
     @property
+    def versions(self) -> dict[str, str]:
+        """What besides data and weights decides its values, by name, with a fingerprint of it."""
+        return {}
+
+    def ready(self) -> None:
+        """Get what is needed to be asked. Raises InputError where it is not there."""
+        return
+
+    def forward(self, batch: Batch) -> None:
+        """Run the model once on the batch, for who wants to see which of its layers take part."""
+        self.losses(batch)
+
+    @property
     def head(self) -> Head | None:
         """The fixed function from features to label scores; None where it is not known."""
         return None
