@@ -41,6 +41,9 @@ class RunConfig:
     reward: str | None = setting(
         None, "what judges completions: em or f1 against the answer, or FILE.py:function(prompt, completion, row)"
     )
+    metric: str | None = setting(
+        None, "score of written answers in the evaluations of --objective lm", choices=("em", "f1")
+    )
     max_new_tokens: int = setting(32, "longest completion, in tokens")
     temperature: float = setting(0.0, "how completions are drawn, the same for all probes of a step; 0 for greedy")
     task: str = setting("sentiment", "a bundled task")
@@ -145,6 +148,7 @@ class RunConfig:
             (self.reward is None) == (self.objective != "reward"),
             "--objective reward and --reward go together: give both or none",
         )
+        _require(self.metric is None or self.objective == "lm", "--metric is of the evaluations of --objective lm")
         for name in ("eval_every", "measure_every", "rank"):
             _require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more, not {getattr(self, name)}")
         _require(self.micro_batch is None or self.micro_batch >= 1, "--micro-batch must be at least 1")

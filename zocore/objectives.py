@@ -41,6 +41,11 @@ OBJECTIVES: Mapping[str, Row] = {
     "margin": Row("by how much the right label's score fails to lead the others by 1", Margin()),
     "accuracy": Row("share of wrong answers", Mistake(), wider=10.0),
     "f1": Row("1 - macro F1 of the batch", MissedF1(), wider=10.0),
+    "lm": Row(
+        "cross entropy of the next token, in texts or in the answers to prompts and chats",
+        text="next_tokens.NextTokens",
+        judge="metric",
+    ),
     "reward": Row(
         "minus the --reward of what the model writes after a prompt",
         wider=10.0,

@@ -43,7 +43,7 @@ def test_f1_is_the_mean_over_labels_of_harmonic_means(seed: int) -> None:
     answers = z.argmax(1)
     for label in range(4):
         hits = int((answers.eq(label) & LABELS.eq(label)).sum())
-        answered, true = int((answers == label).sum()), int((label == LABELS).sum())
+        answered, true = int((answers == label).sum()), int(LABELS.eq(label).sum())
         if answered + true:
             precision, recall = hits / max(answered, 1), hits / max(true, 1)
             parts.append(2 * precision * recall / (precision + recall) if hits else 0.0)

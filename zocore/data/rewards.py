@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from zocore.data.answers import SCORES, best
+from zocore.data.columns import shown
 from zocore.data.texts import ANSWER, Row
 from zocore.errors import InputError
 
@@ -60,16 +61,13 @@ class Reward:
             raise
         except Exception as error:  # whatever a user's code may raise
             raise InputError(f"the reward raised {type(error).__name__} ({error}) for {_cited(row, prompt)}") from error
-        if isinstance(found, bool) or not isinstance(found, Real):
-            found = float(found) if isinstance(found, bool) else found
-            if not isinstance(found, float):
-                kind = type(found).__name__
-                raise InputError(f"the reward returned {kind} where a number is needed, for {_cited(row, prompt)}")
-        if not isfinite(float(found)):
-            raise InputError(
-                f"the reward returned {float(found)} for {_cited(row, prompt)}: it must be a finite number"
-            )
-        return float(found)
+        if not isinstance(found, Real):
+            kind = type(found).__name__
+            raise InputError(f"the reward returned {kind} where a number is needed, for {_cited(row, prompt)}")
+        value = float(found)
+        if not isfinite(value):
+            raise InputError(f"the reward returned {value}, which is no finite number, for {_cited(row, prompt)}")
+        return value
 
     def _parts(self) -> tuple[Path, str]:
         file, _, name = self.source.rpartition(":")
@@ -108,4 +106,4 @@ def _of_answers(name: str) -> Function:
 
 def _cited(row: Row, prompt: str) -> str:
     line = " ".join(prompt.split())
-    return f"the prompt of {row.place} ({line if len(line) <= 40 else line[:39] + '…'!r})"
+    return f"the prompt of {row.place} ({shown(line)})"

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from zocore.data.chats import read_chat
 from zocore.data.files import MAX_BYTES, MAX_CHARS, Table, read_table, text_lines
 from zocore.data.tasks import DEV_NAMES, MIN_ROWS, SPLIT_EPOCH, Example, Task
 from zocore.data.template import Template
@@ -100,6 +101,8 @@ def _rows(table: Table, template: str | None, answer_column: str | None) -> tupl
             row[PROMPT] = prompt.fill(row).text
         if answer_column is not None:
             row[ANSWER] = row[answer_column]
+        if MESSAGES in row:
+            read_chat(row[MESSAGES], place)  # refused here, before a model is loaded
         rows.append(Row(row, 0, place))
     return tuple(rows)
 
@@ -120,3 +123,16 @@ def _splits(found: dict[str, tuple[Row, ...]], seed: int) -> tuple[tuple[Row, ..
         tuple(train[number] for number in sorted(dev)),
         held or tuple(train[number] for number in sorted(test)),
     )
+
+
+def as_row(example: Example) -> Row:
+    """Return an example as a row of text, which it is unless somebody made it by hand."""
+    return example if isinstance(example, Row) else Row(example.fields, 0)
+
+
+def prompt_of(row: Row) -> str:
+    """Return what the model continues. Raises InputError for a row that has nothing of the kind."""
+    prompt = row.fields.get(PROMPT) or row.fields.get(TEXT)
+    if not prompt:
+        raise InputError(f"{row.place} has no prompt: name a column `prompt`, or give a --template of its columns")
+    return prompt

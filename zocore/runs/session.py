@@ -163,7 +163,12 @@ class Session:
         advice = self.task.word_note if self.loaded.kind != "classifier" else ""
         rows = self.objective.rows
         cost = f"{rows} labels of more than one token: every forward reads each example {rows} times, once per label"
-        return [*self.loaded.notes, *self.task.notes, *filter(None, [advice, cost if rows > MANY_ROWS else ""])]
+        return [
+            *self.loaded.notes,
+            *self.task.notes,
+            *self.objective.notes,
+            *filter(None, [advice, cost if rows > MANY_ROWS else ""]),
+        ]
 
     def kept_bytes(self) -> int:
         """What is kept of the frozen prefix's outputs, in bytes of the machine's own memory."""

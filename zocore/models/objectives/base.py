@@ -77,6 +77,11 @@ class Objective(ABC):
         """Return the model's answers on a few examples."""
 
     @property
+    def notes(self) -> list[str]:
+        """What the user should know of how the data is read."""
+        return []
+
+    @property
     def versions(self) -> dict[str, str]:
         """What besides data and weights decides its values, by name, with a fingerprint of it."""
         return {}

@@ -6,15 +6,21 @@ of a difference, and all directions of a step, are asked with common random numb
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from zocore.errors import InputError
+from zocore.models.load import LoadedModel
 from zocore.models.objectives.base import widened
-from zocore.models.objectives.batch import count_positions
+from zocore.models.objectives.batch import count_positions, padded, sent
 from zocore.models.objectives.label_rows import only_rows
+from zocore.models.objectives.tokens import Ids, Tokens
 from zocore.noise.addressed import Key, Purpose, address, uniform_words
+
+EVALUATION = Key(0, 0)  # draws of evaluations: the same before, within and after a run, and in all runs
 
 
 @dataclass(frozen=True)
@@ -68,3 +74,55 @@ class Writing:
                 past_key_values=found.past_key_values,
                 use_cache=True,
             )
+
+
+class Writer:
+    """A model that writes: from prompts to texts."""
+
+    def __init__(self, loaded: LoadedModel, tokens: Tokens, writing: Writing) -> None:
+        """Raise InputError when the model is no decoder, or no room is left for a prompt."""
+        if loaded.kind != "causal":
+            raise InputError(f"{loaded.name} is a {loaded.kind} model and cannot write: take a decoder")
+        if tokens.max_tokens <= writing.most:
+            raise InputError(
+                f"{writing.most} new tokens leave no room for a prompt in {tokens.max_tokens}: give a larger "
+                "--max-tokens or fewer --max-new-tokens"
+            )
+        self.model, self.tokens, self.writing = loaded.model, tokens, writing
+
+    def ids(self, prompt: str) -> Ids:
+        """Return a prompt's tokens, cut from the left where they leave no room for a completion."""
+        return self.tokens.start(prompt, self.tokens.max_tokens - self.writing.most)
+
+    def inputs(self, prompts: Sequence[str]) -> dict[str, Tensor]:
+        """Return prompts as what the model reads, padded on the left."""
+        device = next(self.model.parameters()).device
+        rows = [self.ids(prompt) for prompt in prompts]
+        ids, mask = (sent(tensor, device) for tensor in padded(rows, self.tokens.pad_id, left=True))
+        return {"input_ids": ids, "attention_mask": mask, "position_ids": count_positions(mask)}
+
+    def texts(self, prompts: Sequence[str], inputs: dict[str, Tensor], draws: Tensor | None) -> list[str]:
+        """Return what the model writes after each prompt."""
+        with torch.no_grad():
+            written = self.writing.write(self.model, inputs, draws, self._stops, self.tokens.pad_id).tolist()
+        return [self._completion(self.ids(prompt).tolist(), row) for prompt, row in zip(prompts, written, strict=True)]
+
+    def after(self, prompts: Sequence[str], key: Key) -> list[str]:
+        """Return what the model writes after prompts, with the draws of an address."""
+        return self.texts(prompts, self.inputs(prompts), self.writing.draws(key, len(prompts)))
+
+    def _completion(self, prompt: list[int], written: list[int]) -> str:
+        """The text that tokens add to the prompt's, up to the first that ends it."""
+        ends = [place for place, token in enumerate(written) if token in self._stops]
+        return self._text(prompt + written[: ends[0] if ends else None])[len(self._text(prompt)) :]
+
+    def _text(self, ids: list[int]) -> str:
+        text: str = self.tokens.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    @cached_property
+    def _stops(self) -> list[int]:
+        """The tokens that end a text."""
+        found = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
+        ids = found if isinstance(found, list) else [found]
+        return [token for token in {*ids, self.tokens.tokenizer.eos_token_id} if token is not None]
