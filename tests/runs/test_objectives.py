@@ -86,6 +86,6 @@ def test_a_flat_run_is_told_that_nothing_moves() -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_bundled_model_learns_from_accuracy_alone(seed: int) -> None:
     """Right or wrong is all it is told, and held-out accuracy rises by 10 points or more."""
-    events = list(run(RunConfig(method="mezo", objective="accuracy", steps=100, seed=seed)))
+    events = list(run(RunConfig(method="mezo", task="sentiment", objective="accuracy", steps=100, seed=seed)))
     before, after = [event.accuracy for event in events if isinstance(event, EvalDone)]
     assert after >= before + 0.1
