@@ -77,14 +77,14 @@ def resume(options: argparse.Namespace) -> int:
     from zocore.parallel.ranks import joined
     from zocore.runs.loop import run
     from zocore.runs.recording import take_up
-    from zocore.runs.replay import UNSEALED
+    from zocore.runs.replay import caveats
 
     config, recording = take_up(options.run)
     if recording and recording.last >= config.steps and recording.end and recording.end.status == "finished":
         raise ValueError(f"{options.run} is finished: all its {recording.last} steps are done")
     with joined(config.device) as (ranks, device), _stop_on_interrupt() as stop:
-        if recording and not recording.sealed and ranks.first:
-            say(f"{options.run}: {UNSEALED}")
+        for caveat in caveats(recording) if recording and ranks.first else []:
+            say(f"{options.run}: {caveat}")
         ranks.told("read")  # before the first process writes to it
         events = run(replace(config, device=device), stop, recording, ranks)
         return _follow(events, options.run) if ranks.first else _accompany(events)

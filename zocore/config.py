@@ -46,7 +46,7 @@ class RunConfig:
     )
     max_new_tokens: int = setting(32, "longest completion, in tokens")
     temperature: float = setting(0.0, "how completions are drawn, the same for all probes of a step; 0 for greedy")
-    task: str = setting("sentiment", "a bundled task")
+    task: str = setting("verdict", "a bundled task")
     data: str | None = setting(None, "your own CSV, TSV or JSON Lines file, or a folder of train, dev and test files")
     text_columns: str | None = setting(
         None, "columns of the text, separated by commas; without it, recognised by their content"

@@ -27,7 +27,7 @@ from zocore.runs.events import (
     Warned,
 )
 from zocore.runs.peak_memory import PeakMemory
-from zocore.runs.recording import Recording, decode_step, encode_directions, encode_tensor
+from zocore.runs.recording import SUMS, Recording, decode_step, encode_directions, encode_tensor
 from zocore.runs.rounding_share import DROWNED, rounding_share
 from zocore.runs.session import Session, data_fingerprint, open_session
 from zocore.runs.warnings import MAX_SKIPPED, Watch
@@ -310,7 +310,7 @@ class _Course:
             s.cost_per_step,
             self.memory.kind,
             [*s.notes, *estimates(s.config)],
-            {"noise": str(addressed.VERSION), "python": platform.python_version()}
+            {"noise": str(addressed.VERSION), "sums": SUMS, "python": platform.python_version()}
             | s.objective.versions
             | {name: version_of(name) for name in NAMED},
             recording.last if recording else 0,
