@@ -114,6 +114,8 @@ class RunConfig:
         1.0, "memory for what frozen first blocks give for each training example, in GiB; 0 to run them in every step"
     )
     max_tokens: int = setting(128, "longest prompt, in tokens")
+    hours: float = setting(0.0, "stop after the step at which so many hours are over; resume goes on; 0 for no limit")
+    snapshot_every: int = setting(0, "steps between copies of the weights on disk, to go on from; 0 for none")
     eval_every: int = setting(0, "steps between evaluations on the dev split; 0 for none")
     eval_examples: int = setting(400, "most examples in an evaluation")
     measure_every: int = setting(0, "steps between measurements of the estimator; 0 for none")
@@ -148,8 +150,9 @@ class RunConfig:
             (self.reward is None) == (self.objective != "reward"),
             "--objective reward and --reward go together: give both or none",
         )
+        _require(math.isfinite(self.hours) and self.hours >= 0, f"--hours must be 0 or more, not {self.hours}")
         _require(self.metric is None or self.objective == "lm", "--metric is of the evaluations of --objective lm")
-        for name in ("eval_every", "measure_every", "rank"):
+        for name in ("eval_every", "measure_every", "snapshot_every", "rank"):
             _require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more, not {getattr(self, name)}")
         _require(self.micro_batch is None or self.micro_batch >= 1, "--micro-batch must be at least 1")
         for name in ("seed", "split_seed"):

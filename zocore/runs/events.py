@@ -148,6 +148,14 @@ class EstimatorMeasured(Event):
 
 
 @dataclass(frozen=True)
+class SnapshotKept(Event):
+    """The weights after a step were written to disk."""
+
+    step: int
+    sha256: str  # of the file
+
+
+@dataclass(frozen=True)
 class Warned(Event):
     """Something a person should look at, with what to do."""
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version as version_of
+from pathlib import Path
 
 import torch
 
@@ -26,6 +27,7 @@ from zocore.runs.events import (
     StepDone,
     Warned,
 )
+from zocore.runs.kept_weights import after, keep, restore
 from zocore.runs.peak_memory import PeakMemory
 from zocore.runs.recording import SUMS, Recording, decode_step, encode_directions, encode_tensor
 from zocore.runs.rounding_share import DROWNED, rounding_share
@@ -43,25 +45,34 @@ NAMED = ("torch", "transformers", "bitsandbytes", "numba")
 
 
 def run(
-    config: RunConfig, stop: Stop = lambda: False, recording: Recording | None = None, ranks: Ranks | None = None
+    config: RunConfig,
+    stop: Stop = lambda: False,
+    recording: Recording | None = None,
+    ranks: Ranks | None = None,
+    folder: Path | None = None,
 ) -> Iterator[Event]:
     """Yield the events of a run, or of the rest of a recorded one; `stop` is asked before each step.
 
-    With `ranks`, several processes share each batch, and each of them has to go through the events.
+    Snapshots of the weights go to `folder`, where the settings ask for them. With `ranks`, several processes share
+    each batch, and each of them has to go through the events.
     Raises ValueError before the first event when the settings cannot work. A failure inside a step leaves the
     weights where the step began, yields RunEnded with the reason, and is raised again.
     """
     ranks = ranks or Ranks()
-    ranks.stop = stop
     session = open_session(config, recording.header.frozen if recording else None, ranks=ranks)
     session.objective.ready()
-    course = _Course(session, lambda: ranks.stopping)
+    course = _Course(session, lambda: ranks.stopping, folder)
+    ranks.stop = lambda: stop() or course.late
+    damaged: list[str] = []
     if recording:
         check_base(session, recording)
         check_data(session, recording)
-        replay(session, recording.steps)
+        begin, damaged = restore(session, recording)
+        replay(session, after(recording.steps, begin))
         course.take_up(recording.steps)
     yield course.started(recording)
+    for sentence_ in damaged:
+        yield Warned(course.done, sentence_)
     if recording and recording.steps and config.carrier == "in-place":
         yield Warned(recording.last, IN_PLACE)
     yield from course.events()
@@ -129,6 +140,7 @@ class _Course:
 
     session: Session
     stop: Stop
+    folder: Path | None = None  # of snapshots
     done: int = 0
     passes: int = 0
     cost: float = 0.0
@@ -138,6 +150,7 @@ class _Course:
     watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
+        self.began, self.sitting = time.monotonic(), 0
         self.memory = PeakMemory(self.session.objective.device, self.session.tensors, self.session.kept_bytes)
 
     def take_up(self, steps: list[StepDone]) -> None:
@@ -177,15 +190,27 @@ class _Course:
             )
         if self.done >= self.session.config.steps:
             return "finished", f"all {self.done} steps done"
-        return ("stopped", f"stopped after step {self.done}") if self.stop() else None
+        if not self.stop() and not (self.late and self.session.ranks.count == 1):
+            return None
+        why = f"the {self.session.config.hours:g} hours are over; `zocore resume` goes on" if self.late else ""
+        return "stopped", f"stopped after step {self.done}" + (f": {why}" if why else "")
+
+    @property
+    def late(self) -> bool:
+        """Whether the hours of this sitting are over; it does one step at least."""
+        hours = self.session.config.hours
+        return bool(hours and self.sitting and time.monotonic() - self.began >= 3600 * hours)
 
     def _advance(self) -> Iterator[Event]:
-        config, number = self.session.config, self.done + 1
+        session, number = self.session, self.done + 1
+        config = session.config
         if config.measure_every and (number - 1) % config.measure_every == 0:
             yield from self._measure(number)
         event = self._step(number)
         yield event
         yield from self.watch.add(event)
+        if config.snapshot_every and number % config.snapshot_every == 0 and self.folder:
+            yield keep(session, number, self.folder)
         if config.eval_every and number % config.eval_every == 0 and number < config.steps:
             yield self._evaluate(number, "dev")
             yield self._sample(number)
@@ -196,6 +221,7 @@ class _Course:
         assert eps is not None
         with self.memory.step(losses.positions):
             step = session.method.step(session.leaves, losses, session.key(number), lr, eps, session.state)
+        self.sitting += 1
         self.done, self.seconds = number, self.seconds + time.perf_counter() - started
         self.passes, self.cost = self.passes + losses.forward_passes, self.cost + losses.forward_cost
         self.forward_seconds += losses.seconds
