@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.recordings import recorded, settings
+from tests.support.recordings import recorded
+from tests.support.short_runs import settings
 from zocore.cli import main
 from zocore.runs.best_point import BestPoint
 from zocore.runs.events import EvalDone, RunEnded, StepDone

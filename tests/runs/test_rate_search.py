@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.recordings import settings
+from tests.support.short_runs import settings
 from zocore.compare import lanes
 from zocore.errors import InputError
 from zocore.runs import rate_search

@@ -43,7 +43,9 @@ def with_found_rate(config: RunConfig, stop: Callable[[], bool] = lambda: False)
 
     Raises InputError when no rate lowers the losses.
     """
-    search = find_rate(open_session(replace(config, lr=None)), stop)
+    session = open_session(replace(config, lr=None))
+    session.objective.ready()
+    search = find_rate(session, stop)
     return replace(config, lr=search.lr), search
 
 
