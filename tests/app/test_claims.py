@@ -14,7 +14,9 @@ def test_the_documentation_is_made_of_the_recorded_file() -> None:
     assert claims.PAGE.read_text(encoding="utf-8") == claims.page(FOUND)
 
 
-@pytest.mark.parametrize(("claim", "found"), list(zip(claims.CLAIMS, FOUND, strict=True)), ids=lambda one: one.says[:20])
+@pytest.mark.parametrize(
+    ("claim", "found"), list(zip(claims.CLAIMS, FOUND, strict=True)), ids=lambda one: one.says[:20]
+)
 def test_each_claim_is_told_with_its_own_figures(claim: claims.Claim, found: claims.Checked) -> None:
     assert (claim.says, claim.verdict) == (found.says, found.verdict)
     assert claim.found.format(**found.figures) == pytest.approx(found.found) or found.figures

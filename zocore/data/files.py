@@ -40,6 +40,10 @@ class Table:
         """File name, as messages cite it."""
         return self.path.name
 
+    def has(self, name: str) -> bool:
+        """Whether any row has something in a column; a test split whose labels are kept secret has nothing."""
+        return any(not is_missing(row.get(name)) for row in self.rows)
+
     def labelled(self, name: str) -> "Table":
         """Return the rows that have something in a column: not nothing, and not a number that is none (NaN)."""
         kept = [i for i, row in enumerate(self.rows) if not is_missing(row.get(name))]
@@ -62,12 +66,15 @@ def is_missing(value: str | None) -> bool:
     return not value or value.lower() == "nan"
 
 
-def read_table(path: Path, *, max_chars: int = MAX_CHARS, max_bytes: int = MAX_BYTES) -> Table:
-    """Read a CSV, TSV or JSON Lines file. Raises InputError with what is wrong, and on which line."""
+def read_table(path: Path, *, max_chars: int = MAX_CHARS, max_bytes: int = MAX_BYTES, nested: bool = False) -> Table:
+    """Read a CSV, TSV or JSON Lines file. Raises InputError with what is wrong, and on which line.
+
+    With `nested`, lists and objects inside a row of JSON Lines are kept, as JSON.
+    """
     check_file(path, max_bytes)
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".ndjson"):
-        rows, lines = _json_lines(path, max_chars)
+        rows, lines = _json_lines(path, max_chars, nested)
     elif suffix in (".csv", ".tsv"):
         rows, lines = _separated(path, max_chars)
     elif suffix == ".json":
@@ -100,6 +107,12 @@ def check_file(path: Path, max_bytes: int = MAX_BYTES) -> None:
             raise InputError(f"{path.name} is {meaning}")
     if b"\0" in start:
         raise InputError(f"{path.name} is a binary file: give text as CSV, TSV or JSON Lines")
+
+
+def text_lines(path: Path, max_chars: int = MAX_CHARS, max_bytes: int = MAX_BYTES) -> Iterator[str]:
+    """Yield the lines of a text file. Raises InputError with what is wrong, and on which line."""
+    check_file(path, max_bytes)
+    yield from _text_lines(path, max_chars)
 
 
 def _text_lines(path: Path, max_chars: int) -> Iterator[str]:
@@ -166,24 +179,24 @@ def _header(cells: list[str], name: str) -> list[str]:
     return columns
 
 
-def _json_lines(path: Path, max_chars: int) -> tuple[list[Row], list[int]]:
+def _json_lines(path: Path, max_chars: int, nested: bool) -> tuple[list[Row], list[int]]:
     rows: list[Row] = []
     lines: list[int] = []
     for number, line in enumerate(_text_lines(path, max_chars), 1):
         if line.strip():
-            rows.append(_json_row(line, f"{path.name}, line {number}"))
+            rows.append(_json_row(line, f"{path.name}, line {number}", nested))
             lines.append(number)
     return rows, lines
 
 
-def _json_row(line: str, where: str) -> Row:
+def _json_row(line: str, where: str, nested: bool) -> Row:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError):
         raise InputError(f"{where} is not valid JSON: write one {{...}} per line") from None
     if not isinstance(found, dict):
         raise InputError(f"{where} is not a JSON object: write one object such as {{...}} per line")
-    row = {name: text for name, value in found.items() if (text := _as_text(value)) is not None}
+    row = {name: text for name, value in found.items() if (text := _as_text(value, nested)) is not None}
     nesting = None if row else _nesting(found)
     if nesting:
         raise InputError(f"{where} {nesting}: write one {{...}} per row, each on a line")
@@ -216,8 +229,10 @@ def _nesting(found: Mapping[str, Any]) -> str | None:
     return f"holds a list inside an object, {name!r}"
 
 
-def _as_text(value: Any) -> str | None:
-    """Text and numbers as text (1.0 as "1"); None for what is neither."""
+def _as_text(value: Any, nested: bool) -> str | None:
+    """Text and numbers as text (1.0 as "1"), lists and objects as JSON where they are kept; else None."""
+    if nested and isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value).strip() if isinstance(value, str | int | float) else None

@@ -4,20 +4,34 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import version as version_of
+from pathlib import Path
 
 import torch
 
 from zocore.carriers.scratch import Scratch
 from zocore.config import RunConfig
 from zocore.defaults import estimates
-from zocore.models.objectives.evaluation import evaluate
+from zocore.errors import InputError
 from zocore.noise import addressed
 from zocore.parallel.ranks import Ranks
+from zocore.runs.best_point import BestPoint
 from zocore.runs.estimator import measure
-from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
+from zocore.runs.events import (
+    CompletionsShown,
+    EstimatorMeasured,
+    EvalDone,
+    Event,
+    RunEnded,
+    RunStarted,
+    SampleShown,
+    StepDone,
+    Warned,
+)
+from zocore.runs.kept_weights import after, keep, restore
 from zocore.runs.peak_memory import PeakMemory
-from zocore.runs.recording import Recording, decode_step, encode_directions, encode_tensor
+from zocore.runs.rate_search import RateSearch, with_found_rate
+from zocore.runs.recording import SUMS, Recording, decode_step, encode_directions, encode_tensor
 from zocore.runs.rounding_share import DROWNED, rounding_share
 from zocore.runs.session import Session, data_fingerprint, open_session
 from zocore.runs.warnings import MAX_SKIPPED, Watch
@@ -37,27 +51,37 @@ def run(
     stop: Stop = lambda: False,
     recording: Recording | None = None,
     ranks: Ranks | None = None,
+    folder: Path | None = None,
     sentences: Sequence[str] = (),
 ) -> Iterator[Event]:
     """Yield the events of a run, or of the rest of a recorded one; `stop` is asked before each step.
 
-    `sentences` are asked first wherever a few test examples are; they have no true label.
-    With `ranks`, several processes share each batch, and each of them has to go through the events.
+    Snapshots of the weights go to `folder`, where the settings ask for them. `sentences` are asked first wherever a
+    few test examples are; they have no true label. With `ranks`, several processes share each batch, and each of them
+    has to go through the events.
     Raises ValueError before the first event when the settings cannot work. A failure inside a step leaves the
     weights where the step began, yields RunEnded with the reason, and is raised again.
     """
     ranks = ranks or Ranks()
-    ranks.stop = stop
+    search = None
+    if config.auto_lr and config.lr is None:
+        config, search = with_found_rate(config, stop)
     session = open_session(config, recording.header.frozen if recording else None, ranks=ranks)
+    session.objective.ready()
     if sentences:
         session.objective.probabilities(sentences)  # what cannot be asked is told before the first event
-    course = _Course(session, lambda: ranks.stopping, tuple(sentences))
+    course = _Course(session, lambda: ranks.stopping, folder, tuple(sentences))
+    ranks.stop = lambda: stop() or course.late
+    damaged: list[str] = []
     if recording:
         check_base(session, recording)
         check_data(session, recording)
-        replay(session, recording.steps)
-        course.take_up(recording.steps)
-    yield course.started(recording)
+        begin, damaged = restore(session, recording)
+        replay(session, after(recording.steps, begin))
+        course.take_up(recording)
+    yield course.started(recording, search)
+    for sentence_ in damaged:
+        yield Warned(course.done, sentence_)
     if recording and recording.steps and config.carrier == "in-place":
         yield Warned(recording.last, IN_PLACE)
     yield from course.events()
@@ -114,6 +138,9 @@ def check_data(session: Session, recording: Recording) -> None:
     """Raise ValueError when the training data is not what the recorded steps drew their batches from."""
     if data_fingerprint(session.task) != recording.header.data_fingerprint:
         raise ValueError("the training data, template or label words have changed since the run: it cannot go on")
+    for name, version in session.objective.versions.items():
+        if recording.header.versions.get(name, "") != version:
+            raise ValueError(f"the file of the {name} has changed since the run: it cannot go on")
 
 
 @dataclass
@@ -122,6 +149,7 @@ class _Course:
 
     session: Session
     stop: Stop
+    folder: Path | None = None  # of snapshots
     sentences: Sequence[str] = ()
     done: int = 0
     passes: int = 0
@@ -130,13 +158,16 @@ class _Course:
     forward_seconds: float = 0.0
     peak: int = 0
     watch: Watch = field(default_factory=Watch)
+    dev: BestPoint = field(default_factory=BestPoint)
 
     def __post_init__(self) -> None:
+        self.began, self.sitting = time.monotonic(), 0
         self.memory = PeakMemory(self.session.objective.device, self.session.tensors, self.session.kept_bytes)
 
-    def take_up(self, steps: list[StepDone]) -> None:
+    def take_up(self, recording: Recording) -> None:
         """Continue the counts of the recorded steps; the memory of loading and replaying is left out."""
         self.memory.reset()
+        self.dev, steps = BestPoint.of(recording.events), recording.steps
         for event in steps:
             self.watch.add(event)
             self.peak = max(self.peak, event.memory_bytes)
@@ -171,18 +202,37 @@ class _Course:
             )
         if self.done >= self.session.config.steps:
             return "finished", f"all {self.done} steps done"
-        return ("stopped", f"stopped after step {self.done}") if self.stop() else None
+        patience, best = self.session.config.patience, self.dev.best
+        if best is not None and 0 < patience <= self.dev.since:
+            looks = f"{self.dev.since} evaluation{'s' * (self.dev.since > 1)}"
+            return "finished", f"the dev loss has not fallen in {looks}: it was lowest after step {best.step}"
+        if not self.stop() and not (self.late and self.session.ranks.count == 1):
+            return None
+        why = f"the {self.session.config.hours:g} hours are over; `zocore resume` goes on" if self.late else ""
+        return "stopped", f"stopped after step {self.done}" + (f": {why}" if why else "")
+
+    @property
+    def late(self) -> bool:
+        """Whether the hours of this sitting are over; it does one step at least."""
+        hours = self.session.config.hours
+        return bool(hours and self.sitting and time.monotonic() - self.began >= 3600 * hours)
 
     def _advance(self) -> Iterator[Event]:
-        config, number = self.session.config, self.done + 1
+        session, number = self.session, self.done + 1
+        config = session.config
         if config.measure_every and (number - 1) % config.measure_every == 0:
             yield from self._measure(number)
         event = self._step(number)
         yield event
         yield from self.watch.add(event)
-        if config.eval_every and number % config.eval_every == 0 and number < config.steps:
-            yield self._evaluate(number, "dev")
-            yield self._sample(number)
+        if config.snapshot_every and number % config.snapshot_every == 0 and self.folder:
+            yield keep(session, number, self.folder)
+        if config.eval_every and number % config.eval_every == 0:
+            look = self._evaluate(number, "dev")
+            self.dev.add(look)
+            yield look
+            if number < config.steps:
+                yield self._sample(number)
 
     def _step(self, number: int) -> StepDone:
         session, started = self.session, time.perf_counter()
@@ -190,6 +240,7 @@ class _Course:
         assert eps is not None
         with self.memory.step(losses.positions):
             step = session.method.step(session.leaves, losses, session.key(number), lr, eps, session.state)
+        self.sitting += 1
         self.done, self.seconds = number, self.seconds + time.perf_counter() - started
         self.passes, self.cost = self.passes + losses.forward_passes, self.cost + losses.forward_cost
         self.forward_seconds += losses.seconds
@@ -220,6 +271,7 @@ class _Course:
             step.unexplained,
             self.session.ranks.wire_bytes,
             round(self.forward_seconds, 6),
+            measured.moved if measured else 1.0,
         )
 
     def _measure(self, number: int) -> Iterator[Event]:
@@ -263,26 +315,31 @@ class _Course:
         yield self._evaluate(step, "test")
         yield self._sample(step)
 
-    def _sample(self, step: int) -> SampleShown:
+    def _sample(self, step: int) -> SampleShown | CompletionsShown:
         """The model's answers on sentences of one's own, and on the first few test examples."""
         shown = self.session.task.test[:SAMPLES]
-        with self.memory.apart(), torch.no_grad():
-            log_probs = self.session.objective.log_probs(self.session.objective.batch(list(shown)))
+        with self.memory.apart():
+            answers = self.session.objective.show(shown)
             own = self.session.objective.probabilities(self.sentences).tolist() if self.sentences else []
+        if answers.probabilities is None:
+            return CompletionsShown(step, answers.prompts, answers.completions, answers.wanted, answers.scores)
         names = self.session.task.label_names
         texts = [*self.sentences, *("\n".join(example.fields.values()) for example in shown)]
         labels = [*("" for _ in own), *(names[example.label] for example in shown)]
-        return SampleShown(step, texts, labels, [*own, *log_probs.exp().tolist()])
+        return SampleShown(step, texts, labels, [*own, *answers.probabilities])
 
     def _evaluate(self, step: int, split: str) -> EvalDone:
         session, started, config = self.session, time.perf_counter(), self.session.config
         examples = getattr(session.task, split)[: config.eval_examples]
         with self.memory.apart():
-            result = evaluate(session.objective, examples, 4 * config.batch_size, log_probs=session.log_probs)
-        return EvalDone(step, split, result.loss, result.accuracy, len(examples), time.perf_counter() - started)
+            found = session.objective.evaluate(examples, 4 * config.batch_size, session.asked)
+        seconds, scores = time.perf_counter() - started, dict(found.scores) if found.scores else None
+        return EvalDone(step, split, found.loss, found.accuracy, len(examples), seconds, scores)
 
-    def started(self, recording: Recording | None) -> RunStarted:
+    def started(self, recording: Recording | None, search: RateSearch | None = None) -> RunStarted:
         s = self.session
+        if search:
+            self.passes, self.cost = search.forward_passes, search.forward_cost
         task = s.task
         return RunStarted(
             s.config.to_json(),
@@ -302,13 +359,15 @@ class _Course:
             s.cost_per_step,
             self.memory.kind,
             [*s.notes, *estimates(s.config)],
-            {"noise": str(addressed.VERSION), "python": platform.python_version()}
-            | {name: version(name) for name in NAMED},
+            {"noise": str(addressed.VERSION), "sums": SUMS, "python": platform.python_version()}
+            | s.objective.versions
+            | {name: version_of(name) for name in NAMED},
             recording.last if recording else 0,
             len(s.prefix.blocks) if s.prefix else 0,
             s.prefix.of if s.prefix else 0,
             s.ranks.count,
             s.method.replay_passes(),
+            search.to_json() if search else None,
         )
 
     def _ended(self, status: str, reason: str) -> RunEnded:
@@ -330,4 +389,4 @@ def sentence(error: Exception) -> str:
     """Return what went wrong in a run, for people."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         return "out of memory: take a smaller --micro-batch or --max-tokens, or a model in fewer bits"
-    return f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zocore.errors import InputError
+from zocore.runs.adapter import write_adapter
+from zocore.runs.card import write_card
 from zocore.runs.delta import open_delta, save_session
 from zocore.runs.export import check_free, whole, write_model
+from zocore.runs.kept_weights import after, restore
 from zocore.runs.loop import check_base, check_data, replay
 from zocore.runs.predict import predictions
 from zocore.runs.recording import SUMMARY, Recording, examine, read_recording
@@ -15,6 +18,10 @@ from zocore.runs.typed import parsed
 IN_PLACE_TOLERANCE = 1e-5  # moves there and back are roundings: allowed difference over the largest weight
 
 UNSEALED = "not sealed: made before recordings were, so a number that was changed in it would not be noticed"
+OTHER_SUMS = (
+    "made by an earlier version, which summed momentum, Adam and low-rank directions in another order: its weights are "
+    "rebuilt to rounding, not to the last bit"
+)
 
 
 @dataclass(frozen=True)
@@ -33,11 +40,15 @@ def check_run(folder: Path) -> Verdict:
         said = [str(recording.damage), f"good: {count}"]
         return Verdict(said, proved=False)
     said = [f"{folder}: {count}; every line is as it was written" if recording.sealed else f"{folder}: {count}"]
-    if not recording.sealed:
-        said.append(UNSEALED)
+    said += caveats(recording)
     if recording.unfinished:
         said.append("the last line was being written when the process was killed: nothing before it is lost")
     return Verdict([*said, *_cut_short(recording)], proved=not _cut_short(recording))
+
+
+def caveats(recording: Recording) -> list[str]:
+    """What is not promised of a recording that an earlier version made."""
+    return [UNSEALED] * (not recording.sealed) + [OTHER_SUMS] * recording.rebuilt_to_rounding
 
 
 def _cut_short(recording: Recording) -> list[str]:
@@ -63,7 +74,7 @@ def rebuild(folder: Path, step: int | None = None) -> tuple[Recording, Session]:
         raise InputError(f"{folder} has steps 0 to {done}: there is no step {step}")
     session = open_session(recording.config, recording.header.frozen)
     check_base(session, recording)
-    replay(session, recording.steps, until=step)
+    replay(session, after(recording.steps, restore(session, recording, step)[0]), until=step)
     return recording, session
 
 
@@ -82,13 +93,14 @@ def replay_run(folder: Path, step: int | None, verify: bool) -> Verdict:
         else "without a forward pass"
     )
     said = [f"rebuilt {session.trainable} values after step {count} {how}", f"fingerprint {found}"]
-    if not recording.sealed:
-        said.append(UNSEALED)
+    said += caveats(recording)
     if not verify:
         return Verdict(said)
     end = recording.end
     if end is not None and end.weights_fingerprint == found and count == end.steps:
         return Verdict([*said, "verified: bitwise equal to the weights the run ended with"])
+    if recording.rebuilt_to_rounding:
+        return Verdict([*said, "not proved: equal to the bit is not to be had from this recording"], False)
     again = run_again(recording, count)
     if again.fingerprint() == found:
         return Verdict([*said, "verified: bitwise equal to the same steps run again"])
@@ -121,20 +133,26 @@ def predict_run(folder: Path, texts: list[str], step: int | None) -> list[str]:
     return predictions(rebuild(folder, step)[1], texts)
 
 
-def export_run(folder: Path, to: Path, step: int | None, delta: bool) -> str:
-    """Write the tuned model as a Hugging Face folder, or what changed alone; return a sentence that says so.
+def export_run(folder: Path, to: Path, step: int | None, delta: bool, adapter: bool = False) -> str:
+    """Write the tuned model as a Hugging Face folder, its LoRA adapter as PEFT's, or what changed alone, with a card.
 
-    Raises InputError when the target already holds something.
+    Returns a sentence that says so. Raises InputError when the target already holds something, or for an adapter of
+    a run that tuned none.
     """
     check_free(to)
     recording, session = rebuild(folder, step)
     with whole(to) as stage:
-        if delta:
+        if adapter:
+            write_adapter(session, stage)
+            said = f"the adapter ({session.trainable} values) to {to}"
+        elif delta:
             save_session(stage, session)
             said = f"what changed ({session.trainable} values) to {to}"
         else:
             said = f"the tuned model to {to}{write_model(session, stage)}"
-    return f"wrote {said}" + ("" if recording.sealed else f"; the recording is {UNSEALED}")
+        sort = "adapter" if adapter else "delta" if delta else "model"
+        write_card(stage, session, recording.until(step), sort)
+    return f"wrote {said}" + "".join(f"; the recording is {caveat}" for caveat in caveats(recording))
 
 
 def export_delta(model: str, delta: Path, to: Path) -> str:
@@ -145,4 +163,6 @@ def export_delta(model: str, delta: Path, to: Path) -> str:
     check_free(to)
     session = open_delta(model, delta)
     with whole(to) as stage:
-        return f"wrote the tuned model to {to}{write_model(session, stage)}"
+        said = write_model(session, stage)
+        write_card(stage, session, None, "model")
+    return f"wrote the tuned model to {to}{said}"
