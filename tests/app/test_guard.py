@@ -44,7 +44,7 @@ def test_subspaces_from_outside_are_no_regular_expressions() -> None:
     for given, run in taken.items():
         config = guard.checked(RunConfig(subspace=given), HOSTED, NOWHERE)
         assert config.subspace == run
-        assert guard.guard.checked(config, HOSTED, NOWHERE) == config  # once more changes nothing
+        assert guard.checked(config, HOSTED, NOWHERE) == config  # once more changes nothing
     for given in ("(a+)+$", "a|b", "^x", "[a-z]", "", "a" * 201, "x\ny"):
         with pytest.raises(InputError, match="no regular expression"):
             guard.checked(RunConfig(subspace=given), HOSTED, NOWHERE)
