@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -20,6 +21,7 @@ from zocore.runs.peak_memory import PeakMemory
 from zocore.runs.recording import Recording, decode_step, encode_directions, encode_tensor
 from zocore.runs.rounding_share import DROWNED, rounding_share
 from zocore.runs.session import Session, data_fingerprint, open_session
+from zocore.runs.snapshot import Snapshot, saved_at, seal_of
 from zocore.runs.warnings import MAX_SKIPPED, Watch
 from zocore.step.step import Method, Step
 
@@ -33,11 +35,17 @@ NAMED = ("torch", "transformers", "bitsandbytes", "numba")
 
 
 def run(
-    config: RunConfig, stop: Stop = lambda: False, recording: Recording | None = None, ranks: Ranks | None = None
+    config: RunConfig,
+    stop: Stop = lambda: False,
+    recording: Recording | None = None,
+    ranks: Ranks | None = None,
+    weights: Path | None = None,
 ) -> Iterator[Event]:
     """Yield the events of a run, or of the rest of a recorded one; `stop` is asked before each step.
 
-    With `ranks`, several processes share each batch, and each of them has to go through the events.
+    With `ranks`, several processes share each batch, and each of them has to go through the events. With `weights`,
+    a file keeps the weights of the last step when the generator is left, so that the run goes on from there without
+    a replay of all its steps.
     Raises ValueError before the first event when the settings cannot work. A failure inside a step leaves the
     weights where the step began, yields RunEnded with the reason, and is raised again.
     """
@@ -48,12 +56,28 @@ def run(
     if recording:
         check_base(session, recording)
         check_data(session, recording)
-        replay(session, recording.steps)
+        replay(session, _after(weights, session, recording.steps))
         course.take_up(recording.steps)
     yield course.started(recording)
     if recording and recording.steps and config.carrier == "in-place":
         yield Warned(recording.last, IN_PLACE)
-    yield from course.events()
+    try:
+        yield from course.events()
+    finally:
+        if weights and course.last:
+            Snapshot([leaf.tensor for leaf in session.leaves], session.state).save(
+                weights, course.last.step, course.last.to_json()
+            )
+
+
+def _after(weights: Path | None, session: Session, steps: list[StepDone]) -> list[StepDone]:
+    """Take up the kept weights, where they are of one of the steps, and return the steps after it."""
+    kept = saved_at(weights) if weights else None
+    for number, event in enumerate(steps, start=1):
+        if weights and kept == (event.step, seal_of(event.to_json())):
+            Snapshot.load(weights, session).restore(session)
+            return steps[number:]
+    return steps
 
 
 def run_session(session: Session, stop: Stop = lambda: False) -> Iterator[Event]:
@@ -121,6 +145,7 @@ class _Course:
     seconds: float = 0.0
     forward_seconds: float = 0.0
     peak: int = 0
+    last: StepDone | None = None  # done since the run began or went on
     watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
@@ -169,7 +194,7 @@ class _Course:
         config, number = self.session.config, self.done + 1
         if config.measure_every and (number - 1) % config.measure_every == 0:
             yield from self._measure(number)
-        event = self._step(number)
+        event = self.last = self._step(number)
         yield event
         yield from self.watch.add(event)
         if config.eval_every and number % config.eval_every == 0 and number < config.steps:
