@@ -12,7 +12,7 @@ from app import api, scripts, words
 from app.form import controls, data_form, pricing, share
 from app.jobs.store import JobStore
 from app.quiet import QUIET
-from app.tabs import break_it, learn, memory, microscope, play, race
+from app.tabs import break_it, learn, lent, memory, microscope, play, race
 from app.tabs.live import Drawn
 from app.tabs.tab import Copy, Site, Tab
 
@@ -82,6 +82,7 @@ def build(store: JobStore) -> Shown:
                     tab.lay_out(site)
         for tab in TABS:
             tab.connect(site)
+        lent.connect(site)
         _share(header, site)
         _on_load(blocks, header, site)
     head = scripts.head(store.limits.upload_bytes) + f"<style>{OUTER.read_text()}</style>"
