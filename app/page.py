@@ -26,7 +26,13 @@ COPY = """async (code) => {
   setTimeout(() => { button.textContent = name; }, 2500);
 }"""
 HERE = Path(__file__).parent
-STYLES = [HERE / "page.css", HERE / "form" / "form.css", HERE / "charts" / "charts.css", HERE / "tabs" / "tabs.css"]
+STYLES = [
+    HERE / "page.css",
+    HERE / "form" / "form.css",
+    HERE / "charts" / "charts.css",
+    HERE / "tabs" / "tabs.css",
+    HERE / "tabs" / "fits.css",
+]
 OUTER = HERE / "outer.css"  # rules that Gradio must not confine to its own container
 TABS: tuple[Tab, ...] = (play.TAB, race.TAB, microscope.TAB, memory.TAB, break_it.TAB, learn.TAB)
 START = """() => {

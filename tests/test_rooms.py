@@ -48,6 +48,7 @@ APP = [
     "page",
     "record",
     "installed",
+    "space",
 ]
 ORDERS = {"zocore": ENGINE, "app": APP}
 

@@ -33,7 +33,7 @@ Lend = Callable[[Work, int], Iterator[list[str]]]
 DRIVER = "ZOCORE_DRIVER"
 ROOM = 48_000_000_000  # bytes of the half card that a call gets
 COUNTED = 1.5  # seconds of quota for a second asked for, on the cards now lent
-LEAST, MOST = 15, 40  # seconds of one slice
+LEAST, MOST = 20, 40  # seconds of one slice
 OPENING = 8  # seconds to open the model and to put the weights away
 MARGIN = 4.0  # seconds of a slice that no step may use
 BEAT = 0.4  # seconds between two batches of messages
@@ -137,12 +137,12 @@ class Driver:
         """
         self.timings = [Timing(lane.config.steps) for lane in self.job.lanes]
         self.job.turn("loading")
-        number, short = 0, False
+        number, again, tried = 0, 0, set[int]()
         slice_: Iterator[list[str]] = iter(())
         try:
             while not self.job.over:
                 number, before = number + 1, self.job.lane.view.steps
-                seconds = LEAST if short else asked(self.job.left)
+                seconds, began = again or asked(self.job.left), time.monotonic()
                 slice_ = self.lend(self._order(), seconds)
                 yield f"slice {number}: asking for the GPU for {seconds} s"
                 problem = ""
@@ -157,10 +157,14 @@ class Driver:
                 except Exception as refusal:  # of the lender: no quota, no GPU, or the slice was ended
                     problem = sentence_of(refusal)
                 catch_up(self.job)
-                if problem and not self.job.over and self.job.lane.view.steps == before:
-                    if short or seconds == LEAST:
+                if self.job.lane.view.steps > before:
+                    again, tried = 0, set()
+                elif problem and not self.job.over:
+                    # it was too short for what comes first, or more than is left of the quota
+                    tried.add(seconds)
+                    again = MOST if time.monotonic() > began + 0.8 * seconds else LEAST
+                    if again in tried:
                         self.job.turn("paused", problem)
-                    short = True  # a shorter slice may be left of the quota
         except GeneratorExit:
             threading.Thread(target=self._let_go, args=(slice_,), daemon=True).start()  # nobody has to wait for it
             raise

@@ -180,7 +180,8 @@ class Handlers:
 def _buttons(job: Job | None) -> list[Any]:
     """The clock and the three buttons, as they are in the job's phase."""
     live_ = job is not None and not job.over
-    again = job is not None and job.phase in ("interrupted", "stopped", "paused") and bool(job.lane.view.steps)
+    begun = job is not None and (bool(job.lane.view.steps) or job.phase == "paused")
+    again = job is not None and begun and job.phase in ("interrupted", "stopped", "paused")
     shown = [gr.update(active=live_), gr.update(visible=not live_), gr.update(visible=live_), gr.update(visible=again)]
     steps = job.lane.view.steps if job else recorded().steps
     return [*shown, gr.update(maximum=max(steps, 1), value=steps) if not live_ else gr.skip()]

@@ -125,7 +125,7 @@ def test_a_run_whose_quota_is_gone_is_paused_and_goes_on_on_the_cpu(
     """What is left of the quota is used, by a shorter slice at the end; then the CPU does the rest."""
     monkeypatch.setattr(lent, "MARGIN", 1e9)
     monkeypatch.setattr(lent, "asked", lambda left: 40)
-    stand_in.write_text("90")  # for a slice of 40 s, counted as 60, and one of 15, counted as 22.5
+    stand_in.write_text("90")  # for a slice of 40 s, counted as 60, and one of 20, counted as 30
     job = started(store)
     list(store.drive(job.id, "ann"))
     assert (job.phase, steps(job)) == ("paused", [1, 2])

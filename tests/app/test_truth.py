@@ -18,7 +18,7 @@ from app.jobs.limits import Limits
 from app.jobs.questions import Shelf, prompt, texts
 from app.jobs.speeds import Speeds
 from app.jobs.store import JobStore
-from app.tabs import export, live, memory, race, standings
+from app.tabs import export, live, race, standings
 from app.tabs.live import Drawn, Look
 from tests.support.places import RECORDED
 from tests.support.thread_child import launcher
@@ -201,17 +201,6 @@ def test_a_part_of_a_long_file_is_said_to_be_one() -> None:
     shown = data_form.example(facts | {"counts": [70_000, 10_000, 20_000], "rows": 300_000})
     assert "A random 100,000 of the 300,000 rows are used" in shown
     assert "random" not in data_form.example(facts | {"counts": [7, 1, 2], "rows": 10})
-
-
-def test_the_memory_tab_speaks_of_the_chosen_card_and_of_qlora() -> None:
-    sizes = [32, 4096, 14336, 32, 8, 128256, False, 16, 128, "bf16"]
-    said, chart, problem = memory.draw("opt-13b", *sizes, "A100 40 GB")
-    assert "On A100 40 GB fit:" in said and "QLoRA" in said and not problem
-    assert len(chart["figure"]["data"][0]["y"]) > 8
-    huge = [96, 12288, 49152, 96, 96, 50272, *sizes[6:]]
-    assert "Nothing of this fits on T4 16 GB" in memory.draw(memory.OWN, *huge, "T4 16 GB")[0]
-    said, chart, problem = memory.draw("nobody/unheard-of", *sizes, "A100 40 GB")
-    assert said == "" and chart["figure"]["data"] == [] and "are not known here" in problem
 
 
 def test_a_waiting_run_says_how_long_it_may_wait(tmp_path: Path) -> None:
