@@ -38,12 +38,13 @@ HUB: Mapping[str, str] = {  # hub id -> name in `shapes`; all have safetensors
 
 
 ENCODERS = ("sentence-transformers/all-MiniLM-L6-v2",)
+MASKED = ("FacebookAI/roberta-large",)
 
 
 def kind(model: str) -> str | None:
     """Return the kind of a model where it can be known before loading it: on the list, or a folder here."""
     if model in HUB:
-        return "encoder" if model in ENCODERS else None
+        return "encoder" if model in ENCODERS else "masked" if model in MASKED else None
     folder = Path(model).expanduser()
     try:
         return kind_of(AutoConfig.from_pretrained(folder)) if (folder / "config.json").is_file() else None

@@ -52,7 +52,7 @@ def table(found: Sequence[Fitting], card: Card, chosen: str) -> str:
     """Return the list as HTML, with the chosen model marked wherever it fits."""
     rows = "".join(_row(one, card, chosen) for one in found)
     head = "<tr><th>Way to train</th><th>Fits, with the peak of a step</th><th>Nearest that does not</th></tr>"
-    caption = f"<caption>{escape(card.name)}: {size(card.room)} free for tensors</caption>"
+    caption = f"<caption>{escape(card.name)}: {size(card.room)} free for tensors; 1 GB is 10⁹ bytes</caption>"
     return f'<table class="zo-fits">{caption}<thead>{head}</thead><tbody>{rows}</tbody></table>'
 
 

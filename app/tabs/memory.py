@@ -112,8 +112,9 @@ def draw(limits: Limits, card_: str, free: Any, *values: Any) -> tuple[str, str,
         shapes.append(shape)
     listed = fitting.table(fitting.fitting(card, shapes, *sizes, dtype), card, shape.name)
     said = f"{_title(card)}<p>{fitting.sentence(shape, bills, card)} <span class='zo-quiet'>Estimated.</span></p>"
-    line = (card.name, card.room)
-    return said, listed, chart.whole(memory_chart.bars(list(bills.values()), line)), ""
+    figure = memory_chart.bars(list(bills.values()), (card.name, card.room))
+    figure["layout"]["xaxis"] |= {"rangemode": "tozero"}
+    return said, listed, chart.whole(figure), ""
 
 
 def _title(card: Card) -> str:

@@ -12,7 +12,7 @@ from app.form.starting import Guest, begin
 from app.jobs.job import Job
 from app.jobs.store import JobStore
 from app.quiet import QUIET
-from app.tabs import live, replay, take_away
+from app.tabs import live, mistakes, replay, take_away
 from app.tabs.live import Drawn, Look
 from app.tabs.stage import Panel, build, recorded
 from app.tabs.tab import Site, Tab
@@ -50,6 +50,7 @@ def lay_out(site: Site) -> None:
     site.play = play = layout(forms.with_presets(forms.PRESETS["toy"]), site.store)
     with play.stage:
         play.slider = replay.build(play, site)
+        mistakes.build(play, site)
         take_away.build(play, site.store)
 
 

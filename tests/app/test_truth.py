@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from app import words
-from app.form import cost, data_form, forms
+from app.form import cost, data_form, forms, reading
 from app.form.controls import filled
 from app.jobs.job import Job, Lane, new_job
 from app.jobs.limits import Limits
@@ -189,18 +189,12 @@ def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path) -> None:
     assert sum(map(len, (task.train, task.dev, task.test))) == 20
     assert task.unlabelled == (5, 6) and task.rows == 22
     facts = {"data": str(path), "text_columns": None, "label_column": None, "template": None, "label_words": None}
-    shown = data_form.example(prompt(Shelf(), facts | {"most": 10**6}))
-    assert "2 rows without a label were left out: lines 5, 6." in shown
+    found = prompt(Shelf(), facts | {"most": 10**6})
+    assert "<b>2</b> without a label (lines 5, 6)" in reading.report(found)
+    shown = data_form.example(found)
     assert "Write a word for each under Label words, such as 0=terrible,1=great" in shown
     named = data_form.example(prompt(Shelf(), facts | {"most": 10**6, "label_words": "0=terrible,1=great"}))
     assert "Write a word" not in named
-
-
-def test_a_part_of_a_long_file_is_said_to_be_one() -> None:
-    facts = {"text": "a", "labels": ["x", "y"], "words": ["x", "y"], "lines": [], "unlabelled": 0}
-    shown = data_form.example(facts | {"counts": [70_000, 10_000, 20_000], "rows": 300_000})
-    assert "A random 100,000 of the 300,000 rows are used" in shown
-    assert "random" not in data_form.example(facts | {"counts": [7, 1, 2], "rows": 10})
 
 
 def test_a_waiting_run_says_how_long_it_may_wait(tmp_path: Path) -> None:
