@@ -12,7 +12,7 @@ from app import api, scripts, words
 from app.form import controls, data_form, pricing, share
 from app.jobs.store import JobStore
 from app.quiet import QUIET
-from app.tabs import break_it, learn, lent, memory, microscope, play, race
+from app.tabs import break_it, classroom, learn, lent, memory, microscope, play, race
 from app.tabs.live import Drawn
 from app.tabs.tab import Copy, Site, Tab
 
@@ -81,14 +81,16 @@ def build(store: JobStore) -> Shown:
         visitor = gr.BrowserState("", storage_key="zocore-visitor", secret=store.visitors.key)
         api.add(store)  # first, so that no private event takes one of its names
         header = _header()
+        room = classroom.layout()
         with gr.Tabs(elem_id="zo-tabs") as tabs:
             site = Site(store, visitor, tabs)
             for tab in TABS:
-                with gr.Tab(tab.label, id=tab.id):
+                with gr.Tab(tab.label, id=tab.id, elem_id=f"zo-tab-{tab.id}"):
                     tab.lay_out(site)
         for tab in TABS:
             tab.connect(site)
         lent.connect(site)
+        classroom.connect(room, site, blocks, [tab.id for tab in TABS])
         _share(header, site)
         _on_load(blocks, header, site)
     head = scripts.head(store.limits.upload_bytes) + f"<style>{OUTER.read_text()}</style>"

@@ -13,6 +13,7 @@ from app.jobs.job import Job, new_job, read_job
 from app.jobs.lab import Lab
 from app.jobs.lanes import WEIGHTS
 from app.jobs.lent import Driver, Lend
+from app.jobs.lessons import Lessons
 from app.jobs.limits import HOUR, Limits
 from app.jobs.process import Child, Leash, Spares, spawn
 from app.jobs.speeds import Speeds
@@ -38,6 +39,7 @@ class JobStore:
         self.root, self.limits, self.lend = root, limits, lend
         root.mkdir(parents=True, exist_ok=True)
         self.visitors = Visitors(server_key(root))
+        self.lessons = Lessons(root / "lessons", self.visitors.key)
         self.speeds = Speeds(root / "speeds.json")
         self.jobs: dict[str, Job] = {}
         self._queue: deque[Job] = deque()

@@ -81,7 +81,7 @@ def entry(folder: Path, command: list[str], environment: Mapping[str, str]) -> I
         server = subprocess.Popen(command, cwd=folder, env=settings, stdout=file, stderr=file)
     send = Sender(f"http://127.0.0.1:{port}/")
     try:
-        for _ in range(240):
+        for _ in range(600):
             try:
                 send.page()
                 break

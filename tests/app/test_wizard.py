@@ -44,6 +44,14 @@ def test_the_report_counts_rows_duplicates_and_labels(tmp_path: Path) -> None:
     assert "Ready: press Start" in data_form.example(task)
 
 
+def test_a_row_without_a_label_is_dropped_where_the_column_is_named_too(tmp_path: Path) -> None:
+    """The page always names the column; labels, preview and report go on without such rows."""
+    path = written(tmp_path, [*(f"sentence {i},{i % 2}" for i in range(20)), "nothing,"])
+    assert asked("labels", path=path, label="label", most=10**6)["labels"] == ["0", "1"]
+    task = asked("prompt", data=path, most=10**6, **(COLUMNS | {"text_columns": "text", "label_column": "label"}))
+    assert task["unlabelled"] == 1 and sum(task["counts"]) == 20
+
+
 def test_rows_beyond_what_a_run_reads_are_counted() -> None:
     task = {"counts": [70_000, 10_000, 20_000], "rows": 300_005, "unlabelled": 5, "lines": [2], "repeated": 0}
     shown = reading.report(task | {"labels": ["x", "y"], "balance": [99_000, 1000]})
