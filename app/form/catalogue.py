@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
+from app.jobs.lessons import clean
 from app.words import size
 from zocore.errors import InputError
 from zocore.memory.bill import bill
@@ -92,7 +93,7 @@ def shape_of_text(text: str) -> ModelShape:
                 raise InputError(f"{name} must be the name of a function")
         found = shape_of(config)
         _ = found.parameters, found.largest_tensor  # sizes of a wrong type fail here
-        return replace(found, name=f"your {found.name[:60]}")
+        return replace(found, name=clean(f"your {found.name[:60]}"))
     except InputError:
         raise
     except (RecursionError, KeyError, TypeError, AttributeError, ZeroDivisionError, ArithmeticError):

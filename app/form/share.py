@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from app.jobs.lessons import clean
 from zocore.config import RunConfig
 from zocore.errors import InputError
 
@@ -44,11 +45,9 @@ def lesson_of(code: str) -> Lesson | None:
     """Return the lesson in a link's code, None where there is none or it is not as `encode` makes it."""
     try:
         found = _found(code)["lesson"]
-        lesson = Lesson(found["text"], found["question"], tuple(found["tabs"]))
-        if not all(isinstance(text, str) for text in (lesson.text, lesson.question, *lesson.tabs)):
-            return None
+        lesson = Lesson(clean(found["text"]), clean(found["question"]), tuple(map(clean, found["tabs"])))
         _check(lesson)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return lesson
 

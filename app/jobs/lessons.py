@@ -15,6 +15,11 @@ MOST_LESSONS = 500  # with answers; beyond them the oldest goes
 KEPT = 14 * 86_400.0  # seconds after the last answer
 
 
+def clean(text: str) -> str:
+    """Return text from outside without halves of surrogate pairs, which are no characters and break every answer."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 @dataclass
 class Lessons:
     """Issues names of lessons and keeps their answers: one a visitor, in a file a lesson."""
@@ -33,7 +38,7 @@ class Lessons:
 
     def answer(self, name: str, visitor: str, text: str) -> None:
         """Keep a visitor's answer in place of an earlier one. Raises InputError when it cannot be."""
-        said = text.strip()
+        said = clean(text).strip()
         if not self.known(name):
             raise InputError("this lesson is not known here: ask for its link again")
         if not said:
@@ -49,7 +54,7 @@ class Lessons:
             held[mine] = said
             self.root.mkdir(parents=True, exist_ok=True)
             partial = self._path(name).with_suffix(".partial")
-            partial.write_text(json.dumps(held), encoding="utf-8", errors="replace")
+            partial.write_text(json.dumps(held), encoding="utf-8")
             partial.replace(self._path(name))
 
     def answers(self, name: str) -> list[str]:

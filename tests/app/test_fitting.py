@@ -109,6 +109,8 @@ def test_names_from_outside_are_text() -> None:
     said, listed, _, problem = drawn("H100 80 GB", memory.OWN, named)
     assert "<img" not in said + listed + problem and "<img" in unescape(listed)
     assert "<img" not in drawn("H100 80 GB", "<img src=x>")[3]
+    torn = drawn("H100 80 GB", memory.OWN, json.dumps(LLAMA | {"_name_or_path": "half \ud800"}))
+    assert "your half ?" in torn[0] and torn[0].encode()
 
 
 def test_a_folder_is_read_on_ones_own_machine_alone() -> None:
