@@ -79,7 +79,8 @@ def _facts(task: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     dropped = []
     if task["unlabelled"]:
         lines = ", ".join(map(str, task["lines"])) + (", …" if task["unlabelled"] > len(task["lines"]) else "")
-        dropped.append(f"<b>{task['unlabelled']:,}</b> without a label (lines {lines})")
+        where = "lines" if task["unlabelled"] > 1 else "line"
+        dropped.append(f"<b>{task['unlabelled']:,}</b> without a label ({where} {lines})")
     beyond = task["rows"] - task["unlabelled"] - used
     if beyond > 0:
         dropped.append(f"<b>{beyond:,}</b> at random, beyond the {used:,} that a run reads")
@@ -90,11 +91,11 @@ def _facts(task: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _duplicates(task: Mapping[str, Any]) -> str:
     if not task["repeated"]:
         return "none"
-    said = f"<b>{task['repeated']:,}</b> rows repeat an earlier text"
+    said = f"<b>{task['repeated']:,}</b> rows with a text that came before"
     if task["leaked"]:
-        said += f"; {task['leaked']:,} texts of the test are trained on too, so its accuracy is too high"
+        said += f"; texts of the test that are trained on too, so that its accuracy is too high: {task['leaked']:,}"
     if task["disagreeing"]:
-        said += f"; {task['disagreeing']:,} texts stand with different labels"
+        said += f"; texts with more than one label: {task['disagreeing']:,}"
     return said
 
 

@@ -39,7 +39,7 @@ def test_the_report_counts_rows_duplicates_and_labels(tmp_path: Path) -> None:
     assert (task["repeated"], task["disagreeing"], task["unlabelled"]) == (2, 1, 2)
     shown = reading.report(task)
     assert "<b>32</b> of 34 rows" in shown and "<b>2</b> without a label (lines 34, 35)" in shown
-    assert "<b>2</b> rows repeat an earlier text" in shown and "1 texts stand with different labels" in shown
+    assert "<b>2</b> rows with a text that came before" in shown and "more than one label: 1" in shown
     assert "Always answering bad would be right in 66%" in shown
     assert "Ready: press Start" in data_form.example(task)
 
