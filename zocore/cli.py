@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Any, NoReturn, cast, get_args, get_type_hints
 
 from zocore.config import RunConfig
+from zocore.errors import InputError
 from zocore.terminal import Output, complain, is_text, say
 
 RUNS = Path("runs")
 ONLY = ""  # `export RUN --delta`, without a file
+BEST, AUTO = "best", "auto"  # words in place of a step, and of a learning rate
 
 
 class Parser(argparse.ArgumentParser):
@@ -77,14 +79,14 @@ def resume(options: argparse.Namespace) -> int:
     from zocore.parallel.ranks import joined
     from zocore.runs.loop import run
     from zocore.runs.recording import take_up
-    from zocore.runs.replay import UNSEALED
+    from zocore.runs.replay import caveats
 
     config, recording = take_up(options.run)
     if recording and recording.last >= config.steps and recording.end and recording.end.status == "finished":
         raise ValueError(f"{options.run} is finished: all its {recording.last} steps are done")
     with joined(config.device) as (ranks, device), _stop_on_interrupt() as stop:
-        if recording and not recording.sealed and ranks.first:
-            say(f"{options.run}: {UNSEALED}")
+        for caveat in caveats(recording) if recording and ranks.first else []:
+            say(f"{options.run}: {caveat}")
         ranks.told("read")  # before the first process writes to it
         events = run(replace(config, device=device), stop, recording, ranks)
         return _follow(events, options.run) if ranks.first else _accompany(events)
@@ -101,7 +103,7 @@ def replay(options: argparse.Namespace) -> int:
     """Rebuild a run's weights at any step, and prove on request that they are the run's."""
     from zocore.runs import replay
 
-    return _said(replay.replay_run(options.run, options.step, options.verify))
+    return _said(replay.replay_run(options.run, _step_of(options), options.verify))
 
 
 def export(options: argparse.Namespace) -> int:
@@ -111,7 +113,7 @@ def export(options: argparse.Namespace) -> int:
     if file := _delta(options):
         say(replay.export_delta(options.run, file, options.to))
     else:
-        say(replay.export_run(Path(options.run), options.to, options.step, options.delta == ONLY))
+        say(replay.export_run(Path(options.run), options.to, _step_of(options), options.delta == ONLY))
     return 0
 
 
@@ -122,7 +124,7 @@ def predict(options: argparse.Namespace) -> int:
     if file := _delta(options):
         lines = predict.predictions(delta.open_delta(options.run, file), options.text)
     else:
-        lines = replay.predict_run(Path(options.run), options.text, options.step)
+        lines = replay.predict_run(Path(options.run), options.text, _step_of(options))
     say("\n".join(lines))
     return 0
 
@@ -307,7 +309,36 @@ def _numbered(name: str) -> Path:
 
 
 def _config(options: argparse.Namespace) -> RunConfig:
-    return RunConfig(**{field.name: getattr(options, field.name) for field in fields(RunConfig)})
+    values = {field.name: getattr(options, field.name) for field in fields(RunConfig)}
+    if values["lr"] == AUTO:
+        values |= {"lr": None, "auto_lr": True}
+    return RunConfig(**values)
+
+
+def _step_of(options: argparse.Namespace) -> int | None:
+    """The step that is asked for. Raises InputError where the best of a run that never looked at dev is."""
+    from zocore.runs.best_point import BestPoint
+    from zocore.runs.recording import examine
+
+    if options.step != BEST:
+        return cast(int | None, options.step)
+    best = BestPoint.of(examine(options.run).events).best
+    if best is None:
+        raise InputError(f"{options.run} has no evaluation on the dev split to choose by: train with --eval-every")
+    return best.step
+
+
+def _step(text: str) -> int | str:
+    """A step's number, or the word for the best."""
+    return BEST if text == BEST else int(text)
+
+
+def _rate(text: str) -> float | str:
+    """A learning rate, or the word for one that is looked for."""
+    return AUTO if text == AUTO else float(text)
+
+
+_step.__name__, _rate.__name__ = f"number or {BEST}", f"number or {AUTO}"  # as argparse names what is wrong
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -326,7 +357,11 @@ def _parser() -> argparse.ArgumentParser:
         else:
             command.add_argument("run", type=Path, metavar="RUN", help="run folder")
         if name not in ("resume", "verify"):
-            command.add_argument("--step", type=int, help="the weights after this step (default: the last)")
+            command.add_argument(
+                "--step",
+                type=_step,
+                help=f"the weights after this step, or {BEST}: the step of the lowest dev loss (default: the last)",
+            )
         if name == "replay":
             command.add_argument("--verify", action="store_true", help="prove the rebuilt weights equal to the run's")
         if name == "export":
@@ -404,13 +439,17 @@ def _settings(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> N
     """One option per field of RunConfig."""
     hints = get_type_hints(RunConfig)
     parser.set_defaults(**{field.name: field.default for field in fields(RunConfig)})
-    for field in (field for field in fields(RunConfig) if field.name not in without):
+    for field in (field for field in fields(RunConfig) if field.name not in (*without, "auto_lr")):
         flag = "--" + field.name.replace("_", "-")
         help_text = field.metadata["help"] + (f"; {field.metadata['breaks']}" if field.metadata["breaks"] else "")
         if hints[field.name] is bool:
             parser.add_argument(flag, action="store_true", help=help_text)
             continue
-        kind = next(kind for kind in (*get_args(hints[field.name]), hints[field.name]) if kind is not type(None))
+        kind = (
+            _rate
+            if field.name == "lr"
+            else next(kind for kind in (*get_args(hints[field.name]), hints[field.name]) if kind is not type(None))
+        )
         default = "" if field.default is None else f" (default: {field.default})"
         choices = field.metadata["choices"]
         parser.add_argument(

@@ -32,7 +32,7 @@ class RunConfig:
         "how the model is read; without it, as its configuration says",
         choices=tuple(KINDS),
     )
-    task: str = setting("sentiment", "a bundled task")
+    task: str = setting("verdict", "a bundled task")
     data: str | None = setting(None, "your own CSV, TSV or JSON Lines file, or a folder of train, dev and test files")
     text_columns: str | None = setting(
         None, "columns of the text, separated by commas; without it, recognised by their content"
@@ -51,13 +51,16 @@ class RunConfig:
     batch_size: int = setting(16, "examples per step", breaks="too small: every loss is noisier")
     micro_batch: int | None = setting(None, "examples per forward, when a whole batch does not fit")
     lr: float | None = setting(
-        None, "learning rate", breaks="too high: the loss jumps and stays up; too low: nothing is learned"
+        None,
+        "learning rate, or auto to look for one first",
+        breaks="too high: the loss jumps and stays up; too low: nothing is learned",
     )
     eps: float | None = setting(
         None,
         "distance of the probes from the weights",
         breaks="too large: higher-order terms distort the difference; too small: rounding drowns it",
     )
+    auto_lr: bool = setting(False, "look for the learning rate before the first step (--lr auto)")
     schedule: str | None = setting(None, "learning rate over the run", choices=("constant", "linear"))
     seed: int = setting(0, "seed of the noise and of the order of the data")
     split_seed: int = setting(0, "seed of what is held out of a single data file, the same for every --seed")
@@ -101,6 +104,7 @@ class RunConfig:
     )
     max_tokens: int = setting(128, "longest prompt, in tokens")
     eval_every: int = setting(0, "steps between evaluations on the dev split; 0 for none")
+    patience: int = setting(0, "dev evaluations without a lower loss after which a run ends; 0 to do all steps")
     eval_examples: int = setting(400, "most examples in an evaluation")
     measure_every: int = setting(0, "steps between measurements of the estimator; 0 for none")
     allow_pickle: bool = setting(False, "load weights that are not safetensors; only from people you trust")
@@ -120,8 +124,12 @@ class RunConfig:
             math.isfinite(self.prefix_gib) and self.prefix_gib >= 0,
             f"--prefix-gib must be 0 or more, not {self.prefix_gib}",
         )
-        for name in ("eval_every", "measure_every", "rank"):
+        for name in ("eval_every", "measure_every", "rank", "patience"):
             _require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more, not {getattr(self, name)}")
+        _require(
+            not self.patience or self.eval_every > 0,
+            "--patience looks at the dev split: say --eval-every too, as in 50",
+        )
         _require(self.micro_batch is None or self.micro_batch >= 1, "--micro-batch must be at least 1")
         for name in ("seed", "split_seed"):
             value = getattr(self, name)

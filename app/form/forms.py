@@ -15,7 +15,7 @@ from zocore.models.files import HUB_ID
 from zocore.presets import Preset
 
 PRESETS: Mapping[str, RunConfig] = {
-    "toy": RunConfig(task="topic", steps=300, eval_every=50, eval_examples=200, measure_every=80),
+    "toy": RunConfig(task="verdict", steps=300, eval_every=50, eval_examples=200, measure_every=80),
     "cpu": RunConfig(model="sentence-transformers/all-MiniLM-L6-v2", steps=1000, eval_every=100, eval_examples=200),
     "gpu": RunConfig(model="Qwen/Qwen2.5-0.5B", steps=4000, eval_every=400, device="cuda", dtype="bf16"),
 }

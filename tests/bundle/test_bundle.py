@@ -15,7 +15,8 @@ from zocore.bundle.probe import label_accuracy
 from zocore.bundle.tasks import read_rows, write_tasks
 from zocore.bundle.words import SPLITS
 
-NAMES = ("sentiment", "topic", "question")
+NAMES = ("verdict", "sentiment", "topic", "question")
+NEVER_READ = NAMES[1:]  # tasks whose sentences pretraining left out
 
 # Sentences as a visitor may type them. Some words of the bundle were added with these in mind.
 VISITOR_SENTENCES = {
@@ -194,7 +195,7 @@ def test_the_tasks_are_rebuilt_byte_for_byte(tmp_path: Path) -> None:
 
 
 def test_pretraining_text_is_repeatable_and_quotes_no_task_sentence() -> None:
-    held_out = {row["text"] for name in NAMES for row in read_rows(TASKS / name / "test.jsonl")}
+    held_out = {row["text"] for name in NEVER_READ for row in read_rows(TASKS / name / "test.jsonl")}
     first, again = (list(Corpus(0, held_out).documents(300_000)) for _ in range(2))
     assert first == again
     text = "\n".join(first)

@@ -1,4 +1,4 @@
-"""Write the three task folders: sentiment, topic and question, each with train, dev and test files."""
+"""Write the four task folders: verdict, sentiment, topic and question, each with train, dev and test files."""
 
 import json
 import random
@@ -33,11 +33,28 @@ QUESTION: dict[str, Any] = {
     "template": "{text} This asks for a",
     "label_words": {kind: kind for kind in ("person", "place", "time", "number")},
 }
+# Twelve classes: what an opinion is of, and which way it goes. Some sentences fit several domains ("The staff were
+# attentive."), so that nobody can be right about all of them.
+VERDICTS = {
+    "food": {GOOD: "tasty", BAD: "stale"},
+    "film": {GOOD: "funny", BAD: "boring"},
+    "hotel": {GOOD: "clean", BAD: "dirty"},
+    "book": {GOOD: "wise", BAD: "dry"},
+    "phone": {GOOD: "fast", BAD: "slow"},
+    "people": {GOOD: "kind", BAD: "rude"},
+}
+VERDICT: dict[str, Any] = {
+    "name": "verdict",
+    "title": "Which word sums the opinion up?",
+    "description": "Opinions on food, films, hotels, books, phones and people: a good and a bad word for each.",
+    "template": "{text} In a word:",
+    "label_words": {word: word for words in VERDICTS.values() for word in words.values()},
+}
 
 
 def write_tasks(folder: Path, seed: int) -> None:
     """Write task.json and the three jsonl files of every task below a folder."""
-    for task, rows in ((SENTIMENT, _opinions), (TOPIC, _facts), (QUESTION, _questions)):
+    for task, rows in ((VERDICT, _verdicts), (SENTIMENT, _opinions), (TOPIC, _facts), (QUESTION, _questions)):
         target = folder / task["name"]
         target.mkdir(parents=True, exist_ok=True)
         described = task | {"labels": list(task["label_words"]), "columns": ["text"], "label_column": "label"}
@@ -59,6 +76,14 @@ def _unique(rows: Iterator[Row], count: int) -> list[Row]:
         row = next(rows)
         kept.setdefault(row["text"], row)
     return list(kept.values())
+
+
+def _verdicts(writer: Writer, split: str) -> Iterator[Row]:
+    while True:
+        for domain in writer.words.domains:
+            for sentiment, word in VERDICTS[domain.name].items():
+                pattern = writer.rng.choice(patterns()["sentiment"][split])
+                yield {"text": writer.opinion(pattern, domain, sentiment), "label": word, "pattern": pattern}
 
 
 def _opinions(writer: Writer, split: str) -> Iterator[Row]:

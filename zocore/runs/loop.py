@@ -15,10 +15,12 @@ from zocore.defaults import estimates
 from zocore.models.objectives.evaluation import evaluate
 from zocore.noise import addressed
 from zocore.parallel.ranks import Ranks
+from zocore.runs.best_point import BestPoint
 from zocore.runs.estimator import measure
 from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
 from zocore.runs.peak_memory import PeakMemory
-from zocore.runs.recording import Recording, decode_step, encode_directions, encode_tensor
+from zocore.runs.rate_search import RateSearch, with_found_rate
+from zocore.runs.recording import SUMS, Recording, decode_step, encode_directions, encode_tensor
 from zocore.runs.rounding_share import DROWNED, rounding_share
 from zocore.runs.session import Session, data_fingerprint, open_session
 from zocore.runs.snapshot import Snapshot, saved_at, seal_of
@@ -51,14 +53,17 @@ def run(
     """
     ranks = ranks or Ranks()
     ranks.stop = stop
+    search = None
+    if config.auto_lr and config.lr is None:
+        config, search = with_found_rate(config, stop)
     session = open_session(config, recording.header.frozen if recording else None, ranks=ranks)
     course = _Course(session, lambda: ranks.stopping)
     if recording:
         check_base(session, recording)
         check_data(session, recording)
         replay(session, _after(weights, session, recording.steps))
-        course.take_up(recording.steps)
-    yield course.started(recording)
+        course.take_up(recording)
+    yield course.started(recording, search)
     if recording and recording.steps and config.carrier == "in-place":
         yield Warned(recording.last, IN_PLACE)
     try:
@@ -147,13 +152,15 @@ class _Course:
     peak: int = 0
     last: StepDone | None = None  # done since the run began or went on
     watch: Watch = field(default_factory=Watch)
+    dev: BestPoint = field(default_factory=BestPoint)
 
     def __post_init__(self) -> None:
         self.memory = PeakMemory(self.session.objective.device, self.session.tensors, self.session.kept_bytes)
 
-    def take_up(self, steps: list[StepDone]) -> None:
+    def take_up(self, recording: Recording) -> None:
         """Continue the counts of the recorded steps; the memory of loading and replaying is left out."""
         self.memory.reset()
+        self.dev, steps = BestPoint.of(recording.events), recording.steps
         for event in steps:
             self.watch.add(event)
             self.peak = max(self.peak, event.memory_bytes)
@@ -188,6 +195,10 @@ class _Course:
             )
         if self.done >= self.session.config.steps:
             return "finished", f"all {self.done} steps done"
+        patience, best = self.session.config.patience, self.dev.best
+        if best is not None and 0 < patience <= self.dev.since:
+            looks = f"{self.dev.since} evaluation{'s' * (self.dev.since > 1)}"
+            return "finished", f"the dev loss has not fallen in {looks}: it was lowest after step {best.step}"
         return ("stopped", f"stopped after step {self.done}") if self.stop() else None
 
     def _advance(self) -> Iterator[Event]:
@@ -197,9 +208,12 @@ class _Course:
         event = self.last = self._step(number)
         yield event
         yield from self.watch.add(event)
-        if config.eval_every and number % config.eval_every == 0 and number < config.steps:
-            yield self._evaluate(number, "dev")
-            yield self._sample(number)
+        if config.eval_every and number % config.eval_every == 0:
+            look = self._evaluate(number, "dev")
+            self.dev.add(look)
+            yield look
+            if number < config.steps:
+                yield self._sample(number)
 
     def _step(self, number: int) -> StepDone:
         session, started = self.session, time.perf_counter()
@@ -296,8 +310,10 @@ class _Course:
             result = evaluate(session.objective, examples, 4 * config.batch_size, log_probs=session.log_probs)
         return EvalDone(step, split, result.loss, result.accuracy, len(examples), time.perf_counter() - started)
 
-    def started(self, recording: Recording | None) -> RunStarted:
+    def started(self, recording: Recording | None, search: RateSearch | None = None) -> RunStarted:
         s = self.session
+        if search:
+            self.passes, self.cost = search.forward_passes, search.forward_cost
         task = s.task
         return RunStarted(
             s.config.to_json(),
@@ -317,13 +333,14 @@ class _Course:
             s.cost_per_step,
             self.memory.kind,
             [*s.notes, *estimates(s.config)],
-            {"noise": str(addressed.VERSION), "python": platform.python_version()}
+            {"noise": str(addressed.VERSION), "sums": SUMS, "python": platform.python_version()}
             | {name: version(name) for name in NAMED},
             recording.last if recording else 0,
             len(s.prefix.blocks) if s.prefix else 0,
             s.prefix.of if s.prefix else 0,
             s.ranks.count,
             s.method.replay_passes(),
+            search.to_json() if search else None,
         )
 
     def _ended(self, status: str, reason: str) -> RunEnded:

@@ -15,6 +15,10 @@ from zocore.runs.typed import parsed
 IN_PLACE_TOLERANCE = 1e-5  # moves there and back are roundings: allowed difference over the largest weight
 
 UNSEALED = "not sealed: made before recordings were, so a number that was changed in it would not be noticed"
+OTHER_SUMS = (
+    "made by an earlier version, which summed momentum, Adam and low-rank directions in another order: its weights are "
+    "rebuilt to rounding, not to the last bit"
+)
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,15 @@ def check_run(folder: Path) -> Verdict:
         said = [str(recording.damage), f"good: {count}"]
         return Verdict(said, proved=False)
     said = [f"{folder}: {count}; every line is as it was written" if recording.sealed else f"{folder}: {count}"]
-    if not recording.sealed:
-        said.append(UNSEALED)
+    said += caveats(recording)
     if recording.unfinished:
         said.append("the last line was being written when the process was killed: nothing before it is lost")
     return Verdict([*said, *_cut_short(recording)], proved=not _cut_short(recording))
+
+
+def caveats(recording: Recording) -> list[str]:
+    """What is not promised of a recording that an earlier version made."""
+    return [UNSEALED] * (not recording.sealed) + [OTHER_SUMS] * recording.rebuilt_to_rounding
 
 
 def _cut_short(recording: Recording) -> list[str]:
@@ -82,13 +90,14 @@ def replay_run(folder: Path, step: int | None, verify: bool) -> Verdict:
         else "without a forward pass"
     )
     said = [f"rebuilt {session.trainable} values after step {count} {how}", f"fingerprint {found}"]
-    if not recording.sealed:
-        said.append(UNSEALED)
+    said += caveats(recording)
     if not verify:
         return Verdict(said)
     end = recording.end
     if end is not None and end.weights_fingerprint == found and count == end.steps:
         return Verdict([*said, "verified: bitwise equal to the weights the run ended with"])
+    if recording.rebuilt_to_rounding:
+        return Verdict([*said, "not proved: equal to the bit is not to be had from this recording"], False)
     again = run_again(recording, count)
     if again.fingerprint() == found:
         return Verdict([*said, "verified: bitwise equal to the same steps run again"])
@@ -134,7 +143,7 @@ def export_run(folder: Path, to: Path, step: int | None, delta: bool) -> str:
             said = f"what changed ({session.trainable} values) to {to}"
         else:
             said = f"the tuned model to {to}{write_model(session, stage)}"
-    return f"wrote {said}" + ("" if recording.sealed else f"; the recording is {UNSEALED}")
+    return f"wrote {said}" + "".join(f"; the recording is {caveat}" for caveat in caveats(recording))
 
 
 def export_delta(model: str, delta: Path, to: Path) -> str:
