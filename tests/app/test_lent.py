@@ -1,5 +1,7 @@
 """A GPU that is lent by the call: slices in forked processes, killed at their deadline, that forget everything."""
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,21 +33,21 @@ CONFIG = RunConfig(method="mezo", steps=6, lr=1e-4, eps=1e-3)
 calls: list[int] = []  # of this process: what a slice adds to it does not come back
 
 
-class Hang:
-    """A file that, while it is there, has the engine hang after three steps."""
+class Death:
+    """A file that, while it is there, has the process of the engine killed after three steps, as a deadline does."""
 
     path = Path()
 
 
 def engine(config: RunConfig, stop: Callable[[], bool], recording: Any = None, weights: Any = None) -> Iterator[Any]:
-    """The toy engine, which says when it was called and can hang."""
+    """The toy engine, which says when it was called and can be killed."""
     calls.append(1)
     assert weights is not None and weights.name == WEIGHTS
     for event in toy(config, stop, recording):
         yield event
         done = event.resumed_at if isinstance(event, RunStarted) else event.step if isinstance(event, StepDone) else 0
-        if done == 3 and Hang.path.exists():
-            time.sleep(60)
+        if done == 3 and Death.path.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setenv(lent.DRIVER, "zerogpu")
     monkeypatch.setenv("STAND_IN_QUOTA", str(tmp_path / "quota"))
     monkeypatch.setattr(lent, "run", engine)
-    monkeypatch.setattr(Hang, "path", tmp_path / "hang")
+    monkeypatch.setattr(Death, "path", tmp_path / "death")
     calls.clear()
     token = LocalContext.request.set(object())  # type: ignore[arg-type]
     yield tmp_path / "quota"
@@ -101,22 +103,30 @@ def test_a_run_is_done_in_slices_and_every_event_comes_once(store: JobStore, mon
     assert said[0].startswith("slice 1: asking") and any(line.startswith("slice 6") for line in said)
 
 
-def test_a_slice_that_is_killed_loses_no_step_and_a_run_that_gets_nowhere_is_paused(
-    store: JobStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The deadline is kept by force; what was recorded is taken in, and the rest done once the engine does not hang."""
-    monkeypatch.setattr(lent, "LEAST", 1)
-    monkeypatch.setattr(lent, "MOST", 1)
-    monkeypatch.setattr(lent, "MARGIN", -1e9)
-    Hang.path.touch()
+def test_a_slice_that_is_killed_loses_no_step_and_a_run_that_gets_nowhere_is_paused(store: JobStore) -> None:
+    """What was recorded is taken in; a shorter slice is tried; and the rest is done once nothing kills it."""
+    Death.path.touch()
     job = started(store)
     list(store.drive(job.id, "ann"))
     assert (job.phase, steps(job)) == ("paused", [1, 2, 3])
     assert "GPU task aborted" in job.reason and "paused at step 3" in status(job, 0)
-    Hang.path.unlink()
+    Death.path.unlink()
     store.resume(job.id, "ann")
     list(store.drive(job.id, "ann"))
     assert (job.phase, steps(job)) == ("finished", [1, 2, 3, 4, 5, 6])
+
+
+def test_the_stand_in_keeps_its_deadline_by_force(stand_in: Path) -> None:
+    """What takes longer than it said is killed, as on ZeroGPU; what it had said by then has come."""
+    import spaces
+
+    def task(order: str, seconds: int) -> Iterator[str]:
+        yield order
+        time.sleep(600)
+
+    said = spaces.GPU(task, duration=lambda order, seconds: seconds)("hello", 3)
+    with pytest.raises(Exception, match="GPU task aborted"):
+        assert list(said) == ["never"]
 
 
 def test_a_run_whose_quota_is_gone_is_paused_and_goes_on_on_the_cpu(
