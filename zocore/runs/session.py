@@ -191,6 +191,11 @@ class Session:
             digest.update(leaf.tensor.detach().reshape(-1).cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
+    @property
+    def flat(self) -> bool:
+        """Whether what is lowered is constant almost everywhere, and has no gradient to compare with."""
+        return OBJECTIVES[self.config.objective].flat
+
     @cached_property
     def trainable(self) -> int:
         """Number of values that move."""
