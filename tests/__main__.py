@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-CODE = ["zocore", "app", "notebooks", "tests"]
+CODE = ["zocore", "app", "notebooks", "examples", "tests"]
 PRESENT = [name for name in CODE if (HERE.parent / name).is_dir()]
 PROCESSES = "2"  # the least machine has two cores; more processes than that only share its memory
 

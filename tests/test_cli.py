@@ -138,7 +138,7 @@ def test_replay_export_and_predict_answer_from_the_run_folder(
     assert main(["export", str(finished), "--to", str(tmp_path / "model")]) == 0
     assert (tmp_path / "model" / "model.safetensors").is_file()
     assert main(["export", str(finished), "--to", str(tmp_path / "delta"), "--delta"]) == 0
-    assert [path.name for path in (tmp_path / "delta").iterdir()] == ["delta.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "delta").iterdir()) == ["README.md", "delta.safetensors"]
     capsys.readouterr()
     base_model, file = read_recording(finished).config.model, str(tmp_path / "delta" / "delta.safetensors")
     assert main(["predict", str(finished), "good food", "a bad film"]) == 0

@@ -14,6 +14,7 @@ from zocore.cli import _parser, main
 from zocore.memory.bill import bills, render
 from zocore.memory.shapes import shape_of
 from zocore.noise.addressed import Key
+from zocore.recipes.recipe import recipes
 
 PATHS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PATHS}
@@ -70,9 +71,9 @@ def test_commands_within_sentences_are_commands(page: str) -> None:
         assert _parser().parse_args(shlex.split(line)), line
 
 
-def test_python_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
-    """The example of a run prints one line per step."""
-    (example,) = _blocks(USING, "python")
+@pytest.mark.parametrize("example", _blocks(USING, "python"))
+def test_python_examples_run(example: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each example takes three steps and prints one line for each."""
     exec(compile(example, "docs/using.md", "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) == 3
 
@@ -105,6 +106,13 @@ def test_memory_figures_are_what_the_command_says() -> None:
     figures = re.findall(r"\d+\.\d\d(?= GB)", README)
     printed = render(bills(shape_of("llama-3-8b"), 16, 128, "bf16"))
     assert len(figures) == 6 and all(f" {figure} " in printed for figure in figures)
+
+
+def test_the_recipes_cost_what_the_page_says() -> None:
+    """Card, hours and gigabytes of each recipe are those of the prediction."""
+    for one in recipes().values():
+        row = f"| `{one.name}` | {one.card} | {one.hours:.1f} | {one.memory.total / 1e9:.0f} |"
+        assert row in USING, row
 
 
 def test_the_table_has_every_method() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zocore.memory.bill import bill, bills
     from zocore.memory.shapes import shape_of
     from zocore.methods import METHODS, build
+    from zocore.optimizer import ZeroOrder
     from zocore.runs.delta import open_delta
     from zocore.runs.events import EvalDone, Event, RunEnded, RunStarted, StepDone
     from zocore.runs.loop import replay, run
@@ -34,6 +35,7 @@ _HOMES = {
     "memory.bill": ("bill", "bills"),
     "memory.shapes": ("shape_of",),
     "methods": ("METHODS", "build"),
+    "optimizer": ("ZeroOrder",),
     "runs.delta": ("open_delta",),
     "runs.events": ("EvalDone", "Event", "RunEnded", "RunStarted", "StepDone"),
     "runs.loop": ("replay", "run"),
@@ -57,6 +59,7 @@ __all__ = [
     "RunStarted",
     "Session",
     "StepDone",
+    "ZeroOrder",
     "bill",
     "bills",
     "build",

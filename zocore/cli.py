@@ -5,17 +5,20 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, NoReturn, get_args, get_type_hints
+from types import MappingProxyType
+from typing import Any, NoReturn, cast, get_args, get_type_hints
 
 from zocore.config import RunConfig
+from zocore.errors import InputError
 from zocore.terminal import Output, complain, is_text, say
 
 RUNS = Path("runs")
 ONLY = ""  # `export RUN --delta`, without a file
+BEST, AUTO = "best", "auto"  # words in place of a step, and of a learning rate
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"the argument {word!r} is not text in UTF-8: type it anew, or rename the file")
     options = parser.parse_args(words)
     try:
+        if getattr(options, "recipe", None):
+            options = _parser(_of_recipe(options.recipe)).parse_args(words)
         _alone_or_shared(options)
         return options.command(options)
     except ValueError as error:
@@ -45,6 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         complain("zocore: interrupted")
         return 130
+
+
+def _of_recipe(name: str) -> dict[str, Any]:
+    """A recipe's settings, which take the place of the defaults; says what it should cost."""
+    from zocore.recipes.recipe import recipe
+
+    found = recipe(name)
+    say(found.said)
+    return dict(found.settings)
 
 
 def _alone_or_shared(options: argparse.Namespace) -> None:
@@ -65,9 +79,10 @@ def train(options: argparse.Namespace) -> int:
         events = run(replace(config, device=device), stop, ranks=ranks, folder=folder if ranks.first else None)
         if not ranks.first:
             return _accompany(events)
+        report = _report(options, folder)
         claim(folder, config)
         try:
-            return _follow(events, folder)
+            return _follow(events, folder, report)
         finally:
             _drop_empty(folder)
 
@@ -88,7 +103,7 @@ def resume(options: argparse.Namespace) -> int:
         ranks.told("read")  # before the first process writes to it
         folder = options.run if ranks.first else None
         events = run(replace(config, device=device), stop, recording, ranks, folder)
-        return _follow(events, options.run) if ranks.first else _accompany(events)
+        return _follow(events, options.run, _report(options, options.run)) if ranks.first else _accompany(events)
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -102,17 +117,24 @@ def replay(options: argparse.Namespace) -> int:
     """Rebuild a run's weights at any step, and prove on request that they are the run's."""
     from zocore.runs import replay
 
-    return _said(replay.replay_run(options.run, options.step, options.verify))
+    return _said(replay.replay_run(options.run, _step_of(options), options.verify))
 
 
 def export(options: argparse.Namespace) -> int:
-    """Write the tuned model, or what changed alone."""
-    from zocore.runs import replay
+    """Write the tuned model, its adapter or what changed alone, and put it on the model hub on request."""
+    from zocore.runs import hub, replay
 
+    if options.adapter and options.delta is not None:
+        raise ValueError("--adapter and --delta do not go together: each writes a folder of its own")
+    if options.push_to_hub is not None:
+        hub.check_name(options.push_to_hub)
     if file := _delta(options):
         say(replay.export_delta(options.run, file, options.to))
     else:
-        say(replay.export_run(Path(options.run), options.to, options.step, options.delta == ONLY))
+        delta = options.delta == ONLY
+        say(replay.export_run(Path(options.run), options.to, _step_of(options), delta, options.adapter))
+    if options.push_to_hub is not None:
+        say(hub.push(options.to, options.push_to_hub))
     return 0
 
 
@@ -123,7 +145,7 @@ def predict(options: argparse.Namespace) -> int:
     if file := _delta(options):
         lines = predict.predictions(delta.open_delta(options.run, file), options.text)
     else:
-        lines = replay.predict_run(Path(options.run), options.text, options.step)
+        lines = replay.predict_run(Path(options.run), options.text, _step_of(options))
     say("\n".join(lines))
     return 0
 
@@ -152,6 +174,28 @@ def tournament(options: argparse.Namespace) -> int:
         for line in () if options.tables_only else hold(plan, options.out, options.jobs, stop):
             print(line, flush=True)
     print(write_report(plan, options.out, command(options)))
+    return 0
+
+
+def tasks(options: argparse.Namespace) -> int:
+    """List the tasks by name: the bundled ones, and those of the papers, with where their rows are on the hub."""
+    from zocore.data.named import named_tasks
+    from zocore.data.tasks import bundled_tasks
+
+    say(f"{'task':10} {'metric':9} {'rows':46} title")
+    for name in bundled_tasks():
+        say(f"{name:10} {'accuracy':9} {'bundled':46}")
+    for row in named_tasks().values():
+        say(f"{row.name:10} {row.metric:9} {row.hub:46} {row.title}")
+    return 0
+
+
+def recipes(options: argparse.Namespace) -> int:
+    """List the papers' runs that `train --recipe` begins with, and what each should cost: predicted, not measured."""
+    from zocore.recipes import recipe
+
+    for one in recipe.recipes().values():
+        say(f"{one.said}\n  {one.title} ({one.paper}, {one.where})")
     return 0
 
 
@@ -236,8 +280,15 @@ def _seeds(text: str) -> list[int]:
     return [int(seed) for seed in text.split(",")]
 
 
-def _follow(events: Iterator[Any], folder: Path) -> int:
-    """Record and show a run's events; 1 when it failed."""
+def _report(options: argparse.Namespace, folder: Path) -> Any:
+    """The trackers that are to hear of a run."""
+    from zocore.runs.report import Report
+
+    return Report([name.strip() for name in options.report_to.split(",") if name.strip()], folder)
+
+
+def _follow(events: Iterator[Any], folder: Path, report: Any) -> int:
+    """Record and show a run's events, and report them; 1 when it failed."""
     from zocore.runs.events import RunEnded
     from zocore.runs.progress import Progress
     from zocore.runs.recording import record
@@ -246,6 +297,8 @@ def _follow(events: Iterator[Any], folder: Path) -> int:
     try:
         for event in record(events, folder):
             progress.show(event)
+            for sentence in report.add(event):
+                complain(f"zocore: {sentence}")
             failed = failed or (isinstance(event, RunEnded) and event.status == "failed")
     except Exception:
         if not failed:  # not a failure of the run itself, which has already been reported
@@ -308,15 +361,49 @@ def _numbered(name: str) -> Path:
 
 
 def _config(options: argparse.Namespace) -> RunConfig:
-    return RunConfig(**{field.name: getattr(options, field.name) for field in fields(RunConfig)})
+    values = {field.name: getattr(options, field.name) for field in fields(RunConfig)}
+    if values["lr"] == AUTO:
+        values |= {"lr": None, "auto_lr": True}
+    return RunConfig(**values)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _step_of(options: argparse.Namespace) -> int | None:
+    """The step that is asked for. Raises InputError where the best of a run that never looked at dev is."""
+    from zocore.runs.best_point import BestPoint
+    from zocore.runs.recording import examine
+
+    if options.step != BEST:
+        return cast(int | None, options.step)
+    best = BestPoint.of(examine(options.run).events).best
+    if best is None:
+        raise InputError(f"{options.run} has no evaluation on the dev split to choose by: train with --eval-every")
+    return best.step
+
+
+def _step(text: str) -> int | str:
+    """A step's number, or the word for the best."""
+    return BEST if text == BEST else int(text)
+
+
+def _rate(text: str) -> float | str:
+    """A learning rate, or the word for one that is looked for."""
+    return AUTO if text == AUTO else float(text)
+
+
+_step.__name__, _rate.__name__ = f"number or {BEST}", f"number or {AUTO}"  # as argparse names what is wrong
+
+
+def _parser(defaults: Mapping[str, Any] = MappingProxyType({})) -> argparse.ArgumentParser:
     parser = Parser(prog="zocore", description="zeroth-order fine-tuning of language models")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     training = _command(commands, "train", train)
     _settings(training)
+    training.set_defaults(**defaults)
+    training.add_argument(
+        "--recipe", metavar="NAME", help="begin with the settings of a paper's run (see `zocore recipes`)"
+    )
     training.add_argument("--out", type=Path, help=f"run folder (default: the next number under {RUNS}/)")
+    _reporting(training)
     for function in (resume, verify, replay, export, predict):
         name = function.__name__
         command = _command(commands, name, function)
@@ -326,8 +413,14 @@ def _parser() -> argparse.ArgumentParser:
             )
         else:
             command.add_argument("run", type=Path, metavar="RUN", help="run folder")
+        if name == "resume":
+            _reporting(command)
         if name not in ("resume", "verify"):
-            command.add_argument("--step", type=int, help="the weights after this step (default: the last)")
+            command.add_argument(
+                "--step",
+                type=_step,
+                help=f"the weights after this step, or {BEST}: the step of the lowest dev loss (default: the last)",
+            )
         if name == "replay":
             command.add_argument("--verify", action="store_true", help="prove the rebuilt weights equal to the run's")
         if name == "export":
@@ -339,11 +432,21 @@ def _parser() -> argparse.ArgumentParser:
                 metavar="FILE",
                 help="write only what changed, as one safetensors file; with FILE, lay it over the base model RUN",
             )
+            command.add_argument(
+                "--adapter", action="store_true", help="write the adapter of a LoRA run, as PEFT reads it"
+            )
+            command.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload the folder to the model hub too")
         if name == "predict":
             command.add_argument("--delta", metavar="FILE", help="what a run changed, to lay over the base model RUN")
             command.add_argument("text", nargs="+", help="sentences to label")
     _measures(commands)
     return parser
+
+
+def _reporting(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--report-to", default="", metavar="TRACKERS", help="tensorboard, trackio or wandb, separated by commas"
+    )
 
 
 def _measures(commands: Any) -> None:
@@ -361,6 +464,8 @@ def _measures(commands: Any) -> None:
     racing.add_argument("--lrs", default="", help="learning rates by method, as in mezo=1e-4,grzo=5e-5")
     racing.add_argument("--out", type=Path, help="folder for the runs and the table")
     add_options(_command(commands, "tournament", tournament))
+    _command(commands, "tasks", tasks)
+    _command(commands, "recipes", recipes)
     bill = _command(commands, "memory", memory)
     bill.add_argument("--model", default="llama-3-8b", help="a built-in name or a folder with config.json")
     bill.add_argument(
@@ -405,13 +510,17 @@ def _settings(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> N
     """One option per field of RunConfig."""
     hints = get_type_hints(RunConfig)
     parser.set_defaults(**{field.name: field.default for field in fields(RunConfig)})
-    for field in (field for field in fields(RunConfig) if field.name not in without):
+    for field in (field for field in fields(RunConfig) if field.name not in (*without, "auto_lr")):
         flag = "--" + field.name.replace("_", "-")
         help_text = field.metadata["help"] + (f"; {field.metadata['breaks']}" if field.metadata["breaks"] else "")
         if hints[field.name] is bool:
             parser.add_argument(flag, action="store_true", help=help_text)
             continue
-        kind = next(kind for kind in (*get_args(hints[field.name]), hints[field.name]) if kind is not type(None))
+        kind = (
+            _rate
+            if field.name == "lr"
+            else next(kind for kind in (*get_args(hints[field.name]), hints[field.name]) if kind is not type(None))
+        )
         default = "" if field.default is None else f" (default: {field.default})"
         choices = field.metadata["choices"]
         parser.add_argument(

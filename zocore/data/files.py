@@ -40,6 +40,10 @@ class Table:
         """File name, as messages cite it."""
         return self.path.name
 
+    def has(self, name: str) -> bool:
+        """Whether any row has something in a column; a test split whose labels are kept secret has nothing."""
+        return any(not is_missing(row.get(name)) for row in self.rows)
+
     def labelled(self, name: str) -> "Table":
         """Return the rows that have something in a column: not nothing, and not a number that is none (NaN)."""
         kept = [i for i, row in enumerate(self.rows) if not is_missing(row.get(name))]

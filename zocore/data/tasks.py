@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from zocore.data.columns import (
     LabelWords,
@@ -16,11 +17,13 @@ from zocore.data.columns import (
     shown,
 )
 from zocore.data.files import MAX_BYTES, MAX_CHARS, SUFFIXES, Table, read_table
+from zocore.data.hub import hub_tables, is_hub
 from zocore.data.template import Template
 from zocore.errors import InputError
 from zocore.noise.addressed import permutation
 
 BUNDLED = Path(__file__).parents[1] / "bundle" / "tasks"
+MAX_ROWS = 100_000  # of one split; of more a random part is taken
 MIN_ROWS = 10  # fewer leave nothing to train on once dev and test are held out
 MIN_PER_LABEL = 3  # one each for train, dev and test
 SPLIT_EPOCH = 2**31  # split draws use epochs that no training run reaches
@@ -33,6 +36,14 @@ class Example:
 
     fields: Mapping[str, str]
     label: int
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How one kind of model is asked."""
+
+    template: str
+    label_words: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,13 @@ class Task:
     word_note: str = ""  # the same, for models that read label words
     unlabelled: tuple[int, ...] = ()  # lines of the rows that were left out, having no label
     rows: int = 0  # of the file of the training examples, before a part was taken
+    candidates: bool = False  # whether each example brings answers of its own
+    wordings: Mapping[str, Wording] = field(default_factory=dict)  # by kind of model, where it is not the usual one
+
+    def worded(self, kind: str) -> "Task":
+        """Return the task as a kind of model is asked."""
+        wording = self.wordings.get(kind)
+        return replace(self, template=wording.template, label_words=wording.label_words) if wording else self
 
 
 @dataclass(frozen=True)
@@ -85,7 +103,10 @@ def bundled_tasks() -> list[str]:
 def load_task(name: str) -> Task:
     """Return a bundled task. Raises InputError when there is none of that name."""
     if name not in bundled_tasks():
-        raise InputError(f"there is no bundled task {name!r}: choose one of {', '.join(bundled_tasks())}")
+        raise InputError(
+            f"there is no bundled task {name!r}: choose one of {', '.join(bundled_tasks())}, or a task of the papers "
+            "(`zocore tasks` lists them)"
+        )
     folder = BUNDLED / name
     facts = json.loads((folder / "task.json").read_text(encoding="utf-8"))
     names = tuple(facts["labels"])
@@ -106,7 +127,7 @@ def read_task(
     test_share: float = 0.2,
     seed: int = 0,
     max_chars: int = MAX_CHARS,
-    max_rows: int = 100_000,
+    max_rows: int = MAX_ROWS,
     max_bytes: int = MAX_BYTES,
 ) -> Task:
     """Read a task from a CSV, TSV or JSON Lines file, or a folder of such files named train, dev and test.
@@ -117,16 +138,17 @@ def read_task(
     Of a file with more than `max_rows` rows a random part is taken. `seed` is the split's own, not the run's.
     Raises InputError when anything is wrong.
     """
-    path = Path(path).expanduser()
     shares = _checked_shares(dev_share, test_share)
-    read = {split: read_table(file, max_chars=max_chars, max_bytes=max_bytes) for split, file in _files(path).items()}
-    tables = {split: _sampled(table, max_rows, seed) for split, table in read.items()}
+    read = tables_of(path, max_chars=max_chars, max_bytes=max_bytes)
+    tables = {split: sampled(table, seed, max_rows) for split, table in read.items()}
+    path = Path(path)
     reading, prompt = _understood(tables["train"], text_columns, label_column, template)
+    tables = {split: table for split, table in tables.items() if split == "train" or table.has(reading.label)}
     kept = {split: table.labelled(reading.label) for split, table in tables.items()}
     notes = [_left_out(tables[split], kept[split], reading.label) for split in tables]
     words = match_words(label_words, reading.names)
     found = {split: reading.examples(table) for split, table in kept.items()}
-    splits = _three_splits(found, reading.names, shares, seed)
+    splits = three_splits(found, reading.names, shares, seed)
     return Task(
         path.stem,
         path.stem,
@@ -140,6 +162,16 @@ def read_task(
         _lost(tables["train"], kept["train"]),
         len(read["train"].rows),
     )
+
+
+def tables_of(
+    data: str | Path, *, max_chars: int = MAX_CHARS, max_bytes: int = MAX_BYTES, nested: bool = False
+) -> dict[str, Table]:
+    """Return the splits of a file, a folder or a dataset of the hub as tables. Raises InputError."""
+    if isinstance(data, str) and is_hub(data):
+        return hub_tables(data)
+    limits: dict[str, Any] = {"max_chars": max_chars, "max_bytes": max_bytes, "nested": nested}
+    return {split: read_table(file, **limits) for split, file in _files(Path(data).expanduser()).items()}
 
 
 def _lost(table: Table, kept: Table) -> tuple[int, ...]:
@@ -195,7 +227,8 @@ def _first(folder: Path, stems: Sequence[str]) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _sampled(table: Table, max_rows: int, seed: int) -> Table:
+def sampled(table: Table, seed: int, max_rows: int = MAX_ROWS) -> Table:
+    """Return the table, or a random part of one with more rows than are taken."""
     if len(table.rows) <= max_rows:
         return table
     kept = sorted(permutation(len(table.rows), seed, SPLIT_EPOCH)[:max_rows])
@@ -205,9 +238,10 @@ def _sampled(table: Table, max_rows: int, seed: int) -> Table:
 Splits = tuple[tuple[Example, ...], tuple[Example, ...], tuple[Example, ...]]
 
 
-def _three_splits(
+def three_splits(
     found: Mapping[str, tuple[Example, ...]], names: Sequence[str], shares: tuple[float, float], seed: int
 ) -> Splits:
+    """Return train, dev and test of what a source has: what is missing is split off, label by label."""
     if len(found) == 3:
         return found["train"], found["dev"], found["test"]
     if len(found) == 1:
@@ -218,13 +252,16 @@ def _three_splits(
 
 
 def _split(examples: Sequence[Example], names: Sequence[str], shares: tuple[float, float], seed: int) -> Splits:
-    """Hold out a share of each label, at least one example of each, keeping the order of the file."""
+    """Hold out a share of each label, at least one example of each, keeping the order of the file.
+
+    Without names there is one group, of all.
+    """
     if len(examples) < MIN_ROWS:
         raise InputError(f"there are {len(examples)} rows, too few to hold out dev and test: give at least {MIN_ROWS}")
     dev: set[int] = set()
     test: set[int] = set()
-    for label, name in enumerate(names):
-        numbers = [number for number, example in enumerate(examples) if example.label == label]
+    for label, name in enumerate(names or ("all",)):
+        numbers = [number for number, example in enumerate(examples) if not names or example.label == label]
         if len(numbers) < MIN_PER_LABEL:
             raise InputError(
                 f"the label {shown(name)} has only {len(numbers)} rows: give at least {MIN_PER_LABEL} or drop it"

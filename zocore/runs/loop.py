@@ -15,6 +15,7 @@ from zocore.defaults import estimates
 from zocore.errors import InputError
 from zocore.noise import addressed
 from zocore.parallel.ranks import Ranks
+from zocore.runs.best_point import BestPoint
 from zocore.runs.estimator import measure
 from zocore.runs.events import (
     CompletionsShown,
@@ -29,6 +30,7 @@ from zocore.runs.events import (
 )
 from zocore.runs.kept_weights import after, keep, restore
 from zocore.runs.peak_memory import PeakMemory
+from zocore.runs.rate_search import RateSearch, with_found_rate
 from zocore.runs.recording import SUMS, Recording, decode_step, encode_directions, encode_tensor
 from zocore.runs.rounding_share import DROWNED, rounding_share
 from zocore.runs.session import Session, data_fingerprint, open_session
@@ -59,6 +61,9 @@ def run(
     weights where the step began, yields RunEnded with the reason, and is raised again.
     """
     ranks = ranks or Ranks()
+    search = None
+    if config.auto_lr and config.lr is None:
+        config, search = with_found_rate(config, stop)
     session = open_session(config, recording.header.frozen if recording else None, ranks=ranks)
     session.objective.ready()
     course = _Course(session, lambda: ranks.stopping, folder)
@@ -69,8 +74,8 @@ def run(
         check_data(session, recording)
         begin, damaged = restore(session, recording)
         replay(session, after(recording.steps, begin))
-        course.take_up(recording.steps)
-    yield course.started(recording)
+        course.take_up(recording)
+    yield course.started(recording, search)
     for sentence_ in damaged:
         yield Warned(course.done, sentence_)
     if recording and recording.steps and config.carrier == "in-place":
@@ -148,14 +153,16 @@ class _Course:
     forward_seconds: float = 0.0
     peak: int = 0
     watch: Watch = field(default_factory=Watch)
+    dev: BestPoint = field(default_factory=BestPoint)
 
     def __post_init__(self) -> None:
         self.began, self.sitting = time.monotonic(), 0
         self.memory = PeakMemory(self.session.objective.device, self.session.tensors, self.session.kept_bytes)
 
-    def take_up(self, steps: list[StepDone]) -> None:
+    def take_up(self, recording: Recording) -> None:
         """Continue the counts of the recorded steps; the memory of loading and replaying is left out."""
         self.memory.reset()
+        self.dev, steps = BestPoint.of(recording.events), recording.steps
         for event in steps:
             self.watch.add(event)
             self.peak = max(self.peak, event.memory_bytes)
@@ -190,6 +197,10 @@ class _Course:
             )
         if self.done >= self.session.config.steps:
             return "finished", f"all {self.done} steps done"
+        patience, best = self.session.config.patience, self.dev.best
+        if best is not None and 0 < patience <= self.dev.since:
+            looks = f"{self.dev.since} evaluation{'s' * (self.dev.since > 1)}"
+            return "finished", f"the dev loss has not fallen in {looks}: it was lowest after step {best.step}"
         if not self.stop() and not (self.late and self.session.ranks.count == 1):
             return None
         why = f"the {self.session.config.hours:g} hours are over; `zocore resume` goes on" if self.late else ""
@@ -211,9 +222,12 @@ class _Course:
         yield from self.watch.add(event)
         if config.snapshot_every and number % config.snapshot_every == 0 and self.folder:
             yield keep(session, number, self.folder)
-        if config.eval_every and number % config.eval_every == 0 and number < config.steps:
-            yield self._evaluate(number, "dev")
-            yield self._sample(number)
+        if config.eval_every and number % config.eval_every == 0:
+            look = self._evaluate(number, "dev")
+            self.dev.add(look)
+            yield look
+            if number < config.steps:
+                yield self._sample(number)
 
     def _step(self, number: int) -> StepDone:
         session, started = self.session, time.perf_counter()
@@ -315,8 +329,10 @@ class _Course:
         seconds, scores = time.perf_counter() - started, dict(found.scores) if found.scores else None
         return EvalDone(step, split, found.loss, found.accuracy, len(examples), seconds, scores)
 
-    def started(self, recording: Recording | None) -> RunStarted:
+    def started(self, recording: Recording | None, search: RateSearch | None = None) -> RunStarted:
         s = self.session
+        if search:
+            self.passes, self.cost = search.forward_passes, search.forward_cost
         task = s.task
         return RunStarted(
             s.config.to_json(),
@@ -344,6 +360,7 @@ class _Course:
             s.prefix.of if s.prefix else 0,
             s.ranks.count,
             s.method.replay_passes(),
+            search.to_json() if search else None,
         )
 
     def _ended(self, status: str, reason: str) -> RunEnded:

@@ -88,6 +88,12 @@ class Recording:
         """The last recorded step, 0 where there is none."""
         return self.steps[-1].step if self.steps else 0
 
+    def until(self, step: int | None) -> "Recording":
+        """The recording up to a step, itself without one."""
+        if step is None:
+            return self
+        return replace(self, events=tuple(event for event in self.events if getattr(event, "step", 0) <= step))
+
     @property
     def end(self) -> RunEnded | None:
         """How the run ended, or None when it was cut off or went on since."""

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zocore.errors import InputError
+from zocore.runs.adapter import write_adapter
+from zocore.runs.card import write_card
 from zocore.runs.delta import open_delta, save_session
 from zocore.runs.export import check_free, whole, write_model
 from zocore.runs.kept_weights import after, restore
@@ -131,19 +133,25 @@ def predict_run(folder: Path, texts: list[str], step: int | None) -> list[str]:
     return predictions(rebuild(folder, step)[1], texts)
 
 
-def export_run(folder: Path, to: Path, step: int | None, delta: bool) -> str:
-    """Write the tuned model as a Hugging Face folder, or what changed alone; return a sentence that says so.
+def export_run(folder: Path, to: Path, step: int | None, delta: bool, adapter: bool = False) -> str:
+    """Write the tuned model as a Hugging Face folder, its LoRA adapter as PEFT's, or what changed alone, with a card.
 
-    Raises InputError when the target already holds something.
+    Returns a sentence that says so. Raises InputError when the target already holds something, or for an adapter of
+    a run that tuned none.
     """
     check_free(to)
     recording, session = rebuild(folder, step)
     with whole(to) as stage:
-        if delta:
+        if adapter:
+            write_adapter(session, stage)
+            said = f"the adapter ({session.trainable} values) to {to}"
+        elif delta:
             save_session(stage, session)
             said = f"what changed ({session.trainable} values) to {to}"
         else:
             said = f"the tuned model to {to}{write_model(session, stage)}"
+        sort = "adapter" if adapter else "delta" if delta else "model"
+        write_card(stage, session, recording.until(step), sort)
     return f"wrote {said}" + "".join(f"; the recording is {caveat}" for caveat in caveats(recording))
 
 
@@ -155,4 +163,6 @@ def export_delta(model: str, delta: Path, to: Path) -> str:
     check_free(to)
     session = open_delta(model, delta)
     with whole(to) as stage:
-        return f"wrote the tuned model to {to}{write_model(session, stage)}"
+        said = write_model(session, stage)
+        write_card(stage, session, None, "model")
+    return f"wrote the tuned model to {to}{said}"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from zocore.carriers.in_place import InPlace
 from zocore.carriers.outputs import Outputs, output_sites
 from zocore.carriers.scratch import Scratch, unreached
 from zocore.config import RunConfig, flag
+from zocore.data.few import few
+from zocore.data.named import named_tasks, read_named
 from zocore.data.tasks import Example, Task, load_task, read_task
 from zocore.data.texts import read_texts
 from zocore.defaults import before_loading, filled
@@ -35,7 +38,7 @@ from zocore.runs.kept_prefix import KeptPrefix
 from zocore.step.losses import Losses, Part
 from zocore.step.readout import Head
 from zocore.step.step import Backprop, Method, Stepper
-from zocore.step.update import Adam, Momentum, Sgd, State
+from zocore.step.update import UPDATES, State
 from zocore.subspaces.blocks import last_blocks, of_blocks, residual_writers
 from zocore.subspaces.by_name import all_weights, matching, without
 from zocore.weights.leaf import Leaf, ParameterSite
@@ -44,7 +47,6 @@ CHECKED_EVERY = 100  # steps between comparisons of the weights where several pr
 LAW = {"noise": None, "rank": 0, "keep": 1.0}  # settings of the law, and what leaves it to the method
 OF_DATA = ("text_columns", "label_column", "template", "label_words")
 MANY_ROWS = 16  # rows of one example that are worth a word
-UPDATES: dict[str, type[Sgd] | type[Momentum] | type[Adam]] = {"sgd": Sgd, "momentum": Momentum, "adam": Adam}
 
 
 @dataclass
@@ -252,19 +254,23 @@ def read(config: RunConfig) -> Task:
     """Return the task the settings name. Raises InputError when the data is not usable."""
     if OBJECTIVES[config.objective].criterion is None:
         return _read_texts(config)
+    return few(_read(config), config.k_shot, config.train_examples, config.split_seed)
+
+
+def _read(config: RunConfig) -> Task:
+    words: dict[str, Any] = {"template": config.template, "label_words": config.label_words, "seed": config.split_seed}
+    if config.task in named_tasks():
+        for name in ("text_columns", "label_column"):
+            if getattr(config, name) is not None:
+                raise InputError(f"{flag(name)} and --task {config.task} do not go together: the task has its columns")
+        return read_named(config.task, config.data, **words)
     if config.data is None:
         for name in OF_DATA:
             if getattr(config, name) is not None:
                 raise InputError(f"{flag(name)} needs --data: a bundled task has its own")
         return load_task(config.task)
-    return read_task(
-        config.data,
-        text_columns=config.text_columns.split(",") if config.text_columns else None,
-        label_column=config.label_column,
-        template=config.template,
-        label_words=config.label_words,
-        seed=config.split_seed,
-    )
+    columns = config.text_columns.split(",") if config.text_columns else None
+    return read_task(config.data, text_columns=columns, label_column=config.label_column, **words)
 
 
 def _read_texts(config: RunConfig) -> Task:
@@ -299,6 +305,7 @@ def open_session(
         allow_pickle=config.allow_pickle,
         seed=config.seed,
     )
+    task = task.worded(loaded.kind)
     config = filled(replace(config, kind=loaded.kind))
     if config.quantise:
         from zocore.subspaces.quantised import prepare  # here and below: bitsandbytes and peft take seconds to import

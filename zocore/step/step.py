@@ -138,15 +138,21 @@ class Method:
 
     def step(self, leaves: Sequence[Leaf], losses: Losses, key: Key, lr: float, eps: float, state: State) -> Step:
         """Do one step; a non-finite loss skips the update. Raises what a forward raises, weights unmoved."""
+        done, trace = self.ask(losses, key, eps)
+        if not done.skipped:
+            self.apply(leaves, done.directions, done.coefficients, trace, key, lr, state)
+        return done
+
+    def ask(self, losses: Losses, key: Key, eps: float) -> tuple[Step, Trace | None]:
+        """Do the forwards of a step: what it is to do, and what else an update needs; the weights stay."""
         directions = tuple(self.sampler(key, losses, eps))  # which way; may ask losses to choose
         measured = self.difference(losses, directions, eps)  # forward passes -> measurements
         if not measured.finite:
-            return Step(_mean_loss(measured), measured, directions, skipped=True)
+            return Step(_mean_loss(measured), measured, directions, skipped=True), None
         coefficients = tuple(self.shaping(measured).tolist())  # one per direction, or per example
         trace = losses.trace(directions)
-        self.apply(leaves, directions, coefficients, trace, key, lr, state)
         touched = {} if isinstance(trace, Seen) else trace
-        return Step(_mean_loss(measured), measured, directions, coefficients, touched)
+        return Step(_mean_loss(measured), measured, directions, coefficients, touched), trace
 
     def apply(
         self,
@@ -166,11 +172,8 @@ class Method:
 
     def propose(self, losses: Losses, key: Key, eps: float, state: State) -> Estimate | None:
         """Return a step's estimate without doing the step; None when a loss was not finite."""
-        directions = tuple(self.sampler(key, losses, eps))
-        measured = self.difference(losses, directions, eps)
-        if not measured.finite:
-            return None
-        return estimate(directions, tuple(self.shaping(measured).tolist()), losses.trace(directions))
+        asked, trace = self.ask(losses, key, eps)
+        return None if asked.skipped else estimate(asked.directions, asked.coefficients, trace)
 
     def replay(
         self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State

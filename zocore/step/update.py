@@ -135,6 +135,10 @@ class Adam:
         move(leaf, Gradient({leaf.id: now}), -lr, _shrink(leaf, lr, self.decay), key)
 
 
+UPDATES: dict[str, type[Sgd] | type[Momentum] | type[Adam]] = {"sgd": Sgd, "momentum": Momentum, "adam": Adam}
+"""The rules by the name that --update takes."""
+
+
 def small_ones(update: Update, leaves: Sequence[Leaf], g: Estimate, lr: float, key: Key) -> list[Leaf]:
     """Move small leaves together where one launch can, since a GPU spends more on launching; return the others."""
     decay = update.plain_move

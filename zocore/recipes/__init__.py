@@ -1,0 +1,1 @@
+"""The papers' runs as files: settings, and what they are predicted to cost."""
