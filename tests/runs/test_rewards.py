@@ -133,6 +133,7 @@ def _with(code: Path) -> RunConfig:
         ({"method": "adamw"}, "its gradient is zero"),
         ({"data": None}, "needs --data"),
         ({"label_words": "a,b"}, "--label-words and --objective reward"),
+        ({"k_shot": 2}, "--k-shot and --objective reward"),
         ({"reward": "nowhere.py:f"}, "there is no file 'nowhere.py'"),
         ({"max_new_tokens": 128}, "leave no room for a prompt"),
     ],
