@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -52,11 +52,13 @@ def run(
     recording: Recording | None = None,
     ranks: Ranks | None = None,
     folder: Path | None = None,
+    sentences: Sequence[str] = (),
 ) -> Iterator[Event]:
     """Yield the events of a run, or of the rest of a recorded one; `stop` is asked before each step.
 
-    Snapshots of the weights go to `folder`, where the settings ask for them. With `ranks`, several processes share
-    each batch, and each of them has to go through the events.
+    Snapshots of the weights go to `folder`, where the settings ask for them. `sentences` are asked first wherever a
+    few test examples are; they have no true label. With `ranks`, several processes share each batch, and each of them
+    has to go through the events.
     Raises ValueError before the first event when the settings cannot work. A failure inside a step leaves the
     weights where the step began, yields RunEnded with the reason, and is raised again.
     """
@@ -66,7 +68,9 @@ def run(
         config, search = with_found_rate(config, stop)
     session = open_session(config, recording.header.frozen if recording else None, ranks=ranks)
     session.objective.ready()
-    course = _Course(session, lambda: ranks.stopping, folder)
+    if sentences:
+        session.objective.probabilities(sentences)  # what cannot be asked is told before the first event
+    course = _Course(session, lambda: ranks.stopping, folder, tuple(sentences))
     ranks.stop = lambda: stop() or course.late
     damaged: list[str] = []
     if recording:
@@ -146,6 +150,7 @@ class _Course:
     session: Session
     stop: Stop
     folder: Path | None = None  # of snapshots
+    sentences: Sequence[str] = ()
     done: int = 0
     passes: int = 0
     cost: float = 0.0
@@ -311,15 +316,17 @@ class _Course:
         yield self._sample(step)
 
     def _sample(self, step: int) -> SampleShown | CompletionsShown:
-        """The model's answers on the first few test examples."""
+        """The model's answers on sentences of one's own, and on the first few test examples."""
         shown = self.session.task.test[:SAMPLES]
         with self.memory.apart():
             answers = self.session.objective.show(shown)
+            own = self.session.objective.probabilities(self.sentences).tolist() if self.sentences else []
         if answers.probabilities is None:
             return CompletionsShown(step, answers.prompts, answers.completions, answers.wanted, answers.scores)
         names = self.session.task.label_names
-        texts = ["\n".join(example.fields.values()) for example in shown]
-        return SampleShown(step, texts, [names[example.label] for example in shown], answers.probabilities)
+        texts = [*self.sentences, *("\n".join(example.fields.values()) for example in shown)]
+        labels = [*("" for _ in own), *(names[example.label] for example in shown)]
+        return SampleShown(step, texts, labels, [*own, *answers.probabilities])
 
     def _evaluate(self, step: int, split: str) -> EvalDone:
         session, started, config = self.session, time.perf_counter(), self.session.config
