@@ -286,7 +286,7 @@ class _Course:
         session, eps = self.session, self.session.config.eps
         if not session.method.zeroth_order or eps is None:
             return
-        plain = all(leaf.shown_dtype is None and leaf.floor is None for leaf in session.leaves)
+        plain = not session.flat and all(leaf.shown_dtype is None and leaf.floor is None for leaf in session.leaves)
         with self.memory.apart():
             # never in place: a measurement must not leave even a rounding behind
             losses = replace(session.losses(number), shared=Scratch(session.leaves))
