@@ -25,6 +25,7 @@ ENGINE = [
     "tables",
     "data",
     "models",
+    "objectives",
     "config",
     "defaults",
     "memory",

@@ -73,10 +73,10 @@ def train(options: argparse.Namespace) -> int:
 
     config = _config(options)
     with joined(config.device) as (ranks, device), _stop_on_interrupt() as stop:
-        events = run(replace(config, device=device), stop, ranks=ranks)
+        folder = options.out or _next_folder(config)
+        events = run(replace(config, device=device), stop, ranks=ranks, folder=folder if ranks.first else None)
         if not ranks.first:
             return _accompany(events)
-        folder = options.out or _next_folder(config)
         report = _report(options, folder)
         claim(folder, config)
         try:
@@ -99,7 +99,8 @@ def resume(options: argparse.Namespace) -> int:
         for caveat in caveats(recording) if recording and ranks.first else []:
             say(f"{options.run}: {caveat}")
         ranks.told("read")  # before the first process writes to it
-        events = run(replace(config, device=device), stop, recording, ranks)
+        folder = options.run if ranks.first else None
+        events = run(replace(config, device=device), stop, recording, ranks, folder)
         return _follow(events, options.run, _report(options, options.run)) if ranks.first else _accompany(events)
 
 

@@ -7,6 +7,7 @@ from typing import Any, get_args, get_type_hints
 from zocore.directions.laws import LAWS
 from zocore.methods import METHODS, OPTIONS
 from zocore.models.kinds import KINDS
+from zocore.objectives import OBJECTIVES
 
 RENAMED = {"diagnose_every": "measure_every"}  # what older recordings call a setting
 
@@ -32,6 +33,19 @@ class RunConfig:
         "how the model is read; without it, as its configuration says",
         choices=tuple(KINDS),
     )
+    objective: str = setting(
+        "loss",
+        "what the steps lower: " + "; ".join(f"{name}, {row.summary}" for name, row in OBJECTIVES.items()),
+        choices=tuple(OBJECTIVES),
+    )
+    reward: str | None = setting(
+        None, "what judges completions: em or f1 against the answer, or FILE.py:function(prompt, completion, row)"
+    )
+    metric: str | None = setting(
+        None, "score of written answers in the evaluations of --objective lm", choices=("em", "f1")
+    )
+    max_new_tokens: int = setting(32, "longest completion, in tokens")
+    temperature: float = setting(0.0, "how completions are drawn, the same for all probes of a step; 0 for greedy")
     task: str = setting(
         "verdict", "a bundled task, or one of the papers, such as sst2 or rte (`zocore tasks` lists them)"
     )
@@ -108,13 +122,21 @@ class RunConfig:
         1.0, "memory for what frozen first blocks give for each training example, in GiB; 0 to run them in every step"
     )
     max_tokens: int = setting(128, "longest prompt, in tokens")
+    hours: float = setting(0.0, "stop after the step at which so many hours are over; resume goes on; 0 for no limit")
+    snapshot_every: int = setting(0, "steps between copies of the weights on disk, to go on from; 0 for none")
     eval_every: int = setting(0, "steps between evaluations on the dev split; 0 for none")
     eval_examples: int = setting(400, "most examples in an evaluation")
     measure_every: int = setting(0, "steps between measurements of the estimator; 0 for none")
     allow_pickle: bool = setting(False, "load weights that are not safetensors; only from people you trust")
 
     def __post_init__(self) -> None:
-        for name, lowest in (("steps", 1), ("batch_size", 1), ("max_tokens", 8), ("eval_examples", 1)):
+        for name, lowest in (
+            ("steps", 1),
+            ("max_new_tokens", 1),
+            ("batch_size", 1),
+            ("max_tokens", 8),
+            ("eval_examples", 1),
+        ):
             _require(
                 getattr(self, name) >= lowest, f"{flag(name)} must be at least {lowest}, not {getattr(self, name)}"
             )
@@ -128,7 +150,17 @@ class RunConfig:
             math.isfinite(self.prefix_gib) and self.prefix_gib >= 0,
             f"--prefix-gib must be 0 or more, not {self.prefix_gib}",
         )
-        for name in ("eval_every", "measure_every", "rank", "k_shot", "train_examples"):
+        _require(
+            math.isfinite(self.temperature) and self.temperature >= 0,
+            f"--temperature must be 0 or more, not {self.temperature}",
+        )
+        _require(
+            (self.reward is None) == (self.objective != "reward"),
+            "--objective reward and --reward go together: give both or none",
+        )
+        _require(math.isfinite(self.hours) and self.hours >= 0, f"--hours must be 0 or more, not {self.hours}")
+        _require(self.metric is None or self.objective == "lm", "--metric is of the evaluations of --objective lm")
+        for name in ("eval_every", "measure_every", "snapshot_every", "rank", "k_shot", "train_examples"):
             _require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more, not {getattr(self, name)}")
         _require(self.micro_batch is None or self.micro_batch >= 1, "--micro-batch must be at least 1")
         _require(

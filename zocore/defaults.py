@@ -8,6 +8,7 @@ import torch
 from zocore.config import RunConfig
 from zocore.errors import InputError
 from zocore.methods import METHODS
+from zocore.objectives import OBJECTIVES
 from zocore.presets import Models, Preset, Subspace
 
 
@@ -42,7 +43,7 @@ def filled(config: RunConfig) -> RunConfig:
     return replace(
         config,
         lr=config.lr or default.lr,
-        eps=config.eps or default.eps,
+        eps=config.eps or default.eps * OBJECTIVES[config.objective].wider,
         schedule=config.schedule or METHODS[config.method].schedule,
     )
 
@@ -50,7 +51,13 @@ def filled(config: RunConfig) -> RunConfig:
 def estimates(config: RunConfig) -> tuple[str, ...]:
     """Return a sentence when the learning rate is an estimate that nobody tuned, none when it is not."""
     default = preset(config)
-    if not default.estimated or config.lr != default.lr:
+    if config.lr != default.lr:
+        return ()
+    if config.objective != "loss":
+        return (
+            f"The learning rate {default.lr:g} is an estimate: it is the loss's, not tuned for {config.objective}.",
+        )
+    if not default.estimated:
         return ()
     return (f"The learning rate {default.lr:g} is {default.origin}.",)
 

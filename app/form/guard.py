@@ -45,6 +45,8 @@ def checked(config: RunConfig, limits: Limits, uploads: Path) -> RunConfig:
             raise InputError("this server takes the models of its list and those it has downloaded before")
     if config.allow_pickle:
         raise InputError("this server loads safetensors only: leave allow_pickle out")
+    if config.reward and ":" in config.reward:
+        raise InputError("this server runs no code of its visitors: take the reward em or f1")
     if config.data and not Path(config.data).resolve().is_relative_to(uploads.resolve()):
         raise InputError("this server takes data by upload on its page, not by a path")
     _check_numbers(config)

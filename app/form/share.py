@@ -8,7 +8,7 @@ from typing import Any
 from zocore.config import RunConfig
 from zocore.errors import InputError
 
-PRIVATE = ("data", "allow_pickle")  # a path says nothing elsewhere, and nobody should trust pickles by a link
+PRIVATE = ("data", "allow_pickle", "reward")  # a path says nothing elsewhere; nobody trusts pickles or code by a link
 MOST = 4000  # characters of a link's code
 
 

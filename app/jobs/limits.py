@@ -86,6 +86,10 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "eval_every": (0, 5000),
     "eval_examples": (1, 1000),
     "measure_every": (0, 5000),
+    "max_new_tokens": (1, 64),
+    "temperature": (0, 10),
+    "hours": (0, 24),
+    "snapshot_every": (0, 5000),
 }
 """What each number of a run may be on a hosted server."""
 MOST_TEXT = 2000  # characters of any setting that is text

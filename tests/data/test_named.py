@@ -16,7 +16,7 @@ from zocore.data.named import NamedTask, named_tasks, read_named
 from zocore.data.tasks import Task
 from zocore.data.template import Template
 from zocore.errors import InputError
-from zocore.models.objectives.base import objective_for
+from zocore.models.objectives.choose import objective_for
 from zocore.runs.recording import read_recording
 from zocore.runs.session import open_session
 

@@ -15,9 +15,9 @@ from tests.support.places import SHARED
 from zocore.data.tasks import Example, Task, read_task
 from zocore.errors import InputError
 from zocore.models.load import load
-from zocore.models.objectives.base import objective_for
 from zocore.models.objectives.batch import padded
 from zocore.models.objectives.causal import CausalChoice, mean_log_probs
+from zocore.models.objectives.choose import objective_for
 from zocore.models.objectives.encoder import Classification, LabelSimilarity
 from zocore.models.objectives.evaluation import evaluate
 from zocore.models.objectives.label_rows import head_of, only_rows

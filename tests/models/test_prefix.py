@@ -12,7 +12,8 @@ from tests.support import tiny
 from tests.support.toys import NAMES, language_model
 from zocore.data.tasks import Example, Task
 from zocore.models.load import LoadedModel
-from zocore.models.objectives.base import Objective, objective_for
+from zocore.models.objectives.base import Objective
+from zocore.models.objectives.choose import objective_for
 from zocore.models.prefix import Prefix, frozen_prefix
 from zocore.subspaces.blocks import blocks_of, top
 from zocore.subspaces.by_name import all_weights, matching

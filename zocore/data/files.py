@@ -109,6 +109,12 @@ def check_file(path: Path, max_bytes: int = MAX_BYTES) -> None:
         raise InputError(f"{path.name} is a binary file: give text as CSV, TSV or JSON Lines")
 
 
+def text_lines(path: Path, max_chars: int = MAX_CHARS, max_bytes: int = MAX_BYTES) -> Iterator[str]:
+    """Yield the lines of a text file. Raises InputError with what is wrong, and on which line."""
+    check_file(path, max_bytes)
+    yield from _text_lines(path, max_chars)
+
+
 def _text_lines(path: Path, max_chars: int) -> Iterator[str]:
     """The decoded lines with their line ends; a line over the limit is never read to its end."""
     with path.open("rb") as file:

@@ -44,6 +44,7 @@ class Purpose(IntEnum):
     DATA_ORDER = 7
     INITIAL = 8
     PUSH = 9
+    SAMPLE = 10
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,7 @@ class StepDone(Event):
     unexplained: float | None = None  # share of the responses, in what is learned, that feedback did not foresee
     wire_bytes: int = 0  # received by the first process from the others so far
     forward_seconds: float = 0.0  # of the seconds so far, those inside the model; the others are noise and updates
+    moved: float = 1.0  # share of the examples' values that differed between the two points of a probe
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,10 @@ class EvalDone(Event):
     step: int
     split: str  # "dev" while training, "test" before and after
     loss: float
-    accuracy: float
+    accuracy: float  # share of right answers; NaN where nothing is right or wrong
     examples: int
     seconds: float
+    scores: dict[str, float] | None = None  # what else the run's objective is judged by, by name
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,17 @@ class SampleShown(Event):
 
 
 @dataclass(frozen=True)
+class CompletionsShown(Event):
+    """What the model writes after a few prompts."""
+
+    step: int
+    prompts: list[str]
+    completions: list[str]
+    wanted: list[str]  # the right answers, where the data has any
+    scores: list[float]  # of the completions, where they are scored
+
+
+@dataclass(frozen=True)
 class EstimatorMeasured(Event):
     """The estimate itself, over fresh directions at fixed weights and batch; its forwards are counted apart."""
 
@@ -132,6 +145,14 @@ class EstimatorMeasured(Event):
     cosine: float | None  # root mean square cosine to the true gradient, where backprop fits
     norm_ratio: float | None  # norm over the true gradient's
     forward_passes: int
+
+
+@dataclass(frozen=True)
+class SnapshotKept(Event):
+    """The weights after a step were written to disk."""
+
+    step: int
+    sha256: str  # of the file
 
 
 @dataclass(frozen=True)

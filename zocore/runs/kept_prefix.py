@@ -60,8 +60,8 @@ class KeptPrefix:
         find = (lambda: self._outputs(step, parts)) if keeps else (lambda: [self.run(part) for part in parts])
         return Once(self.prefix, find, self.prefix.share * new / self.batch_size)
 
-    def log_probs(self, batch: Batch) -> Tensor:
-        """Return the objective's answer to an evaluation's batch, whose prefix is kept where there is room."""
+    def asked(self, batch: Batch, ask: Callable[[Batch], Tensor]) -> Tensor:
+        """Return what the model answers to an evaluation's batch, whose prefix is kept where there is room."""
         key = tuple((name, tuple(t.shape), t.cpu().numpy().tobytes()) for name, t in batch.inputs.items())
         output = self._evaluated.get(key)
         if output is None:
@@ -70,11 +70,11 @@ class KeptPrefix:
                 self._evaluated[key] = output.cpu()
                 self._evaluated_bytes += output.nbytes
         with self.prefix.standing_in(output.to(batch.labels.device) if isinstance(output, Tensor) else output):
-            return self.objective.log_probs(batch)
+            return ask(batch)
 
     def run(self, part: Batch) -> Any:
         """Return the prefix's output of a micro-batch."""
-        return self.prefix.output(lambda: self.objective.log_probs(part))
+        return self.prefix.output(lambda: self.objective.losses(part))
 
     @property
     def bytes(self) -> int:

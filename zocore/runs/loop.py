@@ -4,18 +4,30 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import version as version_of
+from pathlib import Path
 
 import torch
 
 from zocore.carriers.scratch import Scratch
 from zocore.config import RunConfig
 from zocore.defaults import estimates
-from zocore.models.objectives.evaluation import evaluate
+from zocore.errors import InputError
 from zocore.noise import addressed
 from zocore.parallel.ranks import Ranks
 from zocore.runs.estimator import measure
-from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
+from zocore.runs.events import (
+    CompletionsShown,
+    EstimatorMeasured,
+    EvalDone,
+    Event,
+    RunEnded,
+    RunStarted,
+    SampleShown,
+    StepDone,
+    Warned,
+)
+from zocore.runs.kept_weights import after, keep, restore
 from zocore.runs.peak_memory import PeakMemory
 from zocore.runs.recording import SUMS, Recording, decode_step, encode_directions, encode_tensor
 from zocore.runs.rounding_share import DROWNED, rounding_share
@@ -33,24 +45,34 @@ NAMED = ("torch", "transformers", "bitsandbytes", "numba")
 
 
 def run(
-    config: RunConfig, stop: Stop = lambda: False, recording: Recording | None = None, ranks: Ranks | None = None
+    config: RunConfig,
+    stop: Stop = lambda: False,
+    recording: Recording | None = None,
+    ranks: Ranks | None = None,
+    folder: Path | None = None,
 ) -> Iterator[Event]:
     """Yield the events of a run, or of the rest of a recorded one; `stop` is asked before each step.
 
-    With `ranks`, several processes share each batch, and each of them has to go through the events.
+    Snapshots of the weights go to `folder`, where the settings ask for them. With `ranks`, several processes share
+    each batch, and each of them has to go through the events.
     Raises ValueError before the first event when the settings cannot work. A failure inside a step leaves the
     weights where the step began, yields RunEnded with the reason, and is raised again.
     """
     ranks = ranks or Ranks()
-    ranks.stop = stop
     session = open_session(config, recording.header.frozen if recording else None, ranks=ranks)
-    course = _Course(session, lambda: ranks.stopping)
+    session.objective.ready()
+    course = _Course(session, lambda: ranks.stopping, folder)
+    ranks.stop = lambda: stop() or course.late
+    damaged: list[str] = []
     if recording:
         check_base(session, recording)
         check_data(session, recording)
-        replay(session, recording.steps)
+        begin, damaged = restore(session, recording)
+        replay(session, after(recording.steps, begin))
         course.take_up(recording.steps)
     yield course.started(recording)
+    for sentence_ in damaged:
+        yield Warned(course.done, sentence_)
     if recording and recording.steps and config.carrier == "in-place":
         yield Warned(recording.last, IN_PLACE)
     yield from course.events()
@@ -107,6 +129,9 @@ def check_data(session: Session, recording: Recording) -> None:
     """Raise ValueError when the training data is not what the recorded steps drew their batches from."""
     if data_fingerprint(session.task) != recording.header.data_fingerprint:
         raise ValueError("the training data, template or label words have changed since the run: it cannot go on")
+    for name, version in session.objective.versions.items():
+        if recording.header.versions.get(name, "") != version:
+            raise ValueError(f"the file of the {name} has changed since the run: it cannot go on")
 
 
 @dataclass
@@ -115,6 +140,7 @@ class _Course:
 
     session: Session
     stop: Stop
+    folder: Path | None = None  # of snapshots
     done: int = 0
     passes: int = 0
     cost: float = 0.0
@@ -124,6 +150,7 @@ class _Course:
     watch: Watch = field(default_factory=Watch)
 
     def __post_init__(self) -> None:
+        self.began, self.sitting = time.monotonic(), 0
         self.memory = PeakMemory(self.session.objective.device, self.session.tensors, self.session.kept_bytes)
 
     def take_up(self, steps: list[StepDone]) -> None:
@@ -163,15 +190,27 @@ class _Course:
             )
         if self.done >= self.session.config.steps:
             return "finished", f"all {self.done} steps done"
-        return ("stopped", f"stopped after step {self.done}") if self.stop() else None
+        if not self.stop() and not (self.late and self.session.ranks.count == 1):
+            return None
+        why = f"the {self.session.config.hours:g} hours are over; `zocore resume` goes on" if self.late else ""
+        return "stopped", f"stopped after step {self.done}" + (f": {why}" if why else "")
+
+    @property
+    def late(self) -> bool:
+        """Whether the hours of this sitting are over; it does one step at least."""
+        hours = self.session.config.hours
+        return bool(hours and self.sitting and time.monotonic() - self.began >= 3600 * hours)
 
     def _advance(self) -> Iterator[Event]:
-        config, number = self.session.config, self.done + 1
+        session, number = self.session, self.done + 1
+        config = session.config
         if config.measure_every and (number - 1) % config.measure_every == 0:
             yield from self._measure(number)
         event = self._step(number)
         yield event
         yield from self.watch.add(event)
+        if config.snapshot_every and number % config.snapshot_every == 0 and self.folder:
+            yield keep(session, number, self.folder)
         if config.eval_every and number % config.eval_every == 0 and number < config.steps:
             yield self._evaluate(number, "dev")
             yield self._sample(number)
@@ -182,6 +221,7 @@ class _Course:
         assert eps is not None
         with self.memory.step(losses.positions):
             step = session.method.step(session.leaves, losses, session.key(number), lr, eps, session.state)
+        self.sitting += 1
         self.done, self.seconds = number, self.seconds + time.perf_counter() - started
         self.passes, self.cost = self.passes + losses.forward_passes, self.cost + losses.forward_cost
         self.forward_seconds += losses.seconds
@@ -212,6 +252,7 @@ class _Course:
             step.unexplained,
             self.session.ranks.wire_bytes,
             round(self.forward_seconds, 6),
+            measured.moved if measured else 1.0,
         )
 
     def _measure(self, number: int) -> Iterator[Event]:
@@ -255,21 +296,24 @@ class _Course:
         yield self._evaluate(step, "test")
         yield self._sample(step)
 
-    def _sample(self, step: int) -> SampleShown:
+    def _sample(self, step: int) -> SampleShown | CompletionsShown:
         """The model's answers on the first few test examples."""
         shown = self.session.task.test[:SAMPLES]
-        with self.memory.apart(), torch.no_grad():
-            log_probs = self.session.objective.log_probs(self.session.objective.batch(list(shown)))
+        with self.memory.apart():
+            answers = self.session.objective.show(shown)
+        if answers.probabilities is None:
+            return CompletionsShown(step, answers.prompts, answers.completions, answers.wanted, answers.scores)
         names = self.session.task.label_names
         texts = ["\n".join(example.fields.values()) for example in shown]
-        return SampleShown(step, texts, [names[example.label] for example in shown], log_probs.exp().tolist())
+        return SampleShown(step, texts, [names[example.label] for example in shown], answers.probabilities)
 
     def _evaluate(self, step: int, split: str) -> EvalDone:
         session, started, config = self.session, time.perf_counter(), self.session.config
         examples = getattr(session.task, split)[: config.eval_examples]
         with self.memory.apart():
-            result = evaluate(session.objective, examples, 4 * config.batch_size, log_probs=session.log_probs)
-        return EvalDone(step, split, result.loss, result.accuracy, len(examples), time.perf_counter() - started)
+            found = session.objective.evaluate(examples, 4 * config.batch_size, session.asked)
+        seconds, scores = time.perf_counter() - started, dict(found.scores) if found.scores else None
+        return EvalDone(step, split, found.loss, found.accuracy, len(examples), seconds, scores)
 
     def started(self, recording: Recording | None) -> RunStarted:
         s = self.session
@@ -293,7 +337,8 @@ class _Course:
             self.memory.kind,
             [*s.notes, *estimates(s.config)],
             {"noise": str(addressed.VERSION), "sums": SUMS, "python": platform.python_version()}
-            | {name: version(name) for name in NAMED},
+            | s.objective.versions
+            | {name: version_of(name) for name in NAMED},
             recording.last if recording else 0,
             len(s.prefix.blocks) if s.prefix else 0,
             s.prefix.of if s.prefix else 0,
@@ -320,4 +365,4 @@ def sentence(error: Exception) -> str:
     """Return what went wrong in a run, for people."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         return "out of memory: take a smaller --micro-batch or --max-tokens, or a model in fewer bits"
-    return f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"

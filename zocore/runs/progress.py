@@ -2,10 +2,21 @@
 
 import time
 from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 from typing import Protocol
 
-from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
+from zocore.runs.events import (
+    CompletionsShown,
+    EstimatorMeasured,
+    EvalDone,
+    Event,
+    RunEnded,
+    RunStarted,
+    SampleShown,
+    StepDone,
+    Warned,
+)
 
 REDRAW = 0.2  # seconds between two drawings of the live line
 PLAIN_EVERY = 10.0  # seconds between progress lines where the output is no terminal
@@ -35,6 +46,7 @@ class Progress:
     _live: bool = False
     _evaluations: list[EvalDone] = field(default_factory=list)
     _samples: list[SampleShown] = field(default_factory=list)
+    _written: list[CompletionsShown] = field(default_factory=list)
     _names: list[str] = field(default_factory=list)
 
     def show(self, event: Event) -> None:
@@ -48,6 +60,8 @@ class Progress:
                 self._evaluation(event)
             case SampleShown():
                 self._samples.append(event)
+            case CompletionsShown():
+                self._written.append(event)
             case EstimatorMeasured():
                 self._line(_estimator(event))
             case Warned():
@@ -63,8 +77,8 @@ class Progress:
             f"{event.trainable / 1e6:.3g} M move), {event.device}, {event.dtype}"
         )
         self._line(
-            f"task {config['data'] or config['task']}: {event.examples['train']} train, {event.examples['test']} test, "
-            f"labels {_listed(event.labels)}"
+            f"task {config['data'] or config['task']}: {event.examples['train']} train, {event.examples['test']} test"
+            + (f", labels {_listed(event.labels)}" if event.labels else "")
         )
         self._line(
             f"lr {config['lr']:g} ({config['schedule']}), eps {config['eps']:g}, batch {config['batch_size']}, "
@@ -100,8 +114,9 @@ class Progress:
     def _evaluation(self, event: EvalDone) -> None:
         self._evaluations.append(event)
         self._line(
-            f"{event.split} after step {event.step}: accuracy {event.accuracy:.3f}, loss {event.loss:.4f} "
-            f"({event.examples} examples)"
+            f"{event.split} after step {event.step}: "
+            + ", ".join(f"{name} {value:{form}}" for name, value, form in _judged(event))
+            + f" ({event.examples} examples)"
         )
 
     def _end(self, event: RunEnded) -> None:
@@ -110,12 +125,18 @@ class Progress:
         if len(tests) == 2:
             before, after = tests
             self._line(
-                f"held-out accuracy {before.accuracy:.3f} -> {after.accuracy:.3f}, loss {before.loss:.4f} -> "
-                f"{after.loss:.4f}, {event.forward_passes} forward passes, {event.seconds:.1f} s of training, "
+                "held-out "
+                + ", ".join(
+                    f"{name} {old:{form}} -> {new:{form}}"
+                    for (name, old, form), (_, new, _) in zip(_judged(before), _judged(after), strict=True)
+                )
+                + f", {event.forward_passes} forward passes, {event.seconds:.1f} s of training, "
                 f"{event.steps_per_second:.1f} steps/s"
             )
         if len(self._samples) >= 2:
             self._answers(self._samples[0], self._samples[-1])
+        if len(self._written) >= 2:
+            self._completions(self._written[0], self._written[-1])
         self._line(f"run folder: {self.folder}")
 
     def _answers(self, before: SampleShown, after: SampleShown) -> None:
@@ -126,6 +147,15 @@ class Progress:
             change = f"{self._likeliest(old, width)} -> {self._likeliest(new, width)}"
             self._line(f"  {change}  (true: {label:{width}})  {_shortened(text)}")
 
+    def _completions(self, before: CompletionsShown, after: CompletionsShown) -> None:
+        """Prompts with what was written after them, at first and in the end."""
+        for number, prompt in enumerate(after.prompts):
+            wanted = f"  (wanted: {_shortened(after.wanted[number], 40)})" if after.wanted else ""
+            self._line(f"  {_shortened(prompt)}{wanted}")
+            for when, event in (("before", before), ("after", after)):
+                score = f" [{event.scores[number]:.2f}]" if event.scores else ""
+                self._line(f"    {when:6}{score} {_shortened(event.completions[number], 100)}")
+
     def _likeliest(self, probabilities: list[float], width: int) -> str:
         best = max(range(len(probabilities)), key=probabilities.__getitem__)
         return f"{self._names[best]:{width}} {probabilities[best]:.2f}"
@@ -134,6 +164,13 @@ class Progress:
         self.out.write(("\n" if self._live else "") + text + "\n")
         self.out.flush()
         self._live = False
+
+
+def _judged(event: EvalDone) -> list[tuple[str, float, str]]:
+    """What an evaluation found, by name, with the form in which it is shown."""
+    accuracy = [] if isnan(event.accuracy) else [("accuracy", event.accuracy, ".3f")]
+    scores = [(name, value, ".4g") for name, value in (event.scores or {}).items()]
+    return [*accuracy, ("loss", event.loss, ".4f"), *scores]
 
 
 def _estimator(event: EstimatorMeasured) -> str:

@@ -8,6 +8,7 @@ from zocore.runs.adapter import write_adapter
 from zocore.runs.card import write_card
 from zocore.runs.delta import open_delta, save_session
 from zocore.runs.export import check_free, whole, write_model
+from zocore.runs.kept_weights import after, restore
 from zocore.runs.loop import check_base, check_data, replay
 from zocore.runs.predict import predictions
 from zocore.runs.recording import SUMMARY, Recording, examine, read_recording
@@ -73,7 +74,7 @@ def rebuild(folder: Path, step: int | None = None) -> tuple[Recording, Session]:
         raise InputError(f"{folder} has steps 0 to {done}: there is no step {step}")
     session = open_session(recording.config, recording.header.frozen)
     check_base(session, recording)
-    replay(session, recording.steps, until=step)
+    replay(session, after(recording.steps, restore(session, recording, step)[0]), until=step)
     return recording, session
 
 

@@ -20,15 +20,19 @@ from zocore.config import RunConfig, flag
 from zocore.data.few import few
 from zocore.data.named import named_tasks, read_named
 from zocore.data.tasks import Example, Task, load_task, read_task
+from zocore.data.texts import read_texts
 from zocore.defaults import before_loading, filled
 from zocore.directions.laws import SharedDirection, law
 from zocore.directions.per_example import PerExample
 from zocore.errors import InputError
 from zocore.models.load import LoadedModel, load
-from zocore.models.objectives.base import Objective, objective_for
+from zocore.models.objectives.base import Objective
 from zocore.models.objectives.batch import Batch
+from zocore.models.objectives.choose import objective_for
+from zocore.models.objectives.writing import Writing
 from zocore.models.prefix import Once, Prefix, frozen_prefix
 from zocore.noise.addressed import Key, permutation
+from zocore.objectives import OBJECTIVES, refuse_mismatch
 from zocore.parallel.ranks import Ranks, checksum
 from zocore.runs.kept_prefix import KeptPrefix
 from zocore.step.losses import Losses, Part
@@ -84,7 +88,7 @@ class Session:
 
     def parts(self, step: int) -> list[Batch]:
         """The batch of a step as micro-batches."""
-        return self.objective.batch(self.examples(step)).split(self._micro)
+        return self.objective.batch(self.examples(step), self.key(step)).split(self._micro)
 
     def losses(self, step: int) -> Losses:
         """The losses of a step's batch, nothing evaluated yet."""
@@ -106,7 +110,7 @@ class Session:
         batch, prefix = self.objective.batch(examples), self.prefix
         if prefix is None:
             return self._oracle([batch], None)
-        find = lambda: [prefix.output(lambda: self.objective.log_probs(batch))]  # noqa: E731
+        find = lambda: [prefix.output(lambda: self.objective.losses(batch))]  # noqa: E731
         return self._oracle([batch], Once(prefix, find, prefix.share))
 
     def _oracle(self, parts: Sequence[Batch], once: Once | None) -> Losses:
@@ -130,6 +134,7 @@ class Session:
             spared=once.prefix.share if once else 0.0,
             begin=once.begin if once else None,
             gradient_cost=self.gradient_cost,
+            criterion=self.objective.criterion,
         )
 
     @cached_property
@@ -142,9 +147,13 @@ class Session:
         sizes = (config.batch_size, self._micro, cap)
         return KeptPrefix(self.prefix, self.objective, train, self.numbers, self.parts, *sizes, again)
 
+    def asked(self, batch: Batch, ask: Callable[[Batch], Tensor]) -> Tensor:
+        """What the model answers to a batch of an evaluation: the same bits, sooner where a prefix is frozen."""
+        return self.kept.asked(batch, ask) if self.kept else ask(batch)
+
     def log_probs(self, batch: Batch) -> Tensor:
-        """The objective's for a batch of an evaluation: the same bits, sooner where a prefix is frozen."""
-        return self.kept.log_probs(batch) if self.kept else self.objective.log_probs(batch)
+        """The objective's for a batch of an evaluation."""
+        return self.asked(batch, self.objective.log_probs)
 
     @property
     def _micro(self) -> int:
@@ -156,7 +165,12 @@ class Session:
         advice = self.task.word_note if self.loaded.kind != "classifier" else ""
         rows = self.objective.rows
         cost = f"{rows} labels of more than one token: every forward reads each example {rows} times, once per label"
-        return [*self.loaded.notes, *self.task.notes, *filter(None, [advice, cost if rows > MANY_ROWS else ""])]
+        return [
+            *self.loaded.notes,
+            *self.task.notes,
+            *self.objective.notes,
+            *filter(None, [advice, cost if rows > MANY_ROWS else ""]),
+        ]
 
     def kept_bytes(self) -> int:
         """What is kept of the frozen prefix's outputs, in bytes of the machine's own memory."""
@@ -237,6 +251,8 @@ def read(config: RunConfig) -> Task:
 
 
 def _read(config: RunConfig) -> Task:
+    if OBJECTIVES[config.objective].criterion is None:
+        return _read_texts(config)
     words: dict[str, Any] = {"template": config.template, "label_words": config.label_words, "seed": config.split_seed}
     if config.task in named_tasks():
         for name in ("text_columns", "label_column"):
@@ -250,6 +266,17 @@ def _read(config: RunConfig) -> Task:
         return load_task(config.task)
     columns = config.text_columns.split(",") if config.text_columns else None
     return read_task(config.data, text_columns=columns, label_column=config.label_column, **words)
+
+
+def _read_texts(config: RunConfig) -> Task:
+    if config.data is None:
+        raise InputError(f"--objective {config.objective} needs --data: a file of prompts, texts or chats")
+    for name in ("text_columns", "label_words"):
+        if getattr(config, name) is not None:
+            raise InputError(f"{flag(name)} and --objective {config.objective} do not go together: it has no labels")
+    named = named_tasks().get(config.task)
+    template = config.template or (named.template if named and named.generated else None)
+    return read_texts(config.data, template=template, answer_column=config.label_column, seed=config.split_seed)
 
 
 def open_session(
@@ -282,13 +309,13 @@ def open_session(
 
         prepare(loaded.model)  # before any forward, also when adapters move and the scales do not
     leaves = subspace(loaded.model, config)
-    objective = objective_for(loaded, task, max_tokens=config.max_tokens)
+    objective = _objective(loaded, task, config)
     if frozen is None:
         frozen = _unread(leaves, objective, task)
     leaves = without(leaves, frozen)
     flipout = Flipout(leaves, matmul_weights(loaded.model)) if method.per_example else None
     outputs = Outputs(output_sites(leaves, _after_mixing(loaded.model)), method.pushes) if method.pushes else None
-    prefix = frozen_prefix(loaded.model, leaves, lambda: objective.losses(objective.batch(task.train[:1])))
+    prefix = frozen_prefix(loaded.model, leaves, lambda: _forward(objective, task)) if objective.one_forward else None
     carrier: Carrier[SharedDirection] = InPlace(leaves) if config.carrier == "in-place" else Scratch(leaves)
     stepper = method.prepared(leaves, _fixed_head(objective, leaves) if method.pushes else None)
     parts = (carrier, flipout, outputs, prefix)
@@ -347,12 +374,22 @@ def _method(config: RunConfig, ranks: Ranks) -> Stepper:
         raise ValueError(f"{config.method} and the scales subspace do not go together: they have no gradient")
     if method.pushes and ranks.count > 1:
         raise ValueError(f"{config.method} and several processes do not go together: layer inputs are not exchanged")
+    refuse_mismatch(config.objective, method, config.batch_size, config.micro_batch, ranks.count)
     if isinstance(method, Method) and method.sampler.count is None and config.batch_size < method.shaping.least:
         raise ValueError(
             f"{config.method} with this --scale and --batch-size {config.batch_size} do not go together: "
             f"it needs at least {method.shaping.least} examples"
         )
     return method
+
+
+def _objective(loaded: LoadedModel, task: Task, config: RunConfig) -> Objective:
+    row = OBJECTIVES[config.objective]
+    if row.criterion is not None:
+        return objective_for(loaded, task, config.max_tokens, row.criterion)
+    writing = Writing(config.max_new_tokens, config.temperature)
+    objective: Objective = row.text_class()(loaded, task, config.max_tokens, writing, getattr(config, row.judge))
+    return objective
 
 
 def _fixed_head(objective: Objective, leaves: Sequence[Leaf]) -> Head | None:
@@ -371,10 +408,10 @@ def _after_mixing(model: nn.Module) -> list[nn.Module]:
 
 def _unread(leaves: Sequence[Leaf], objective: Objective, task: Task) -> list[str]:
     """Leaves whose module takes no part in the loss, such as the pooler of an encoder that is mean-pooled."""
-    batch = objective.batch(list(task.train[:1]))
+    return unreached(leaves, lambda: _forward(objective, task))
 
-    def forward() -> None:
-        with torch.no_grad():
-            objective.losses(batch)
 
-    return unreached(leaves, forward)
+def _forward(objective: Objective, task: Task) -> None:
+    """One forward of the first training example."""
+    with torch.no_grad():
+        objective.forward(objective.batch(task.train[:1]))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ class Summary:
                 self.values |= {**CUT_OFF, **dict.fromkeys(f"{what}_after" for what in FOUND)}  # as in a resumed run
             case EvalDone(split="test"):
                 when = "before" if event.step == 0 and self.values["loss_before"] is None else "after"
-                self.values |= {f"loss_{when}": event.loss, f"accuracy_{when}": event.accuracy}
+                found = {"loss": event.loss, "accuracy": event.accuracy, **(event.scores or {})}
+                self.values |= {f"{name}_{when}": value if isfinite(value) else None for name, value in found.items()}
             case RunEnded():
                 peak = max(self.values["peak_memory_bytes"], event.peak_memory_bytes)
                 self.values |= {name: getattr(event, name) for name in (*CUT_OFF, *COUNTS)}

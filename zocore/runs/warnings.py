@@ -48,7 +48,7 @@ class Watch:
                 step,
                 len(silent) > WINDOW // 2 and not climbed,
                 "most probes give the same loss on both sides, so nothing can be learned from them: "
-                "eps is too small for this dtype, or the examples are all fitted",
+                "eps is too small for this dtype or objective, or the examples are all fitted",
             ),
             self._once(
                 step,

@@ -20,6 +20,7 @@ class Measured:
     plus: Tensor
     minus: Tensor
     projected_grad: Tensor  # the directional derivative z . grad L, estimated
+    moved: float = 1.0  # share of the examples' values that differ between the two points
 
     @property
     def finite(self) -> bool:
@@ -56,8 +57,8 @@ class Central:
         for direction in directions:
             with losses.along(direction) as at:
                 pairs.append((at(+eps), at(-eps)))
-        plus, minus = _read(pairs, directions)
-        return Measured(plus, minus, (plus - minus) / (2 * eps))
+        plus, minus, moved = _read(pairs, directions)
+        return Measured(plus, minus, (plus - minus) / (2 * eps), moved)
 
     def passes(self, directions: int) -> int:
         """Two per direction."""
@@ -77,21 +78,24 @@ class Forward:
         for direction in directions:
             with losses.along(direction) as at:
                 pairs.append((at(+eps), base))
-        plus, minus = _read(pairs, directions)
-        return Measured(plus, minus, (plus - minus) / eps)
+        plus, minus, moved = _read(pairs, directions)
+        return Measured(plus, minus, (plus - minus) / eps, moved)
 
     def passes(self, directions: int) -> int:
         """One per direction and the base."""
         return directions + 1
 
 
-def _read(pairs: Sequence[tuple[Tensor, Tensor]], directions: Sequence[AnyDirection]) -> tuple[Tensor, Tensor]:
+def _read(pairs: Sequence[tuple[Tensor, Tensor]], directions: Sequence[AnyDirection]) -> tuple[Tensor, Tensor, float]:
     """Two losses (B,) of each direction as float64 on the host: (K,), or (B,) where each example has its own.
+
+    The third is the share of all losses that differ between the two.
 
     All are fetched at once, after the last forward: fetching each would stop a GPU between two forwards.
     """
     values = torch.stack([loss.detach() for pair in pairs for loss in pair]).cpu().double()  # (2 K, B)
     plus, minus = values[0::2], values[1::2]
+    moved = float((plus != minus).double().mean())
     if directions[0].shared:
-        return torch.stack([row.mean() for row in plus]), torch.stack([row.mean() for row in minus])
-    return plus.flatten(), minus.flatten()
+        return torch.stack([row.mean() for row in plus]), torch.stack([row.mean() for row in minus]), moved
+    return plus.flatten(), minus.flatten(), moved

@@ -36,6 +36,7 @@ from zocore.carriers.outputs import OutputSite, Seen
 from zocore.directions.laws import Gaussian, Law
 from zocore.directions.pushes import Pushes, Tie
 from zocore.noise.addressed import Key
+from zocore.step.criterion import Criterion, CrossEntropy
 from zocore.step.difference import Measured
 from zocore.step.jacobian import Jacobian
 from zocore.step.losses import Losses
@@ -56,13 +57,12 @@ class Lesson:
     labels: Tensor  # (B,)
     readout: Readout
     seen: Seen  # what the sites read, clean
+    criterion: Criterion = CrossEntropy()
 
     @property
     def mistakes(self) -> Tensor:
-        """p - onehot(y) (B, L): the gradient of each example's loss in its label scores."""
-        mistakes = self.readout.log_probs(self.answers).float().exp()
-        mistakes[torch.arange(len(self.labels), device=mistakes.device), self.labels] -= 1
-        return mistakes
+        """p - onehot(y) (B, L) for the cross entropy: the gradient of each example's loss in its label scores."""
+        return self.criterion.errors(self.readout.log_probs(self.answers).float(), self.labels)
 
     @property
     def errors(self) -> Tensor:
@@ -90,6 +90,7 @@ class Feedback:
     law: Law = field(default=Gaussian(), init=False)
     per_example = False
     zeroth_order = True
+    reads_errors = True
 
     def __post_init__(self) -> None:
         if self.draws < 1:
@@ -116,7 +117,7 @@ class Feedback:
     def step(self, leaves: Sequence[Leaf], losses: Losses, key: Key, lr: float, eps: float, state: State) -> Step:
         """Do one step; a non-finite answer skips it. Raises what a forward raises, weights and J unmoved."""
         lesson, measured = self.ask(losses, key, eps)
-        loss = float(self._losses(lesson.answers, lesson.labels).mean())
+        loss = float(self._losses(losses, lesson.answers).mean())
         if not measured.finite:
             return Step(loss, measured, lesson.pushes, skipped=True)
         unexplained = self.apply(leaves, lesson, key, lr, state)
@@ -128,8 +129,8 @@ class Feedback:
         answers, seen = losses.clean(self.readout.ask)
         pushes = tuple(Pushes(replace(key, direction=key.direction + k)) for k in range(self.draws))
         probes = [self._probe(losses, push, answers, eps) for push in pushes]
-        lesson = Lesson(pushes, self._responses(probes), answers, losses.labels, self.readout, seen)
-        return lesson, self._measured(probes, losses.labels)
+        lesson = Lesson(pushes, self._responses(probes), answers, losses.labels, self.readout, seen, losses.criterion)
+        return lesson, self._measured(probes, losses)
 
     def propose(self, losses: Losses, key: Key, eps: float, state: State) -> OuterProducts | None:
         """Return a step's estimate without doing the step, J as it is; None when an answer was not finite."""
@@ -150,7 +151,7 @@ class Feedback:
             responses = self._responses([self._probe(oracle, push, answers, recorded.eps) for push in pushes])
         else:
             responses = recorded.responses.to(answers.device)
-        lesson = Lesson(pushes, responses, answers, oracle.labels, self.readout, seen)
+        lesson = Lesson(pushes, responses, answers, oracle.labels, self.readout, seen, oracle.criterion)
         self.apply(leaves, lesson, key, recorded.lr, state)
 
     def forward_passes(self) -> int:
@@ -208,15 +209,14 @@ class Feedback:
         relevant = self.readout.relevant
         return torch.stack([(relevant(plus) - relevant(minus)) / far for plus, minus, far in probes]).float()
 
-    def _losses(self, answers: Tensor, labels: Tensor) -> Tensor:
-        """Cross entropy (B,) in float64."""
-        log_probs = self.readout.log_probs(answers)
-        return -log_probs.gather(1, labels.unsqueeze(1)).squeeze(1).double().cpu()
+    def _losses(self, losses: Losses, answers: Tensor) -> Tensor:
+        """Each example's value (B,) in float64."""
+        return losses.criterion(self.readout.log_probs(answers), losses.labels).double().cpu()
 
-    def _measured(self, probes: Sequence[tuple[Tensor, Tensor, float]], labels: Tensor) -> Measured:
+    def _measured(self, probes: Sequence[tuple[Tensor, Tensor, float]], losses: Losses) -> Measured:
         """The losses of each example at both points of each push, and their difference (K * B,)."""
-        plus = torch.cat([self._losses(one, labels) for one, _, _ in probes])
-        minus = torch.cat([self._losses(other, labels) for _, other, _ in probes])
+        plus = torch.cat([self._losses(losses, one) for one, _, _ in probes])
+        minus = torch.cat([self._losses(losses, other) for _, other, _ in probes])
         return Measured(plus, minus, (plus - minus) / probes[0][2])
 
 

@@ -20,6 +20,7 @@ from zocore.directions.laws import SharedDirection
 from zocore.directions.per_example import PerExample, Touched
 from zocore.directions.pushes import Pushes
 from zocore.parallel.ranks import Ranks
+from zocore.step.criterion import Criterion, CrossEntropy
 from zocore.weights.leaf import Leaf, ParameterSite
 
 AnyDirection = SharedDirection | PerExample | Pushes
@@ -61,6 +62,7 @@ class Losses:
     begin: Callable[[], float] | None = None  # makes that prefix ready before the first call; returns its cost
     ranks: Ranks = field(default_factory=Ranks)
     counts: Sequence[int] = ()
+    criterion: Criterion = CrossEntropy()  # what the parts' losses make of label scores, where there are any
     forward_passes: int = 0
     forward_cost: float = 0.0
     gradient_cost: float = 3.0  # of a forward and a backward: less where little moves

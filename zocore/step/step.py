@@ -70,6 +70,10 @@ class Stepper(Protocol):
     def zeroth_order(self) -> bool:
         """Whether it takes no gradient: its steps can be measured, traced and done again from a recording."""
 
+    @property
+    def reads_errors(self) -> bool:
+        """Whether it reads the derivative of each example's value in its label scores."""
+
     def replay_passes(self) -> int:
         """Forward passes that doing a recorded step again takes; any of them needs the step's batch."""
 
@@ -104,6 +108,7 @@ class Method:
     shaping: Shaping = Mean()
     update: Update = Sgd()
     zeroth_order = True
+    reads_errors = False
 
     def __post_init__(self) -> None:
         if self.sampler.count is not None and self.sampler.count < self.shaping.least:
@@ -203,6 +208,7 @@ class Backprop:
     pushes = None
     law: Law = field(default=Gaussian(), init=False)
     zeroth_order = False
+    reads_errors = False
 
     def prepared(self, leaves: Sequence[Leaf], head: Head | None = None) -> "Backprop":
         """Nothing depends on the leaves."""

@@ -15,17 +15,18 @@ from torch import Tensor, nn
 from zocore.data.named import CANDIDATES
 from zocore.data.tasks import Example, Task
 from zocore.errors import InputError
-from zocore.models.objectives.base import Encoded, Objective
 from zocore.models.objectives.batch import Batch, count_positions, layout_of, padded, sent
 from zocore.models.objectives.causal import mean_log_probs
 from zocore.models.objectives.label_rows import only_rows
+from zocore.models.objectives.labels import Encoded, LabelObjective
 from zocore.models.objectives.tokens import MAX_TOKENS, Ids
+from zocore.noise.addressed import Key
 
 LEAST = 8  # tokens that are left to the prompt, however long a candidate is
 
 
 @final
-class CandidateChoice(Objective):
+class CandidateChoice(LabelObjective):
     """Scores each example's own candidates after its prompt."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, task: Task, max_tokens: int = MAX_TOKENS) -> None:
@@ -39,7 +40,7 @@ class CandidateChoice(Objective):
         room = self.tokens.max_tokens - max(map(len, self._candidates(fields))) + 1
         return Encoded(self.tokens.prompt(self.prompt.fill(fields), room))
 
-    def batch(self, examples: Sequence[Example]) -> Batch:
+    def batch(self, examples: Sequence[Example], key: Key | None = None) -> Batch:
         """Return one row for each candidate, as many for each example as the one with the most has."""
         options = [self._candidates(example.fields) for example in examples]
         prompts = [self._once(example.fields).ids for example in examples]

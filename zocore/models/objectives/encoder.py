@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zocore.data.tasks import Task
-from zocore.models.objectives.base import Encoded, Objective, widened
+from zocore.models.objectives.base import widened
 from zocore.models.objectives.batch import Batch, layout_of, padded, sent
 from zocore.models.objectives.heads import CosineHead
+from zocore.models.objectives.labels import Encoded, LabelObjective
 from zocore.models.objectives.last_linear import LastLinear
 from zocore.models.objectives.tokens import MAX_TOKENS
 
@@ -36,7 +37,7 @@ def model_inputs(model: Any, ids: Tensor, mask: Tensor, types: Tensor | None = N
     return inputs
 
 
-class Sentences(Objective):
+class Sentences(LabelObjective):
     """How the two objectives below read an example: its fields as one or two sentences, padded on the right."""
 
     def encode(self, fields: Mapping[str, str]) -> Encoded:

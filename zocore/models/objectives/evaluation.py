@@ -1,22 +1,16 @@
-"""How well a model does on examples it was not trained on."""
+"""How well a model labels examples it was not trained on."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from zocore.data.tasks import Example
-from zocore.models.objectives.base import Objective
+from zocore.models.objectives.base import Evaluation, Objective
 from zocore.models.objectives.batch import Batch
+from zocore.step.criterion import CrossEntropy
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How a model does on some examples."""
-
-    loss: float  # mean cross entropy in nats
-    accuracy: float  # share of right answers
+LOSS = CrossEntropy()
 
 
 def evaluate(
@@ -25,7 +19,7 @@ def evaluate(
     batch_size: int = 32,
     log_probs: Callable[[Batch], Tensor] | None = None,
 ) -> Evaluation:
-    """Return loss and accuracy, without gradients.
+    """Return cross entropy, accuracy, and what the objective's criterion reports besides, without gradients.
 
     `log_probs` may stand in for the objective's own, to give the same in less time. Rows of like length go together,
     which saves padding. Raises ValueError when there are no examples.
@@ -33,12 +27,13 @@ def evaluate(
     if not examples:
         raise ValueError("there are no examples to evaluate on")
     order = sorted(range(len(examples)), key=lambda number: objective.length(examples[number]))
-    losses, right = torch.empty(len(examples), dtype=torch.float64), 0
+    found: list[tuple[Tensor, Tensor]] = []
     for first in range(0, len(order), batch_size):
-        numbers = order[first : first + batch_size]
-        batch = objective.batch([examples[number] for number in numbers])
+        batch = objective.batch([examples[number] for number in order[first : first + batch_size]])
         with torch.no_grad():
-            answers = (log_probs or objective.log_probs)(batch)
-        losses[numbers] = -answers.gather(1, batch.labels.unsqueeze(1)).squeeze(1).double().cpu()
-        right += int((answers.argmax(dim=1) == batch.labels).sum())
-    return Evaluation(float(losses.mean()), right / len(examples))
+            found.append(((log_probs or objective.log_probs)(batch), batch.labels))
+    answers, labels = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+    losses = torch.empty(len(examples), dtype=torch.float64)
+    losses[order] = LOSS(answers, labels).double()  # back in the examples' order, in which they are summed
+    right = int((answers.argmax(dim=1) == labels).sum())
+    return Evaluation(float(losses.mean()), right / len(examples), objective.criterion.report(answers, labels))

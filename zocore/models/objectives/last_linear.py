@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from zocore.data.tasks import Example
-from zocore.models.objectives.base import Objective, widened
+from zocore.models.objectives.base import widened
 from zocore.models.objectives.batch import Batch
 from zocore.models.objectives.heads import LinearHead
+from zocore.models.objectives.labels import LabelObjective
 
 
-class LastLinear(Objective):
+class LastLinear(LabelObjective):
     """An objective whose label scores are some of the model's logits."""
 
     outputs: Tensor  # (L,) int64: the logit of each label

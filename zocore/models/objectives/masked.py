@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from zocore.data.tasks import Task
 from zocore.data.template import Template
 from zocore.errors import InputError
-from zocore.models.objectives.base import Encoded, widened
+from zocore.models.objectives.base import widened
 from zocore.models.objectives.batch import Batch, layout_of, padded, sent
 from zocore.models.objectives.encoder import model_inputs
 from zocore.models.objectives.label_rows import only_rows
+from zocore.models.objectives.labels import Encoded
 from zocore.models.objectives.last_linear import LastLinear
 from zocore.models.objectives.tokens import MAX_TOKENS, Tokens
 

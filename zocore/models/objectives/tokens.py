@@ -31,6 +31,11 @@ class Tokens:
         # an empty prompt still needs a position to predict from
         return np.array(self.opening + ids or [self.tokenizer.eos_token_id], dtype=np.int64)
 
+    def start(self, text: str, room: int) -> Ids:
+        """Return the ids of a text to be continued: opening tokens kept, at most `room` in all, cut from the left."""
+        ids = self.plain(text)[-max(room - len(self.opening), 1) :]
+        return np.array(self.opening + ids or [self.tokenizer.eos_token_id], dtype=np.int64)
+
     def sentence(self, filled: Filled) -> tuple[Ids, int]:
         """Return the ids of a whole sentence with its frame, and where its mask token is (-1 without one)."""
         ids, starts = self._cut(filled, self.max_tokens - len(self.opening) - len(self.closing))

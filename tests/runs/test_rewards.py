@@ -1,0 +1,188 @@
+"""Runs on a reward of written text: what is measured and told, replay, and what goes wrong without loss."""
+
+import json
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.short_runs import home, model_folder, same, settings, weights
+from zocore.config import RunConfig
+from zocore.runs.events import CompletionsShown, EvalDone, RunEnded, RunStarted, StepDone
+from zocore.runs.loop import run
+from zocore.runs.recording import claim, read_recording, record
+from zocore.runs.replay import replay_run
+from zocore.runs.session import open_session
+
+REWARD = """
+def vowels(prompt, completion, row):
+    return sum(letter in "aeiou" for letter in completion) / 10
+def picky(prompt, completion, row):
+    if row["n"] == "9":
+        raise RuntimeError("no nines")
+    return 1.0
+"""
+
+
+def config(function: str = "vowels", **changes: Any) -> RunConfig:
+    """A short run on twenty prompts with a reward of vowels."""
+    data, code = home() / "prompts.jsonl", home() / "rewards.py"
+    if not data.exists():
+        data.write_text("".join(json.dumps({"prompt": f"the film {n}", "n": n}) + "\n" for n in range(20)))
+        code.write_text(REWARD)
+    values: dict[str, Any] = {"method": "mezo", "objective": "reward", "reward": f"{code}:{function}", "steps": 3}
+    values |= {"data": str(data), "max_new_tokens": 6, "batch_size": 4, "lr": 1e-2, "eps": 0.05, "device": "cpu"}
+    return RunConfig(model=model_folder(), **values | changes)
+
+
+def take(folder: Path, wanted: RunConfig) -> list[Any]:
+    """Run and record."""
+    claim(folder)
+    return list(record(run(wanted), folder))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"temperature": 1.0},
+        {"method": "fzoo", "directions": 3},
+        {"method": "grzo", "subspace": "writers"},
+        {"method": "mezo-greedy", "pool": 2, "subspace": "lora"},
+        {"micro_batch": 3, "temperature": 0.7},
+    ],
+)
+def test_a_run_on_a_reward_replays(changes: dict, tmp_path: Path) -> None:
+    """Values are minus rewards, evaluations tell their mean, and the weights come back bit for bit."""
+    events = take(tmp_path, config(**changes))
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert len(steps) == 3 and all(value <= 0 for step in steps for value in step.loss_plus)
+    for event in events:
+        if isinstance(event, EvalDone):
+            assert event.scores and event.scores["reward"] == pytest.approx(-event.loss) and isnan(event.accuracy)
+    shown = [event for event in events if isinstance(event, CompletionsShown)]
+    assert len(shown) == 2 and len(shown[0].prompts) == len(shown[0].completions) == len(shown[0].scores) == 4
+    assert replay_run(tmp_path, None, verify=True).proved
+
+
+def test_both_sides_of_a_pair_draw_the_same(tmp_path: Path) -> None:
+    """At an offset of zero the rewards are equal though tokens are drawn; another step draws others."""
+    session = open_session(config(temperature=1.5))
+    one, again = session.losses(1), session.losses(1)
+    assert torch.equal(one(), again())
+    drawn = [session.objective.batch(session.examples(1), session.key(step)) for step in (1, 2)]
+    assert not torch.equal(*(part.draws for part in drawn))  # type: ignore[attr-defined]
+
+
+def test_micro_batches_write_what_the_batch_writes() -> None:
+    """The draws of a row are its own, however the batch is cut."""
+    whole, parts = open_session(config(temperature=1.0)), open_session(config(temperature=1.0, micro_batch=1))
+    torch.testing.assert_close(whole.losses(1)(), parts.losses(1)())
+
+
+def test_a_resumed_run_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """Stopped after two steps and gone on."""
+    wanted = config(temperature=1.0, steps=4)
+    whole = take(tmp_path / "whole", wanted)[-1]
+    claim(tmp_path / "cut")
+    asked = iter([False, False, True])  # before each step
+    list(record(run(wanted, lambda: next(asked)), tmp_path / "cut"))
+    recording = read_recording(tmp_path / "cut")
+    end = list(record(run(recording.config, recording=recording), tmp_path / "cut"))[-1]
+    assert isinstance(whole, RunEnded) and isinstance(end, RunEnded)
+    assert recording.last == 2 and end.weights_fingerprint == whole.weights_fingerprint
+
+
+def test_a_reward_that_fails_loses_nothing(tmp_path: Path) -> None:
+    """The run ends with one sentence that names the prompt's line, and the weights are the base model's."""
+    session = open_session(config())
+    before = weights(session)
+    with pytest.raises(ValueError, match=r"raised RuntimeError \(no nines\) for the prompt of prompts.jsonl, line 10"):
+        take(tmp_path, config("picky", eval_examples=1))
+    end = read_recording(tmp_path).end
+    assert end is not None and end.status == "failed" and end.reason.startswith("the reward raised RuntimeError")
+    steps = read_recording(tmp_path).last
+    assert same(before, weights(session)) and steps < 5
+
+
+def test_a_changed_reward_is_not_gone_on_with(tmp_path: Path) -> None:
+    """The file's hash stands in the header; a replay needs no reward at all."""
+    code = tmp_path / "own.py"
+    code.write_text(REWARD)
+    take(tmp_path / "run", _with(code))
+    recording = read_recording(tmp_path / "run")
+    assert isinstance(recording.header, RunStarted) and len(recording.header.versions["reward"]) == 64
+    code.write_text(REWARD + "\n# other\n")
+    with pytest.raises(ValueError, match="the file of the reward has changed"):
+        next(run(recording.config, recording=recording))
+    code.unlink()
+    assert replay_run(tmp_path / "run", None, verify=False).lines
+
+
+def _with(code: Path) -> RunConfig:
+    return RunConfig(**config(steps=1).to_json() | {"reward": f"{code}:vowels"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": "feedback"}, "reward has none; take --method fzoo"),
+        ({"method": "activity"}, "a completion takes one for each token; take --method fzoo"),
+        ({"method": "adamw"}, "its gradient is zero"),
+        ({"data": None}, "needs --data"),
+        ({"label_words": "a,b"}, "--label-words and --objective reward"),
+        ({"reward": "nowhere.py:f"}, "there is no file 'nowhere.py'"),
+        ({"max_new_tokens": 128}, "leave no room for a prompt"),
+    ],
+)
+def test_what_does_not_go_together(changes: dict, said: str) -> None:
+    """One sentence before the first event."""
+    with pytest.raises(ValueError, match=said):
+        next(run(config(**changes)))
+
+
+def test_reward_and_objective_go_together() -> None:
+    """Neither without the other; an encoder cannot write."""
+    with pytest.raises(ValueError, match="--objective reward and --reward go together"):
+        RunConfig(objective="reward")
+    with pytest.raises(ValueError, match="--objective reward and --reward go together"):
+        RunConfig(reward="em")
+    with pytest.raises(ValueError, match="cannot write: take a decoder"):
+        next(run(RunConfig(**config().to_json() | {"model": settings(model="bert").model})))
+
+
+TEXT = "\n\n".join(f"the film {number} was {'good' if number % 2 else 'bad'} a b" for number in range(20))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"method": "grzo", "subspace": "writers"},
+        {"method": "fzoo", "directions": 3, "subspace": "writers:1"},
+        {"method": "activity", "subspace": "writers:1"},
+        {"method": "mezo", "micro_batch": 3},
+    ],
+)
+def test_a_run_on_text_replays(changes: dict, tmp_path: Path) -> None:
+    """Loss per token and perplexity are told, texts are shown continued, and the weights come back bit for bit."""
+    (tmp_path / "t.txt").write_text(TEXT)
+    events = take(
+        tmp_path / "run", config(objective="lm", **{"reward": None, "data": str(tmp_path / "t.txt")} | changes)
+    )
+    found = [event for event in events if isinstance(event, EvalDone)]
+    assert all(event.scores and event.scores["perplexity"] > 1 for event in found) and found[0].loss != found[1].loss
+    assert sum(isinstance(event, CompletionsShown) for event in events) == 2
+    assert replay_run(tmp_path / "run", None, verify=True).proved
+
+
+def test_text_is_learned_by_backprop_and_not_by_label_errors(tmp_path: Path) -> None:
+    """AdamW lowers the same loss; learned feedback says that there are no labels."""
+    (tmp_path / "t.txt").write_text(TEXT)
+    wanted = config(objective="lm", reward=None, data=str(tmp_path / "t.txt"), method="adamw", lr=1e-2, steps=4)
+    before, after = [event.loss for event in run(wanted) if isinstance(event, EvalDone)]
+    assert after < before
+    with pytest.raises(ValueError, match="lm has none; take --method fzoo"):
+        next(run(RunConfig(**wanted.to_json() | {"method": "feedback"})))
