@@ -227,6 +227,26 @@ def test_random_uploads_get_an_answer_each(hosted: Hosted) -> None:
             assert "zo-error" in shown or "zo-table" in shown or not content, (name, content[:40], shown)
 
 
+def test_the_questions_of_other_tabs_answer_whatever_is_sent(hosted: Hosted) -> None:
+    """What fits a card, a class's answer, a lesson's link and a run's errors: a value for the page, or a refusal."""
+    draw = random.Random(2)
+    text = [json.dumps({"model_type": "llama", "num_hidden_layers": 10**9}), "[" * 15_000, "\ud800", "x" * 100_000]
+    for element, kind in (
+        ("zo-config", "change"),
+        ("zo-class-send", "click"),
+        ("zo-class-look", "click"),
+        ("zo-lesson-link", "click"),
+        ("zo-mistakes-look", "click"),
+        ("zo-words", "change"),
+    ):
+        number, inputs = hosted.send.event(element, kind)
+        for count in range(15):
+            data = [draw.choice([*text, any_value(draw)]) for _ in range(inputs)]
+            origin = f"10.20.{count}.{draw.randrange(250)}"
+            status, answer = hosted.send.press(number, data, f"{element}{count}", origin)
+            assert status in (200, 400, 422, 500), (element, data, answer)
+
+
 def test_junk_at_the_door(hosted: Hosted) -> None:
     """Requests that are no requests, and ones that are too large, are answered and leave nothing in the log."""
     for body in (b"", b"{", b"[]", b'{"data": 1}', b'{"data": []}', b'{"data": [[[[]]]], "fn_index": 10000}'):

@@ -117,3 +117,13 @@ def test_a_rate_counts_each_key_for_itself_and_forgets() -> None:
     rate.give_back("ann", 1)
     assert [rate.spend("ann") for _ in range(3)] == [0, 0, 0] and rate.spend("ann") > 0
     assert Rate(0).spend("ann", 10**9) == 0
+
+
+def test_no_code_of_a_visitor_runs() -> None:
+    """A reward in a file is refused by a hosted server, and taken on one's own machine; those by name are taken."""
+    own = RunConfig(method="mezo", objective="reward", reward="/tmp/rewards.py:score")
+    with pytest.raises(InputError, match="runs no code of its visitors"):
+        guard.checked(own, HOSTED, NOWHERE)
+    assert guard.checked(own, Limits(), NOWHERE) == own
+    named = replace(own, reward="f1")
+    assert guard.checked(named, HOSTED, NOWHERE).reward == "f1"
