@@ -72,12 +72,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
 def entry(folder: Path, command: list[str], environment: Mapping[str, str]) -> Iterator[Sender]:
     """Start a Space as its host does, in its own folder, and end it."""
     port, log = free_port(), folder.parent / "space.log"
-    settings: dict[str, str] = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder.parent),
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
+    settings = {"PATH": os.environ["PATH"], "HOME": str(folder.parent), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     settings |= {**environment, "ZOCORE_PORT": str(port), "ZOCORE_RUNS": str(folder.parent / "runs")}
     settings |= {"ZOCORE_HOST": "127.0.0.1"}
     # a folder where nothing ever ran has no compiled kernels: on a busy machine they take longer than a slice

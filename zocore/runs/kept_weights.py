@@ -2,10 +2,10 @@
 
     RUN/snapshots/step-00000400.safetensors     every tensor that moves, and the update's buffers, bit for bit
 
-A snapshot is made every so many steps. The recording tells the SHA-256 of each file, so a damaged one is never used: the
-one before it is, or the start. The newest two are kept. Who leaves a run and comes back soon puts its weights away in
-a file that says after which recorded step it was made. Both save time and nothing else: what comes after kept weights
-is what comes without.
+A snapshot is made every so many steps. The recording tells the SHA-256 of each file, so a damaged one is never used:
+the one before it is, or the start. The newest two are kept. Who leaves a run and comes back soon puts its weights away
+in a file that says after which recorded step it was made. Both save time and nothing else: what comes after kept
+weights is what comes without.
 """
 
 import hashlib
