@@ -1,1 +1,1 @@
-"""From examples to losses: decoders, masked models, classifiers and sentence encoders."""
+"""From examples to what a run lowers: scores of labels, next tokens, and rewards of what is written."""
