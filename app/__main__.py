@@ -18,10 +18,12 @@ def main() -> None:
 
     from app.door import Door
     from app.form import forms
+    from app.front import Front
     from app.jobs.limits import HOSTED, Limits
     from app.jobs.store import JobStore
     from app.log import Errors
     from app.page import build
+    from app.preview import Preview
 
     limits = HOSTED if options.hosted else Limits()
     chosen = {"places": options.places, "memory": options.memory and int(options.memory * 1e9)}
@@ -31,6 +33,9 @@ def main() -> None:
     if limits.hosted:
         errors.attach()
     shown, opened = build(store), threading.Event()
+    front = Middleware(Front, keep=not options.password)
+    preview = Middleware(Preview, store=store)
+    doors = [Middleware(Door, limits=limits, errors=errors, opened=opened), preview, front]
     try:
         shown.blocks.queue(default_concurrency_limit=4, max_size=64).launch(
             server_name=options.host,
@@ -43,7 +48,7 @@ def main() -> None:
             footer_links=[],
             ssr_mode=False,
             prevent_thread_lock=True,
-            app_kwargs={"middleware": [Middleware(Door, limits=limits, errors=errors, opened=opened)]},
+            app_kwargs={"middleware": doors},
             **shown.options,
         )
         opened.set()

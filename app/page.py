@@ -8,13 +8,14 @@ from typing import Any
 import gradio as gr
 import torch
 
-from app import api, scripts, words
+from app import api, results, scripts, words
 from app.form import controls, data_form, pricing, share
 from app.jobs.store import JobStore
 from app.quiet import QUIET
-from app.tabs import break_it, learn, memory, microscope, play, race
+from app.tabs import break_it, claims, learn, memory, microscope, play, race, runs
 from app.tabs.live import Drawn
 from app.tabs.tab import Copy, Site, Tab
+from zocore.errors import InputError
 
 COPY = """async (code) => {
   if (!code) return;
@@ -28,12 +29,13 @@ COPY = """async (code) => {
 HERE = Path(__file__).parent
 STYLES = [HERE / "page.css", HERE / "form" / "form.css", HERE / "charts" / "charts.css", HERE / "tabs" / "tabs.css"]
 OUTER = HERE / "outer.css"  # rules that Gradio must not confine to its own container
-TABS: tuple[Tab, ...] = (play.TAB, race.TAB, microscope.TAB, memory.TAB, break_it.TAB, learn.TAB)
+TABS: tuple[Tab, ...] = (play.TAB, race.TAB, runs.TAB, microscope.TAB, memory.TAB, break_it.TAB, learn.TAB, claims.TAB)
 START = """() => {
   const spoken = document.querySelector('#zo-spoken');
   if (spoken) { spoken.setAttribute('role', 'status'); spoken.setAttribute('aria-live', 'polite'); }
   const marks = document.body.classList, lesson = new URLSearchParams(location.search).has('lesson');
   marks.toggle('zo-lesson-mode', lesson);
+  marks.toggle('zo-reading', new URLSearchParams(location.search).has('run'));
   document.querySelector('#zo-show-all').addEventListener('click', () => marks.remove('zo-lesson-mode'));
 }"""
 
@@ -75,7 +77,7 @@ def build(store: JobStore) -> Shown:
         visitor = gr.BrowserState("", storage_key="zocore-visitor", secret=store.visitors.key)
         api.add(store)  # first, so that no private event takes one of its names
         header = _header()
-        with gr.Tabs(elem_id="zo-tabs") as tabs:
+        with gr.Tabs(elem_id="zo-tabs", overflow_behavior="wrap") as tabs:
             site = Site(store, visitor, tabs)
             for tab in TABS:
                 with gr.Tab(tab.label, id=tab.id):
@@ -140,6 +142,10 @@ def _on_load(blocks: gr.Blocks, header: Header, site: Site) -> None:
             for kind in ("run", "race")
         }
         changes, tab, note = _from_link(request, store)
+        if shared := request.query_params.get("run", ""):
+            found, changes, note = _shared(store, shared)
+            newest |= found
+            tab = gr.update(selected=next(iter(found), "run").replace("run", "play")) if found else gr.skip()
         form = playing.form.updates(changes)
         return visitor, newest["run"], Drawn(), newest["race"], race.Drawn(), tab, note, *form
 
@@ -157,6 +163,16 @@ def _on_load(blocks: gr.Blocks, header: Header, site: Site) -> None:
     load.then(priced, playing.form.inputs, [playing.card, playing.start, playing.timed], **QUIET)
     load.then(attached, [playing.job, playing.drawn, *playing.panel.look], play.tick_outputs(playing), **QUIET)
     load.then(raced, [racing.job, racing.drawn, racing.axis, racing.guess], racing.shown, **QUIET)
+
+
+def _shared(store: JobStore, name: str) -> tuple[dict[str, str], dict[str, Any], str]:
+    """The run of a link by its kind, the form's changes for its settings, and a note."""
+    try:
+        job = store.get(name)
+    except InputError as error:
+        return {}, {}, data_form.error(str(error))
+    note = f"<p class='zo-shared'><b>{escape(results.title(job))}.</b> {escape(words.SHARED)}</p>"
+    return {"race" if job.kind == "race" else "run": job.id}, controls.filled(job.lane.config), note
 
 
 def _from_link(request: gr.Request, store: JobStore) -> tuple[dict[str, Any], Any, str]:

@@ -1,4 +1,4 @@
-"""python -m app.record [toy] [race] [microscope]: make what the page opens with, or the parts that are named."""
+"""python -m app.record [toy] [race] [microscope] [opening]: make what the page opens with, or the named parts."""
 
 import json
 import shutil
@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from app import opening_run
 from app.charts import close_up
 from app.form import forms
 from app.jobs.questions import look_along
@@ -25,7 +26,7 @@ SEEDS, BUDGET = 3, 200
 def main() -> None:
     """Record everything anew, or what is named: some minutes on two cores."""
     toy = forms.with_presets(forms.PRESETS["toy"])
-    wanted = sys.argv[1:] or ["toy", "race", "microscope"]
+    wanted = sys.argv[1:] or ["toy", "race", "microscope", "opening"]
     if "toy" in wanted:
         _run(toy, FOLDER / "toy")
     if "race" in wanted:
@@ -34,6 +35,9 @@ def main() -> None:
             _run(config, FOLDER / "race" / f"lane-{number}", slim=True)
     if "microscope" in wanted:
         (FOLDER / "microscope.json").write_text(json.dumps(readings(toy)) + "\n")
+    if "opening" in wanted:
+        found = opening_run.readings(opening_run.settings())
+        (FOLDER / "opening.json").write_text(json.dumps(found, separators=(",", ":")) + "\n")
 
 
 def _run(config: RunConfig, folder: Path, slim: bool = False) -> None:

@@ -12,6 +12,7 @@ SCRIPTS = (
     HERE / "charts" / "chart.js",
     HERE / "form" / "upload.js",
     HERE / "tabs" / "probes.js",
+    HERE / "tabs" / "opening.js",
 )
 
 

@@ -1,10 +1,12 @@
 """All text the page shows, apart from what the engine says itself."""
 
+import re
 from collections.abc import Mapping
 
 from app.jobs.job import Job
 from app.jobs.view import View
 
+FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")  # of the command line
 NAME = "ZO Lab"
 TAGLINE = "Fine-tune a language model from forward passes alone, and watch how it works."
 
@@ -28,17 +30,20 @@ SUBSPACES = [
     ("Preset of the method", "auto"),
     ("All weights", "all"),
     ("LoRA adapters", "lora"),
+    ("What writes into the hidden state, in the last 2 blocks", "writers:2"),
+    ("The last 2 blocks", "top:2"),
     ("Sparse: the smallest quarter of each tensor", "sparse"),
     ("Low rank: directions of rank 4", "low-rank"),
     ("Quantisation scales (loads in 4 bits)", "scales"),
 ]
 AXES = [("forward passes", "forwards"), ("steps", "steps"), ("seconds", "seconds")]
 
-ABOUT_LOSS = (
-    "Faint: the loss each step measured. Bold: its debiased running mean. Two forward passes make one MeZO step; "
-    "no backward pass is ever run."
-)
+ABOUT_LOSS = "Faint: the loss each step measured. Bold: its debiased running mean. No backward pass is ever run."
 ABOUT_GRADIENT = "One number per step: how steep the loss is along the random direction z. It is all a step learns."
+ABOUT_FORESEEN = (
+    "Learned feedback pushes the outputs of layers and foresees how the answers will respond. Here is the share of the "
+    "response that it foresaw: the better it is, the more of each example's error reaches the layers."
+)
 ABOUT_ACCURACY = "Examples the run never trains on. Circles: dev while training. Dots: test, before and after."
 ABOUT_ESTIMATOR = (
     "Variance of the estimate over fresh directions at fixed weights, and its cosine to the true gradient where "
@@ -48,9 +53,9 @@ ABOUT_MEMORY = (
     "Predicted peak of one step from the model's sizes, for this method and the usual ones. Measured: the allocator's "
     "peak on a GPU; on a CPU, the tensors alive at once, without Python and its libraries."
 )
-ABOUT_PROBES = "Five test sentences: what the model said before, and what it says now."
+ABOUT_PROBES = "Test sentences, and your own first: what the model said before the run, and what it says now."
 RECORDED = "recorded · a run of the toy preset that came with the project. Press Start for your own."
-NO_PROBES = "The five sentences appear with the first evaluation."
+NO_PROBES = "The sentences appear with the first evaluation."
 
 
 def status(job: Job | None, position: int, wait: float = 0.0) -> str:
@@ -96,7 +101,12 @@ def _over(job: Job) -> str:
         return f"stopped by {job.stopped_by or 'you'}{where}"
     if job.phase == "interrupted":
         return f"interrupted at step {view.steps}: {job.reason}. Resume goes on from there."
-    return f"failed: {job.reason}"
+    return f"failed: {plain(job.reason)}"
+
+
+def plain(message: str) -> str:
+    """Return an engine's sentence with settings named as the page names them: there is no command line here."""
+    return FLAG.sub(lambda found: found[1].replace("-", " "), message)
 
 
 def clock(seconds: float) -> str:
@@ -129,6 +139,18 @@ ABOUT_RACE = (
 RECORDED_RACE = "recorded · a race that came with the project. Choose lanes, make a guess, and start your own."
 PREDICT = "Predict first: which will have the lowest loss at the end?"
 NO_STANDINGS = "The table comes when the race is over."
+ABOUT_RUNS = (
+    "Your runs in this browser. Choose two or more to lay their losses over one another and see in what they differ. "
+    "Each letter in the table is a link to that run, which anybody who has it can open and nobody but you can change."
+)
+ABOUT_CLAIMS = (
+    "What the papers of these methods claim, and what is left of it when it is measured. One command measures all of "
+    "them again and writes this page."
+)
+NO_RUNS = "Choose runs above. There are none before your first start on the Play tab."
+SHARED = (
+    "A run that somebody shared, to look at, replay and take away. The form holds its settings: Start does it again."
+)
 NO_GUESS = "I would rather not say"
 
 ABOUT_BREAK = (

@@ -10,13 +10,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Any, NoReturn, cast, get_args, get_type_hints
 
 from zocore.config import RunConfig
+from zocore.errors import InputError
 from zocore.terminal import Output, complain, is_text, say
 
 RUNS = Path("runs")
 ONLY = ""  # `export RUN --delta`, without a file
+BEST, AUTO = "best", "auto"  # words in place of a step, and of a learning rate
 
 
 class Parser(argparse.ArgumentParser):
@@ -115,7 +117,7 @@ def replay(options: argparse.Namespace) -> int:
     """Rebuild a run's weights at any step, and prove on request that they are the run's."""
     from zocore.runs import replay
 
-    return _said(replay.replay_run(options.run, options.step, options.verify))
+    return _said(replay.replay_run(options.run, _step_of(options), options.verify))
 
 
 def export(options: argparse.Namespace) -> int:
@@ -130,7 +132,7 @@ def export(options: argparse.Namespace) -> int:
         say(replay.export_delta(options.run, file, options.to))
     else:
         delta = options.delta == ONLY
-        say(replay.export_run(Path(options.run), options.to, options.step, delta, options.adapter))
+        say(replay.export_run(Path(options.run), options.to, _step_of(options), delta, options.adapter))
     if options.push_to_hub is not None:
         say(hub.push(options.to, options.push_to_hub))
     return 0
@@ -143,7 +145,7 @@ def predict(options: argparse.Namespace) -> int:
     if file := _delta(options):
         lines = predict.predictions(delta.open_delta(options.run, file), options.text)
     else:
-        lines = replay.predict_run(Path(options.run), options.text, options.step)
+        lines = replay.predict_run(Path(options.run), options.text, _step_of(options))
     say("\n".join(lines))
     return 0
 
@@ -359,7 +361,36 @@ def _numbered(name: str) -> Path:
 
 
 def _config(options: argparse.Namespace) -> RunConfig:
-    return RunConfig(**{field.name: getattr(options, field.name) for field in fields(RunConfig)})
+    values = {field.name: getattr(options, field.name) for field in fields(RunConfig)}
+    if values["lr"] == AUTO:
+        values |= {"lr": None, "auto_lr": True}
+    return RunConfig(**values)
+
+
+def _step_of(options: argparse.Namespace) -> int | None:
+    """The step that is asked for. Raises InputError where the best of a run that never looked at dev is."""
+    from zocore.runs.best_point import BestPoint
+    from zocore.runs.recording import examine
+
+    if options.step != BEST:
+        return cast(int | None, options.step)
+    best = BestPoint.of(examine(options.run).events).best
+    if best is None:
+        raise InputError(f"{options.run} has no evaluation on the dev split to choose by: train with --eval-every")
+    return best.step
+
+
+def _step(text: str) -> int | str:
+    """A step's number, or the word for the best."""
+    return BEST if text == BEST else int(text)
+
+
+def _rate(text: str) -> float | str:
+    """A learning rate, or the word for one that is looked for."""
+    return AUTO if text == AUTO else float(text)
+
+
+_step.__name__, _rate.__name__ = f"number or {BEST}", f"number or {AUTO}"  # as argparse names what is wrong
 
 
 def _parser(defaults: Mapping[str, Any] = MappingProxyType({})) -> argparse.ArgumentParser:
@@ -385,7 +416,11 @@ def _parser(defaults: Mapping[str, Any] = MappingProxyType({})) -> argparse.Argu
         if name == "resume":
             _reporting(command)
         if name not in ("resume", "verify"):
-            command.add_argument("--step", type=int, help="the weights after this step (default: the last)")
+            command.add_argument(
+                "--step",
+                type=_step,
+                help=f"the weights after this step, or {BEST}: the step of the lowest dev loss (default: the last)",
+            )
         if name == "replay":
             command.add_argument("--verify", action="store_true", help="prove the rebuilt weights equal to the run's")
         if name == "export":
@@ -475,13 +510,17 @@ def _settings(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> N
     """One option per field of RunConfig."""
     hints = get_type_hints(RunConfig)
     parser.set_defaults(**{field.name: field.default for field in fields(RunConfig)})
-    for field in (field for field in fields(RunConfig) if field.name not in without):
+    for field in (field for field in fields(RunConfig) if field.name not in (*without, "auto_lr")):
         flag = "--" + field.name.replace("_", "-")
         help_text = field.metadata["help"] + (f"; {field.metadata['breaks']}" if field.metadata["breaks"] else "")
         if hints[field.name] is bool:
             parser.add_argument(flag, action="store_true", help=help_text)
             continue
-        kind = next(kind for kind in (*get_args(hints[field.name]), hints[field.name]) if kind is not type(None))
+        kind = (
+            _rate
+            if field.name == "lr"
+            else next(kind for kind in (*get_args(hints[field.name]), hints[field.name]) if kind is not type(None))
+        )
         default = "" if field.default is None else f" (default: {field.default})"
         choices = field.metadata["choices"]
         parser.add_argument(

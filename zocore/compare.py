@@ -66,6 +66,10 @@ def lanes(
     unknown = [name for name in methods if name not in METHODS]
     if unknown:
         raise InputError(f"unknown method {unknown[0]!r}: choose among {', '.join(METHODS)}")
+    if config.auto_lr:
+        raise InputError(
+            "a race takes presets, or rates by --lrs: `zocore tournament` looks for them, by one rule for all"
+        )
     idle = [name for name in lrs or {} if name not in methods]
     if idle:
         raise InputError(f"there is a learning rate for {idle[0]!r}, which is not in the race")

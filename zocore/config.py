@@ -73,13 +73,16 @@ class RunConfig:
     batch_size: int = setting(16, "examples per step", breaks="too small: every loss is noisier")
     micro_batch: int | None = setting(None, "examples per forward, when a whole batch does not fit")
     lr: float | None = setting(
-        None, "learning rate", breaks="too high: the loss jumps and stays up; too low: nothing is learned"
+        None,
+        "learning rate, or auto to look for one first",
+        breaks="too high: the loss jumps and stays up; too low: nothing is learned",
     )
     eps: float | None = setting(
         None,
         "distance of the probes from the weights",
         breaks="too large: higher-order terms distort the difference; too small: rounding drowns it",
     )
+    auto_lr: bool = setting(False, "look for the learning rate before the first step (--lr auto)")
     schedule: str | None = setting(None, "learning rate over the run", choices=("constant", "linear"))
     seed: int = setting(0, "seed of the noise and of the order of the data")
     split_seed: int = setting(0, "seed of what is held out of a single data file, the same for every --seed")
@@ -125,6 +128,7 @@ class RunConfig:
     hours: float = setting(0.0, "stop after the step at which so many hours are over; resume goes on; 0 for no limit")
     snapshot_every: int = setting(0, "steps between copies of the weights on disk, to go on from; 0 for none")
     eval_every: int = setting(0, "steps between evaluations on the dev split; 0 for none")
+    patience: int = setting(0, "dev evaluations without a lower loss after which a run ends; 0 to do all steps")
     eval_examples: int = setting(400, "most examples in an evaluation")
     measure_every: int = setting(0, "steps between measurements of the estimator; 0 for none")
     allow_pickle: bool = setting(False, "load weights that are not safetensors; only from people you trust")
@@ -160,8 +164,12 @@ class RunConfig:
         )
         _require(math.isfinite(self.hours) and self.hours >= 0, f"--hours must be 0 or more, not {self.hours}")
         _require(self.metric is None or self.objective == "lm", "--metric is of the evaluations of --objective lm")
-        for name in ("eval_every", "measure_every", "snapshot_every", "rank", "k_shot", "train_examples"):
+        for name in ("eval_every", "measure_every", "snapshot_every", "rank", "patience", "k_shot", "train_examples"):
             _require(getattr(self, name) >= 0, f"{flag(name)} must be 0 or more, not {getattr(self, name)}")
+        _require(
+            not self.patience or self.eval_every > 0,
+            "--patience looks at the dev split: say --eval-every too, as in 50",
+        )
         _require(self.micro_batch is None or self.micro_batch >= 1, "--micro-batch must be at least 1")
         _require(
             not (self.k_shot and self.train_examples), "--k-shot and --train-examples do not go together: give one"

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from zocore.directions.laws import Gaussian, Law, Rademacher
 from zocore.directions.pushes import Tie
-from zocore.presets import Models, Preset, Subspace, choose, coarse, paper, tuned
+from zocore.presets import Models, Preset, Subspace, choose, coarse, of_encoder, paper, tuned
 from zocore.step.difference import Central, Difference, Forward
 from zocore.step.feedback import Feedback
 from zocore.step.readout import Onto
@@ -165,9 +165,6 @@ class Row:
         return choose(self.presets, subspace, models, by_length)
 
 
-ENCODER_WRITERS = "MiniLM on TREC: 400 steps (forward cost 471) took accuracy from 0.180 to 0.945, seed 0"
-BUNDLED_WRITERS = "bundled topic and sentiment: from 1e-3 to 1e-2 all end alike after 200 steps, seed 0"
-
 METHODS: Mapping[str, Row] = {
     "mezo": Row(
         mezo,
@@ -185,6 +182,8 @@ METHODS: Mapping[str, Row] = {
                 6e-5, 1e-3, "MiniLM on SST-2: 1500 steps took accuracy from 0.752 to 0.775, seed 0", "all", "encoder"
             ),
             tuned(3e-4),
+            tuned(4.5e-3, "writers"),
+            of_encoder(1e-3),
             coarse(3e-2, "lora"),
             coarse(1.5e-2, "scales"),
         ),
@@ -201,7 +200,7 @@ METHODS: Mapping[str, Row] = {
         presets=(
             paper(1e-6, "MeZO's grid"),
             paper(1e-4, "MeZO's grid for LoRA", "lora"),
-            tuned(1.2e-3),
+            tuned(4e-4),
             coarse(1e-1, "lora"),
             coarse(2e-2, "scales"),
         ),
@@ -218,7 +217,9 @@ METHODS: Mapping[str, Row] = {
         schedule="linear",
         presets=(
             paper(5e-5, "GRZO's released 1e-7 over 2 eps; decay is ours, its steps do not shrink"),
-            tuned(5e-3),
+            tuned(1.5e-2),
+            tuned(6e-2, "writers"),
+            of_encoder(3e-2),
             coarse(3e-2, "lora"),
             coarse(2e-2, "scales"),
         ),
@@ -269,7 +270,7 @@ METHODS: Mapping[str, Row] = {
         home="scales",
         presets=(
             paper(4.7e-6, "QZO's 1e-7 and 1e-3 for GPTQ, rescaled to NF4 (k = 6.9)", "scales", eps=6.9e-3),
-            tuned(5e-3, "scales"),
+            coarse(5e-3, "scales"),
         ),
     ),
     "fzoo": Row(
@@ -284,7 +285,9 @@ METHODS: Mapping[str, Row] = {
         schedule="linear",
         presets=(
             paper(1e-5, "ours by the step length of GRZO; not the paper's grid"),
-            tuned(5e-3),
+            tuned(1.5e-2),
+            tuned(6e-2, "writers"),
+            of_encoder(6e-2),
             coarse(3e-2, "lora"),
             coarse(3e-2, "scales"),
         ),
@@ -299,7 +302,7 @@ METHODS: Mapping[str, Row] = {
         dash="3px,6px",
         trial_lrs=(0.3, 1e-2),
         schedule="linear",
-        presets=(tuned(2e-2), coarse(1e-1, "lora")),
+        presets=(tuned(1.8e-1), coarse(1e-1, "lora")),
     ),
     "activity": Row(
         activity,
@@ -312,10 +315,7 @@ METHODS: Mapping[str, Row] = {
         trial_lrs=(0.05, 1e-2),
         schedule="linear",
         home="writers:2",
-        presets=(
-            Preset(3e-3, 1e-2, "MiniLM on TREC, rates a factor 3 apart, seed 0", "writers", "encoder"),
-            Preset(3e-2, 1e-2, "bundled sentiment, rates a factor 3 apart, seed 0", "writers", "bundled"),
-        ),
+        presets=(of_encoder(1.5e-2, eps=1e-2), tuned(2.7e-1, "writers", 1e-2)),
     ),
     "feedback": Row(
         feedback,
@@ -328,10 +328,7 @@ METHODS: Mapping[str, Row] = {
         trial_lrs=(0.05, 1e-2),
         schedule="linear",
         home="writers:2",
-        presets=(
-            Preset(1e-3, 1e-2, ENCODER_WRITERS, "writers", "encoder"),
-            Preset(3e-3, 1e-2, BUNDLED_WRITERS, "writers", "bundled"),
-        ),
+        presets=(of_encoder(1e-3, eps=1e-2), tuned(3e-3, "writers", 1e-2)),
     ),
     "sgd": Row(
         sgd,
@@ -343,7 +340,7 @@ METHODS: Mapping[str, Row] = {
         dash="dot",
         trial_lrs=(0.2, 0.03),
         schedule="linear",
-        presets=(paper(1e-3, "common fine-tuning practice"), tuned(1e-1)),
+        presets=(paper(1e-3, "common fine-tuning practice"), tuned(3.3e-2)),
     ),
     "adamw": Row(
         adamw,
@@ -359,6 +356,8 @@ METHODS: Mapping[str, Row] = {
             paper(2e-5, "common fine-tuning practice"),
             paper(2e-4, "common LoRA practice", "lora", eps=1e-3),
             tuned(3e-4),
+            of_encoder(1.3e-4, "all"),
+            of_encoder(1.6e-3),
             coarse(1e-3, "lora", eps=1e-3),
         ),
     ),

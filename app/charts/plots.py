@@ -124,6 +124,22 @@ def gradient_columns(points: Sequence[Point], axis: str, first: int = 0, most: i
     return [_short(points[i].place.on(axis)) for i in kept], [_number(points[i].gradient) for i in kept]
 
 
+def foreseen(view: View, axis: str = "forwards") -> Figure:
+    """The share of the responses to each step's pushes that learned feedback foresaw; absent for other methods."""
+    x, y = foreseen_columns(view.points, axis)
+    look = {"mode": "lines", "line": {"color": colour(view.method), "width": 2}, "name": "foreseen"}
+    shown = layout(AXIS_TITLES[axis], "share foreseen", showlegend=False)
+    shown["yaxis"] |= {"range": [0, 1.05], "tickformat": ".0%"}
+    return {"data": [{"type": "scatter", "x": x, "y": y, **look}], "layout": shown, "absent": not x}
+
+
+def foreseen_columns(points: Sequence[Point], axis: str, first: int = 0, most: int = MOST_POINTS) -> Column:
+    """x and y of the share foreseen for at most `most` of the points from number `first` on that have one."""
+    kept = [first + i for i in thinned(len(points) - first, most=most)]
+    told = [(points[i], left) for i in kept if (left := points[i].unexplained) is not None]
+    return [_short(point.place.on(axis)) for point, _ in told], [_number(max(0.0, 1 - left)) for _, left in told]
+
+
 def accuracy(views: Sequence[View], axis: str = "forwards") -> Figure:
     """Held-out accuracy: open circles on dev while training, full ones on test before and after."""
     data: list[Trace] = []

@@ -112,7 +112,7 @@ def _advanced(parts: dict[str, gr.components.Component], values: Mapping[str, An
                         elem_id=f"zo-{name.replace('_', '-')}",
                         min_width=120,
                     )
-        for name in ("directions", "pool", "share", "clip"):
+        for name in ("directions", "pool", "share", "clip", "mu", "alpha"):
             whole = 0 if name in ("directions", "pool") else None
             parts[name] = gr.Number(
                 values[name],
@@ -122,11 +122,14 @@ def _advanced(parts: dict[str, gr.components.Component], values: Mapping[str, An
                 visible=shown[name],
                 elem_id=f"zo-{name}",
             )
-        for name in ("scale", "noise", "schedule", "update", "quantise", "dtype"):
-            offered = [("preset", "auto")] if name != "scale" else []
-            offered += [(c, c) for c in RunConfig.__dataclass_fields__[name].metadata["choices"] if c != "auto"]
+        for name in ("scale", "sides", "tie", "onto", "noise", "schedule", "update", "quantise", "dtype"):
             parts[name] = gr.Dropdown(
-                offered, value=values[name], label=label(name), info=HELP[name], visible=shown.get(name, True)
+                forms.offered(name),
+                value=values[name],
+                label=label(name),
+                info=HELP[name],
+                visible=shown.get(name, True),
+                elem_id=f"zo-{name}",
             )
 
 
@@ -167,9 +170,9 @@ def rechosen(values: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("lr", "eps"):
         choices = forms.choices(name, config)
         changes[name] = gr.update(value=fresh[name], choices=choices, visible=shown.get(name, True))
-    directions = forms.option(config.method, "directions")
     changes["device"] = None
-    changes["directions"] = gr.update(value=directions, visible=shown["directions"])
+    for name in forms.OF_METHOD:
+        changes[name] = gr.update(value=forms.option(config.method, name), visible=shown[name])
     return changes | _notes(config)
 
 

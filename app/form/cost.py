@@ -13,7 +13,7 @@ from app.form import catalogue
 from app.jobs.lab import Lab
 from app.jobs.questions import longest_prompt
 from app.jobs.speeds import Speeds
-from app.words import clock, size
+from app.words import clock, plain, size
 from zocore import methods
 from zocore.config import RunConfig
 from zocore.defaults import before_loading
@@ -73,6 +73,7 @@ def price(config: RunConfig) -> float:
 
 def cost(config: RunConfig, speeds: Speeds) -> Cost:
     """Return what a run will cost on this machine. Raises ValueError for settings that do not go together."""
+    _check_device(config)
     c = before_loading(config)
     device, dtype = str(c.device), str(c.dtype)
     known = speeds.seconds(config)
@@ -93,6 +94,11 @@ def cost(config: RunConfig, speeds: Speeds) -> Cost:
         _looks(config, per_step),
         _blocker(c, found, room),
     )
+
+
+def _check_device(config: RunConfig) -> None:
+    if str(config.device).startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("this preset needs a GPU, and this machine has none: choose another preset")
 
 
 def predicted(config: RunConfig, method: str = "") -> Bill | None:
@@ -254,7 +260,7 @@ def _download_row(download: int | None) -> tuple[str, str, str]:
 
 def problem(message: str) -> str:
     """Return the card of settings that cannot work."""
-    return f"<h3>This cannot run yet</h3><p>{escape(message)}</p>"
+    return f"<h3>This cannot run yet</h3><p>{escape(plain(message))}</p>"
 
 
 def facts(price: Cost) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.words import size
+from app.words import plain, size
 from zocore.data.tasks import load_task
 from zocore.errors import InputError
 
@@ -148,7 +148,7 @@ def _notes(task: Mapping[str, Any]) -> Iterator[str]:
 
 def error(message: str) -> str:
     """Return a problem as HTML, to stand beside its control."""
-    return f'<p class="zo-error" role="alert">{escape(message)}</p>'
+    return f'<p class="zo-error" role="alert">{escape(plain(message))}</p>'
 
 
 def _cut(text: str, most: int = CELL) -> str:

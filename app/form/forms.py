@@ -33,7 +33,12 @@ NAMES = (
     "pool",
     "share",
     "clip",
+    "mu",
+    "alpha",
     "scale",
+    "sides",
+    "tie",
+    "onto",
     "noise",
     "schedule",
     "update",
@@ -44,6 +49,7 @@ NAMES = (
     "measure_every",
 )
 SPREAD = (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0, 31.6, 100.0)  # of the lists of lr and eps, about the preset
+OF_METHOD = ("directions", "sides")  # options whose default depends on the method
 METHOD_CHOICES = [(row.title, name) for name, row in METHODS.items()]
 
 
@@ -69,6 +75,15 @@ def with_presets(config: RunConfig) -> RunConfig:
     return replace(config, lr=config.lr or float(f"{found.lr:.2g}"), eps=config.eps or float(f"{found.eps:.2g}"))
 
 
+def offered(name: str) -> list[tuple[str, Any]]:
+    """Return the (label, value) pairs of a setting that is one of a few."""
+    if name == "sides":
+        return [("1, beside the clean forward", 1), ("2, plus and minus", 2)]
+    choices = RunConfig.__dataclass_fields__[name].metadata["choices"]
+    preset_ = [] if name in ("scale", "tie") else [("preset", "auto")]
+    return [*preset_, *((choice, choice) for choice in choices if choice != "auto")]
+
+
 def option(method: str, name: str) -> Any:
     """Return the default of a method's own option; of another method's, to fill a hidden control, if it has none."""
     taking = [row for row in (METHODS[method], *METHODS.values()) if name in row.options]
@@ -87,7 +102,7 @@ def to_form(config: RunConfig) -> dict[str, Any]:
     config = with_presets(config)
     values = {name: getattr(config, name) for name in NAMES}
     values |= {"lr": f"{config.lr:.2g}", "eps": f"{config.eps:.2g}"}
-    values |= {name: values[name] or "auto" for name in ("noise", "schedule", "quantise", "dtype")}
+    values |= {name: values[name] or "auto" for name in ("noise", "schedule", "quantise", "dtype", "onto")}
     if config.keep != 1:
         values["subspace"] = "sparse"
     if config.rank:
@@ -100,6 +115,8 @@ def to_config(values: Mapping[str, Any], data: Mapping[str, Any] | None = None) 
     method = values["method"]
     useful = shown(method)
     kept = {name: _typed(name, values[name]) for name in NAMES if useful.get(name, True)}
+    own = METHODS[method].options
+    kept = {name: None if name in own and value == own[name] else value for name, value in kept.items()}
     kept |= _subspace(values["subspace"])
     kept["model"] = str(values["model"] or "").strip()
     if not kept["model"]:

@@ -32,8 +32,11 @@ def taken(store: JobStore, config: RunConfig) -> RunConfig:
     return guard.checked(config, store.limits, store.root / "uploads")
 
 
-def begin(store: JobStore, guest: Guest, configs: Sequence[RunConfig], kind: str = "run") -> Job:
-    """Queue a job. Raises InputError or ValueError with one sentence when it cannot be."""
+def begin(store: JobStore, guest: Guest, configs: Sequence[RunConfig], kind: str = "run", sentence: str = "") -> Job:
+    """Queue a job, which asks a sentence of the visitor's own too.
+
+    Raises InputError or ValueError with one sentence when it cannot be queued.
+    """
     limits, checked = store.limits, [taken(store, config) for config in configs]
     amount = expected = 0.0
     for config in checked:
@@ -43,7 +46,7 @@ def begin(store: JobStore, guest: Guest, configs: Sequence[RunConfig], kind: str
         if limits.hosted:
             amount += work(config)
             _check_memory(price, limits.memory)
-    return store.start(guest.secret, checked, kind, guest.address, amount, expected)
+    return store.start(guest.secret, checked, kind, guest.address, amount, expected, sentence)
 
 
 def _check_memory(price: cost.Cost, most: int) -> None:

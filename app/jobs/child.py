@@ -11,7 +11,8 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import IO
+from functools import partial
+from typing import IO, Any, cast
 
 from app.jobs import wire
 from app.jobs.lanes import Engine, run_lanes, sentence
@@ -80,6 +81,8 @@ def serve(
 
 def _work(order: Work, stop: Callable[[], bool], engine: Engine, tell: Callable[[Message | Happened], None]) -> None:
     try:
+        if order.sentence:
+            engine = partial(cast(Any, engine), sentences=[order.sentence])
         for message in run_lanes(order, stop, engine):
             tell(message)
     except Exception as error:
@@ -127,10 +130,8 @@ def main() -> None:
     """Serve on standard input and output, which nothing else may write to."""
     parser = argparse.ArgumentParser(prog="python -m app.jobs.child")
     parser.add_argument("--memory", type=int, default=0, help="bytes of data; 0 for any")
-    parser.add_argument("--polite", type=int, default=0, help="how much the page goes before a run, as `nice` counts")
     options = parser.parse_args()
     limit_memory(options.memory)
-    os.nice(options.polite)
     messages = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print goes to the server's log
     warm_up()

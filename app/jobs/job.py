@@ -79,6 +79,7 @@ class Job:
     address: str = ""  # where it was started from; not kept
     work: float = 0.0  # predicted; its unit is in form/work.py
     expected: float = 0.0  # seconds, predicted before the start
+    sentence: str = ""  # of the visitor's own, asked as the run goes
 
     @property
     def lane(self) -> Lane:
@@ -128,7 +129,7 @@ class Job:
             "phase": phase,
             "reason": reason,
         }
-        facts |= {"created": self.created, "stopped_by": self.stopped_by}
+        facts |= {"created": self.created, "stopped_by": self.stopped_by, "sentence": self.sentence}
         facts |= {"lanes": [_lane_facts(lane) for lane in self.lanes]}
         partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
         partial.replace(self.folder / "job.json")
@@ -173,11 +174,13 @@ def new_job(
     address: str = "",
     work: float = 0.0,
     expected: float = 0.0,
+    sentence: str = "",
 ) -> Job:
     """Return a job under an id nobody can guess."""
     name = secrets.token_urlsafe(16)
     lanes = [Lane(config, root / name / f"lane-{number}") for number, config in enumerate(configs)]
-    return Job(name, hashed(visitor), root / name, lanes, kind, address=address, work=work, expected=expected)
+    owner = hashed(visitor)
+    return Job(name, owner, root / name, lanes, kind, address=address, work=work, expected=expected, sentence=sentence)
 
 
 def read_job(folder: Path) -> Job | None:
@@ -186,7 +189,8 @@ def read_job(folder: Path) -> Job | None:
         facts: dict[str, Any] = json.loads((folder / "job.json").read_text(encoding="utf-8"))
         lanes = [_read_lane(folder, lane) for lane in facts["lanes"]]
         kept = {name: facts[name] for name in ("kind", "phase", "reason", "created", "stopped_by")}
-        job = Job(facts["id"], facts["owner"], folder, lanes, **kept, forgotten=True)
+        sentence = str(facts.get("sentence", ""))
+        job = Job(facts["id"], facts["owner"], folder, lanes, **kept, sentence=sentence, forgotten=True)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if not job.over:

@@ -16,6 +16,7 @@ from app.jobs import wire
 from app.jobs.wire import Happened, Message, Ready, Stop
 
 AHEAD = 1000  # messages read before somebody takes them; then the child waits
+THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")  # of a child, where the page has to stay quick
 BEAT = 0.1  # seconds between two looks at a child that says nothing
 
 
@@ -121,14 +122,21 @@ def in_words(seconds: float) -> str:
 
 
 def spawn(memory: int = 0, polite: int = 0) -> Child:
-    """Start a child of this machine's, with so many bytes to hold, behind the page by so many steps of `nice`."""
+    """Start a child of this machine's, with so many bytes to hold, behind the page by so many steps of `nice`.
+
+    One that is behind the page leaves it a core too, unless the environment says otherwise.
+    """
     root = str(Path(__file__).parents[2])
     paths = [root, os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-    command = [sys.executable, "-m", "app.jobs.child", "--memory", str(memory), "--polite", str(polite)]
+    if polite:
+        environment = {name: str(_threads()) for name in THREADS} | environment
+    command = [sys.executable, "-m", "app.jobs.child", "--memory", str(memory)]
     process = subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
     )
+    if polite and hasattr(os, "setpriority"):  # from here, so that its imports come after the page too
+        os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + polite)
     assert process.stdin is not None and process.stdout is not None
 
     def kill() -> None:
@@ -136,6 +144,10 @@ def spawn(memory: int = 0, polite: int = 0) -> Child:
         process.wait()
 
     return Child(process.stdin, process.stdout, kill, process.pid)
+
+
+def _threads() -> int:
+    return max(1, (os.cpu_count() or 1) - 1)
 
 
 class Spares:

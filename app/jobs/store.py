@@ -57,15 +57,16 @@ class JobStore:
         address: str = "",
         work: float = 0.0,
         expected: float = 0.0,
+        sentence: str = "",
     ) -> Job:
-        """Queue a job of so much work, expected to take so many seconds.
+        """Queue a job of so much work, expected to take so many seconds; a sentence is asked as it goes.
 
         Raises InputError when the visitor has one under way or a limit is met.
         """
         if not 1 <= len(configs) <= self.limits.lanes:
             raise InputError(f"a race has from 1 to {self.limits.lanes} runs here, not {len(configs)}")
         check_rate([(self._starts, visitor), (self._shared_starts, address)], "starts")
-        job = new_job(self.root, visitor, configs, kind, address, work, expected)
+        job = new_job(self.root, visitor, configs, kind, address, work, expected, sentence)
         with self._ready:
             self._room_for(visitor, address)
             self._afford(address, work)

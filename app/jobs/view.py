@@ -41,6 +41,7 @@ class Point(NamedTuple):
     loss: float
     gradient: float  # mean directional derivative over the step's directions
     memory: int
+    unexplained: float | None = None  # share of the responses that learned feedback did not foresee
 
 
 class Mark(NamedTuple):
@@ -117,7 +118,8 @@ class View:
     def _stepped(self, event: StepDone) -> "View":
         place = Place(event.step, event.forward_passes, event.seconds, event.forward_cost)
         slopes = event.projected_grads
-        point = Point(place, event.loss, sum(slopes) / len(slopes) if slopes else math.nan, event.memory_bytes)
+        slope = sum(slopes) / len(slopes) if slopes else math.nan
+        point = Point(place, event.loss, slope, event.memory_bytes, event.unexplained)
         rows = (self.rows or Rows([])).add(point)
         peak = max(self.peak, event.memory_bytes)
         return replace(self, rows=rows, end=None, speed=event.steps_per_second, peak=peak)

@@ -34,6 +34,7 @@ class Work(Message):
     folders: list[str]
     resumed: bool = False
     seconds: float = 0.0  # of processor time; 0 for any
+    sentence: str = ""  # of the visitor's own, asked before the test examples
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,9 @@ def work(job: Job, spares: Spares, leash: Leash, learn: Learn) -> None:
         return job.stop.is_set()
 
     configs = [lane.config.to_json() for lane in job.lanes]
-    child.order(Work(job.kind, configs, [str(lane.folder) for lane in job.lanes], job.resumed, leash.seconds))
+    child.order(
+        Work(job.kind, configs, [str(lane.folder) for lane in job.lanes], job.resumed, leash.seconds, job.sentence)
+    )
     timings = [Timing(lane.config.steps) for lane in job.lanes]
     try:
         for message in follow(child, leash, stop):

@@ -53,6 +53,7 @@ class Tick:
     spoken: Any  # phase changes, for screen readers
     loss: Any
     gradient: Any
+    foreseen: Any
     accuracy: Any
     estimator: Any
     memory: Any
@@ -76,7 +77,7 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, w
     marks = (len(view.evaluations), len(view.estimator), len(view.samples), len(view.warnings))
     phase = job.phase if job else "recorded"
     blank = job is not None and job.over and not view.points  # it failed before its first step
-    loss, gradient, rows, points = _lines(view, drawn, look, fresh or ended)
+    (loss, gradient, foreseen), rows, points = _lines(view, drawn, look, fresh or ended)
     changed = [fresh or new != old for new, old in zip(marks, drawn.marks, strict=True)]
     before = ((), ()) if fresh else (drawn.accuracy, drawn.estimator)
     accuracy, estimator = plots.accuracy([view], look.axis), plots.estimator(view, look.axis)
@@ -86,6 +87,7 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, w
         spoken=text if phase != drawn.phase and job else gr.skip(),
         loss=_of_run(loss, name, blank),
         gradient=_of_run(gradient, name, blank),
+        foreseen=_of_run(foreseen, name, blank),
         accuracy=_of_run(chart.grown(accuracy, before[0]), name, blank) if changed[0] or blank else gr.skip(),
         estimator=_of_run(chart.grown(estimator, before[1]), name, blank) if changed[1] or blank else gr.skip(),
         memory=_of_run(memory(view), name, blank) if fresh or ended or (rows and not drawn.rows) else gr.skip(),
@@ -97,17 +99,21 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, w
     return news, Drawn(name, job.version if job else 0, rows, points, marks, phase, look, *shown)
 
 
-def _lines(view: View, drawn: Drawn, look: Look, whole: bool) -> tuple[Any, Any, int, int]:
-    """The loss and gradient charts' messages, the steps they cover and the points then drawn."""
+def _lines(view: View, drawn: Drawn, look: Look, whole: bool) -> tuple[list[Any], int, int]:
+    """Messages of the charts that have a point a step, the steps they cover and the points then drawn."""
     points = view.points
-    if whole or drawn.points + ROWS_PER_TICK > MOST_POINTS:
+    begins = bool(points) and not drawn.rows  # only now is the method known
+    if whole or begins or drawn.points + ROWS_PER_TICK > MOST_POINTS:
         loss = plots.loss([view], look.axis, look.weight, look.log)
-        return loss, plots.gradient(view, look.axis), len(points), min(len(points), MOST_POINTS // 2)
+        figures = [loss, plots.gradient(view, look.axis), plots.foreseen(view, look.axis)]
+        return figures, len(points), min(len(points), MOST_POINTS // 2)
     if len(points) == drawn.rows:
-        return gr.skip(), gr.skip(), drawn.rows, drawn.points
+        return [gr.skip()] * 3, drawn.rows, drawn.points
     columns = plots.loss_columns(points, look.axis, look.weight, drawn.rows, ROWS_PER_TICK)
     slope = plots.gradient_columns(points, look.axis, drawn.rows, ROWS_PER_TICK)
-    return chart.rows(columns), chart.rows([slope]), len(points), drawn.points + len(columns[0][0])
+    share = plots.foreseen_columns(points, look.axis, drawn.rows, ROWS_PER_TICK)
+    messages = [chart.rows(columns), chart.rows([slope]), chart.rows([share]) if share[0] else gr.skip()]
+    return messages, len(points), drawn.points + len(columns[0][0])
 
 
 def _of_run(message: Any, name: str, blank: bool) -> Any:
@@ -205,4 +211,4 @@ def warnings(view: View, job: Job | None) -> str:
     """What the detectors and the model's loader said, and why a run failed."""
     notes = [f"Step {warning.step}: {warning.message}." for warning in view.warnings]
     notes += list(view.header.notes) if view.header else []
-    return "".join(f'<p class="zo-warning">{escape(note)}</p>' for note in notes)
+    return "".join(f'<p class="zo-warning">{escape(words.plain(note))}</p>' for note in notes)

@@ -12,7 +12,7 @@ from app.form.starting import Guest, begin
 from app.jobs.job import Job
 from app.jobs.store import JobStore
 from app.quiet import QUIET
-from app.tabs import live, replay, take_away
+from app.tabs import live, opening, replay, take_away
 from app.tabs.live import Drawn, Look
 from app.tabs.stage import Panel, build, recorded
 from app.tabs.tab import Site, Tab
@@ -20,7 +20,9 @@ from zocore.config import RunConfig
 from zocore.errors import InputError
 
 TICK = 0.8  # seconds
+MOST_TEXT = 300  # characters of one's own sentence in a run
 SHOW = """(...values) => {
+  document.body.classList.remove('zo-reading');
   if (innerWidth < 761) document.querySelector('#zo-status').scrollIntoView({ block: 'start' });
   return values;
 }"""
@@ -56,6 +58,7 @@ def lay_out(site: Site) -> None:
 def layout(config: RunConfig, store: JobStore) -> Play:
     """Lay the tab out for a configuration."""
     price = cost.cost(config, store.speeds)
+    opening.lay_out()
     with gr.Row(elem_classes="zo-main", equal_height=False):
         with gr.Column(scale=4, min_width=300, elem_classes="zo-side"):
             preset = gr.Radio(
@@ -110,7 +113,7 @@ def connect(site: Site) -> None:
     shown = tick_outputs(play)
     started = play.start.click(
         handlers.start,
-        [visitor, *play.form.inputs],
+        [visitor, play.panel.sentence, *play.form.inputs],
         [play.problem, play.job, visitor, play.drawn],
         **QUIET,
         trigger_mode="once",
@@ -133,11 +136,12 @@ class Handlers:
     store: JobStore
     form: controls.Controls
 
-    def start(self, visitor: str, request: gr.Request, *values: Any) -> tuple[Any, ...]:
+    def start(self, visitor: str, sentence: str, request: gr.Request, *values: Any) -> tuple[Any, ...]:
         """Start a run of the form's settings, or say why not."""
         guest = Guest.of(self.store, visitor, request)
         try:
-            job = begin(self.store, guest, [controls.collect(self.form.named(values), self.store.limits)])
+            config = controls.collect(self.form.named(values), self.store.limits)
+            job = begin(self.store, guest, [config], sentence=" ".join((sentence or "").split())[:MOST_TEXT])
         except ValueError as error:
             return data_form.error(str(error)), gr.skip(), guest.secret, gr.skip()
         return "", job.id, guest.secret, Drawn()

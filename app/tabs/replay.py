@@ -10,6 +10,7 @@ from app.form import controls, data_form
 from app.form.starting import Guest, taken
 from app.jobs.job import hashed
 from app.jobs.store import JobStore
+from app.jobs.view import View
 from app.tabs import live
 from app.tabs.stage import RECORDED, recorded
 from app.tabs.tab import Site
@@ -26,6 +27,7 @@ ABOUT_REPLAY = (
     "Drag and let go: the sentences are asked again at that step, your own first."
 )
 ABOUT_STEP = "Press Next and the engine does the next part of a real step of the settings on the left, then waits."
+PLUS, MINUS = "#0072B2", "#E69F00"  # of the cells of a picture
 MOST_TEXT = 2000  # characters of one's own sentence
 
 
@@ -87,7 +89,16 @@ def replayed(store: JobStore, guest: Guest, job_id: str, step: int, text: str) -
     texts = [*([own] if own else []), *sample.texts]
     truths = [*([""] if own else []), *sample.labels]
     before = SampleShown(0, texts, truths, found["before"])
-    return live.probe_table(before, SampleShown(found["step"], texts, truths, found["now"]), view.header.labels)
+    table = live.probe_table(before, SampleShown(found["step"], texts, truths, found["now"]), view.header.labels)
+    return foresaw(view, found["step"]) + table
+
+
+def foresaw(view: View, step: int) -> str:
+    """How much learned feedback foresaw in a step, in words; empty for other methods."""
+    left = view.points[step - 1].unexplained if 0 < step <= len(view.points) else None
+    if left is None:
+        return ""
+    return f"<p>In step {step} the feedback foresaw {max(0.0, 1 - left):.0%} of the responses to its pushes.</p>"
 
 
 def next_part(store: JobStore, guest: Guest, values: Mapping[str, Any]) -> str:
@@ -112,7 +123,23 @@ def _phase(part: Phase, newest: bool) -> str:
     loss = f'<b class="zo-figure">loss {part.loss:.5f}</b>' if part.loss is not None else ""
     state = " open" if newest else ""
     code = f"<details{state}><summary>The lines that ran</summary><pre>{escape(part.code)}</pre></details>"
-    return f"<li><h3>{escape(part.title)}{loss}</h3><p>{escape(part.text)}</p>{code}</li>"
+    return f"<li><h3>{escape(part.title)}{loss}</h3><p>{escape(part.text)}</p>{_picture(part)}{code}</li>"
+
+
+def _picture(part: Phase) -> str:
+    """The numbers of a part as coloured cells: blue above zero, orange below, paler where they are small."""
+    if not part.picture:
+        return ""
+    most = max(abs(value) for row in part.picture for value in row) or 1.0
+    wide, high = len(part.picture[0]), len(part.picture)
+    cells = "".join(
+        f'<rect x="{x}" y="{y}" width="1" height="1" fill="{PLUS if value > 0 else MINUS}" '
+        f'opacity="{abs(value) / most:.2f}"/>'
+        for y, row in enumerate(part.picture)
+        for x, value in enumerate(row)
+    )
+    svg = f'<svg viewBox="0 0 {wide} {high}" role="img" aria-label="{escape(part.rows)}">{cells}</svg>'
+    return f"<figure class='zo-cells'>{svg}<figcaption class='zo-quiet'>{escape(part.rows)}</figcaption></figure>"
 
 
 def _or_problem(find: Callable[[], str]) -> str:

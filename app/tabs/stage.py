@@ -32,7 +32,8 @@ class Panel:
     log: gr.Checkbox
     status: gr.HTML
     spoken: gr.HTML  # the changes of the status, for screen readers
-    charts: list[gr.HTML]  # loss, gradient, accuracy, estimator, memory
+    charts: list[gr.HTML]  # loss, gradient, foreseen, accuracy, estimator, memory
+    sentence: gr.Textbox  # of the visitor's own, for the next run
     probes: gr.HTML
     answers: gr.HTML
     warnings: gr.HTML
@@ -55,15 +56,29 @@ def build() -> Panel:
     status = gr.HTML(first.status, elem_id="zo-status", elem_classes="zo-status")
     spoken = gr.HTML("", elem_id="zo-spoken", elem_classes="zo-unseen")
     warnings = gr.HTML("", elem_id="zo-warnings")
-    with gr.Column(elem_classes="zo-panel", min_width=280):
-        gr.HTML(_title("Loss", words.ABOUT_LOSS))
-        with gr.Row(elem_classes="zo-bar-row"):
-            axis = gr.Radio(words.AXES, value="forwards", label="Over", elem_id="zo-axis", min_width=220)
-            weight = gr.Slider(
-                0, 0.99, value=0.9, step=0.01, label="Smoothing", elem_id="zo-smooth", min_width=150, buttons=[]
+    with gr.Row(equal_height=True):
+        with gr.Column(elem_classes="zo-panel", min_width=280, scale=5):
+            gr.HTML(_title("Loss", words.ABOUT_LOSS))
+            with gr.Row(elem_classes="zo-bar-row"):
+                axis = gr.Radio(words.AXES, value="forwards", label="Over", elem_id="zo-axis", min_width=220)
+                weight = gr.Slider(
+                    0, 0.99, value=0.9, step=0.01, label="Smoothing", elem_id="zo-smooth", min_width=150, buttons=[]
+                )
+                log = gr.Checkbox(False, label="log scale", elem_id="zo-log", min_width=90)
+            loss = chart("loss", "Training loss", 300, plots.loss([view]))
+        with gr.Column(elem_classes="zo-panel zo-says", min_width=280, scale=4):
+            gr.HTML(_title("What the model says", words.ABOUT_PROBES))
+            probes = gr.HTML(first.probes, elem_id="zo-probes")
+            sentence = gr.Textbox(
+                label="Your own sentence",
+                placeholder="Asked first in the next run that you start",
+                max_lines=2,
+                elem_id="zo-say",
             )
-            log = gr.Checkbox(False, label="log scale", elem_id="zo-log", min_width=90)
-        loss = chart("loss", "Training loss", 300, plots.loss([view]))
+            answers = gr.HTML(None, html_template="", js_on_load=when_ready("zoAnswers", "props, watch"))
+    with gr.Column(elem_classes="zo-panel", min_width=280):
+        gr.HTML(_title("What the feedback foresees", words.ABOUT_FORESEEN))
+        foreseen = chart("foreseen", "Share of the responses foreseen", 200, plots.foreseen(view))
     with gr.Row(equal_height=True):
         with gr.Column(elem_classes="zo-panel", min_width=280):
             gr.HTML(_title("Held-out accuracy", words.ABOUT_ACCURACY))
@@ -78,12 +93,17 @@ def build() -> Panel:
         with gr.Column(elem_classes="zo-panel", min_width=280):
             gr.HTML(_title("Memory", words.ABOUT_MEMORY))
             memory = chart("memory", "Memory of a training step", 250, first.memory["figure"])
-    with gr.Column(elem_classes="zo-panel", min_width=280):
-        gr.HTML(_title("What the model says", words.ABOUT_PROBES))
-        probes = gr.HTML(first.probes, elem_id="zo-probes")
-        answers = gr.HTML(None, html_template="", js_on_load=when_ready("zoAnswers", "props, watch"))
     return Panel(
-        axis, weight, log, status, spoken, [loss, gradient, accuracy, estimator, memory], probes, answers, warnings
+        axis,
+        weight,
+        log,
+        status,
+        spoken,
+        [loss, gradient, foreseen, accuracy, estimator, memory],
+        sentence,
+        probes,
+        answers,
+        warnings,
     )
 
 

@@ -20,6 +20,14 @@ ABOUT = (
     "The command and the script do the run again, with the same numbers. "
     "The recording is what <code>zocore replay</code> reads."
 )
+LINK = """async (job) => {
+  const button = document.querySelector('#zo-run-link'), name = 'Copy a link to this run';
+  const link = location.origin + location.pathname + '?run=' + job;
+  if (!job) { button.textContent = 'Start a run of your own first'; }
+  else try { await navigator.clipboard.writeText(link); button.textContent = 'Link copied'; }
+  catch (error) { prompt('The link:', link); }
+  setTimeout(() => { button.textContent = name; }, 2500);
+}"""
 KINDS = [
     ("Recording", "recording"),
     ("Python script", "script"),
@@ -45,6 +53,7 @@ def build(play: "Play", store: JobStore) -> None:
         with gr.Row(elem_classes="zo-pair zo-take"):
             kind = gr.Dropdown(KINDS, value="recording", label="File", elem_id="zo-kind", min_width=160)
             make = gr.Button("Prepare file", elem_id="zo-make", size="sm", min_width=120)
+            link = gr.Button("Copy a link to this run", elem_id="zo-run-link", size="sm", min_width=120)
         file = gr.File(label="Download", visible=False, elem_id="zo-download", height=90, interactive=False)
         problem = gr.HTML("", elem_id="zo-take-problem")
 
@@ -63,6 +72,7 @@ def build(play: "Play", store: JobStore) -> None:
         concurrency_id="lab",
         show_progress_on=problem,
     )
+    link.click(None, play.job, None, js=LINK)
     play.panel.spoken.change(
         lambda job: export.command(config_of(store, job)),
         play.job,

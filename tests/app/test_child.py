@@ -1,5 +1,6 @@
 """Child processes: what passes over the pipe, and how one that goes too far is ended."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.jobs import wire
-from app.jobs.job import Job
+from app.jobs.job import Job, read_job
 from app.jobs.lab import Lab
 from app.jobs.lanes import Engine
 from app.jobs.limits import Limits
@@ -21,6 +22,7 @@ from tests.support.thread_child import launcher
 from zocore.config import RunConfig
 from zocore.errors import InputError
 from zocore.runs.events import Event, RunStarted, StepDone
+from zocore.runs.loop import run
 from zocore.runs.recording import Recording
 
 EVENTS = [Event.from_json(line) for line in RECORDED.read_text().splitlines()[:8]]
@@ -119,7 +121,9 @@ def test_a_question_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_real_child_runs_and_is_held_to_its_memory() -> None:
     """Allocations over the limit end in a sentence; what the parent's watch sees ends in another."""
-    child = spawn(memory=1_500_000_000)
+    child = spawn(memory=1_500_000_000, polite=7)
+    if hasattr(os, "getpriority"):  # behind the page from its first import on
+        assert os.getpriority(os.PRIO_PROCESS, child.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 7)
     assert child.ready.wait(120) and not child.gone.is_set()
     config = RunConfig(batch_size=60_000, max_tokens=512, steps=2, eval_examples=1, device="cpu").to_json()
     child.order(Work("run", [config], ["/tmp/zocore-test-child"], False, 60.0))
@@ -130,3 +134,19 @@ def test_a_real_child_runs_and_is_held_to_its_memory() -> None:
         with pytest.raises(Died, match="limit of 0.1 GB of memory"):
             list(follow(child, Leash(60.0, memory=100_000_000)))
     child.end()
+
+
+def test_a_sentence_of_ones_own_is_asked_wherever_the_run_looks(tmp_path: Path) -> None:
+    """It comes first, without a truth, before, between and after, and is kept for a run that goes on."""
+    store = JobStore(tmp_path, Limits(), launch=launcher(run))
+    config = RunConfig(device="cpu", method="mezo", steps=2, batch_size=2, eval_every=1, eval_examples=2)
+    job = store.start("ann", [config], sentence="What a lovely day")
+    until_over(job, 120)
+    assert job.phase == "finished", job.reason
+    assert [shown.step for shown in job.lane.view.samples] == [0, 1, 2]
+    for shown in job.lane.view.samples:
+        assert (shown.texts[0], shown.labels[0]) == ("What a lovely day", "") and len(shown.texts) == 6
+        assert sum(shown.probabilities[0]) == pytest.approx(1, abs=1e-4)
+    kept = read_job(job.folder)
+    assert kept is not None and kept.sentence == "What a lovely day"
+    store.close()

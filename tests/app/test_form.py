@@ -94,7 +94,8 @@ def test_settings_that_cannot_run_are_said_beside_a_start_that_is_disabled(visit
     ann.page.wait_for_selector("#zo-card:has-text('must be at least 1')")
     assert ann.page.is_disabled("#zo-start")
     ann.page.click("#zo-preset label:has-text('GPU')")
-    ann.page.wait_for_selector("#zo-card:has-text('there is no GPU'), #zo-card:has-text('cuda')")
+    ann.page.wait_for_selector("#zo-card:has-text('this machine has none'), #zo-card:has-text('cuda')")
+    assert "--" not in ann.page.inner_text("#zo-card")
     assert ann.page.is_disabled("#zo-start") or "cuda" in ann.page.inner_text("#zo-card")
     ann.page.click("#zo-preset label:has-text('Toy')")
     ann.page.wait_for_selector("#zo-card:has-text('300 steps')")
@@ -110,3 +111,15 @@ def test_only_the_methods_own_options_are_shown(visit: Any) -> None:
     ann.page.wait_for_selector("#zo-pool")
     assert not ann.page.locator("#zo-clip").is_visible()
     assert "pool" in ann.page.inner_text("#zo-card").lower() or "× 6" in ann.page.inner_text("#zo-card")
+
+
+def test_learned_feedback_shows_its_own_controls(visit: Any) -> None:
+    ann = visit()
+    ann.page.get_by_role("button", name="Advanced").click()
+    ann.page.wait_for_selector("#zo-mu")
+    assert ann.page.locator("#zo-alpha").is_visible() and ann.page.locator("#zo-onto").is_visible()
+    assert not ann.page.locator("#zo-tie").is_visible()
+    ann.page.click("#zo-method input")
+    ann.page.get_by_role("option", name="Activity perturbation").click()
+    ann.page.wait_for_selector("#zo-tie")
+    assert not ann.page.locator("#zo-mu").is_visible()

@@ -255,3 +255,32 @@ def test_a_lesson_drives_the_real_controls(visit: Any) -> None:
     ann.page.wait_for_timeout(1000)
     assert ann.page.get_by_role("tab", name="Race").get_attribute("aria-selected") == "true"
     assert ann.page.locator("#zo-lanes input:checked").count() == 2
+
+
+def test_ones_own_sentence_is_answered_as_the_run_goes_and_the_run_is_a_link(visit: Any) -> None:
+    """The sentence stands first; somebody else opens the run by its link, sees it, and cannot stop or resume it."""
+    ann = visit()
+    for seed in (1, 2):
+        ann.number("steps", 12)
+        ann.number("seed", seed)
+        ann.page.fill("#zo-say textarea, #zo-say input", "What a lovely day")
+        ann.page.click("#zo-start")
+        ann.until("loading", "training", "warm-up")
+        assert "12 steps" in ann.until("finished", "failed")
+        ann.page.wait_for_selector("#zo-probes tbody tr:first-child:has-text('What a lovely day')")
+    assert ann.points("foreseen") == 12
+    ann.tab("Runs")
+    ann.page.wait_for_function("document.querySelectorAll('#zo-runs label').length === 2")
+    for number in (0, 1):
+        ann.page.locator("#zo-runs label").nth(number).click()
+    ann.page.wait_for_function("document.querySelectorAll('#zo-runs-table a').length === 2")
+    assert "seed" in ann.page.inner_text("#zo-runs-table")
+    ann.page.wait_for_function("document.querySelector('#zo-runs-loss .zo-plot').data?.length === 2")
+    link = ann.page.get_attribute("#zo-runs-table a", "href")
+    bob = visit(query=link)
+    assert "12 steps" in bob.until("finished")
+    assert "shared" in bob.page.inner_text("#zo-note")
+    assert not bob.page.is_visible("#zo-stop") and not bob.page.is_visible("#zo-resume")
+    assert bob.page.input_value("#zo-steps input") == "12"
+    gone = visit(query="?run=nothing")
+    assert "no such run" in gone.page.inner_text("#zo-note")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from app import words
+from app.charts import plots
 from app.form import cost, data_form, forms
 from app.form.controls import filled
 from app.jobs.job import Job, Lane, new_job
@@ -18,13 +20,16 @@ from app.jobs.limits import Limits
 from app.jobs.questions import Shelf, prompt, texts
 from app.jobs.speeds import Speeds
 from app.jobs.store import JobStore
-from app.tabs import export, live, memory, race, standings
+from app.jobs.view import View
+from app.tabs import export, live, memory, race, replay, standings
 from app.tabs.live import Drawn, Look
 from tests.support.places import RECORDED
 from tests.support.thread_child import launcher
 from zocore.config import RunConfig
 from zocore.data.tasks import read_task
 from zocore.diagnostics.broken_runs import run_broken
+from zocore.diagnostics.phase import Phase
+from zocore.methods import METHODS
 from zocore.models.files import BUNDLED
 from zocore.runs.events import EvalDone, Event, RunEnded, SampleShown, StepDone, Warned
 from zocore.runs.loop import run
@@ -164,7 +169,7 @@ def test_the_preset_for_a_gpu_says_that_there_is_none(tmp_path: Path) -> None:
     changes = filled(forms.PRESETS["gpu"])
     assert changes["device"] == "cuda"
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="there is no GPU"):
+        with pytest.raises(ValueError, match="needs a GPU, and this machine has none"):
             cost.cost(forms.PRESETS["gpu"], Speeds(tmp_path / "speeds.json"))
 
 
@@ -232,3 +237,68 @@ def test_a_waiting_run_says_how_long_it_may_wait(tmp_path: Path) -> None:
 
 def test_the_script_says_how_to_get_the_package() -> None:
     assert "pip install" in export.script(RunConfig()).split('"""')[1]
+
+
+def test_a_preset_for_a_gpu_names_no_command_line() -> None:
+    """A page has no flags: settings are called as its labels call them."""
+    for said in (
+        "there is no GPU: leave --device out",
+        "--batch-size must be at least 1",
+        "take a smaller --micro-batch",
+    ):
+        assert "--" not in words.plain(said)
+    assert words.plain("take --dtype fp32 or low-rank--ish words") == "take dtype fp32 or low-rank--ish words"
+    assert "batch size must be" in cost.problem("--batch-size must be at least 1")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_shows_its_own_options_and_keeps_what_was_chosen(method: str) -> None:
+    chosen = {"mu": 0.7, "alpha": 0.5, "sides": 2, "tie": "none", "onto": "scores", "directions": 3, "pool": 6}
+    own = {name: value for name, value in chosen.items() if name in METHODS[method].options}
+    config = forms.with_presets(RunConfig(method=method, **own, **({"batch_size": 4})))
+    assert {name for name, on in forms.shown(method).items() if on and name in chosen} == set(own)
+    found = forms.to_config(forms.to_form(config))
+    default = METHODS[method].options
+    assert found.options == {name: value for name, value in own.items() if value != default[name]}
+    assert forms.to_config(forms.to_form(forms.with_presets(RunConfig(method=method)))).options == {}
+
+
+def test_the_share_foreseen_is_drawn_for_learned_feedback_alone() -> None:
+    told = [replace(step(n, 1.0), unexplained=1 / n) for n in range(1, 4)]
+    figure = plots.foreseen(View.of(told), "steps")
+    assert figure["data"][0]["y"] == [0, 0.5, 0.66667] and not figure["absent"]
+    assert plots.foreseen(View.of([step(1, 1.0)]))["absent"]
+    assert "foresaw 50% of" in replay.foresaw(View.of(told), 2) and replay.foresaw(View.of(told), 0) == ""
+
+
+def _luminance(hue: str) -> float:
+    parts = [int(hue[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted(map(_luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_lines_show_on_the_dark_page() -> None:
+    """Every method's line has a contrast of 4.5 to the panel; the faint line of each step has 3."""
+    script = Path("app/charts/chart.js").read_text()
+    lighter = dict(re.findall(r'"(#\w{6})": "(#\w{6})"', script))
+    faint = float(re.findall(r"FAINT = ([\d.]+)", script)[0])
+    panel = re.findall(r"\.dark \{.*?--zo-panel: (#\w{6})", Path("app/page.css").read_text(), re.S)[0]
+    for name in METHODS:
+        hue = lighter.get(plots.colour(name), plots.colour(name))
+        if hue == plots.INK:
+            continue
+        mixed = [round(int(hue[i : i + 2], 16) * faint + int(panel[i : i + 2], 16) * (1 - faint)) for i in (1, 3, 5)]
+        assert contrast(hue, panel) >= 4.5, name
+        assert contrast("#" + "".join(f"{part:02x}" for part in mixed), panel) >= 3, name
+
+
+def test_a_part_with_numbers_is_drawn_as_cells() -> None:
+    part = Phase("Push", "text", "code", picture=[[1.0, -0.5], [0.0, 1.0]], rows="xi of <examples>")
+    html = replay.phases(1, [part, Phase("Other", "text", "code")])
+    assert html.count("<rect") == 4 and html.count("<svg") == 1
+    assert f'fill="{replay.MINUS}" opacity="0.50"' in html and "xi of &lt;examples&gt;" in html

@@ -16,7 +16,7 @@ from zocore.noise.addressed import Key
 from zocore.runs.estimator import STRIDE, measure
 from zocore.runs.events import StepDone, Warned
 from zocore.runs.loop import run
-from zocore.runs.warnings import WINDOW, Watch
+from zocore.runs.warnings import PLATEAU, WINDOW, Watch
 from zocore.step.step import Method
 
 EPS = 1e-3
@@ -150,9 +150,9 @@ def warnings(steps: list[StepDone]) -> list[Warned]:
 
 
 def test_a_healthy_run_gets_no_warning() -> None:
-    """Neither a falling loss nor a flat noisy one, nor now and then a silent probe or a skipped step."""
+    """Neither a falling loss nor, for a while, a flat one, nor now and then a silent probe or a skipped step."""
     assert warnings([healthy(n) for n in range(1, 200)]) == []
-    assert warnings([step(n, 0.69, [0.7], [0.68]) for n in range(1, 200)]) == []
+    assert warnings([step(n, 0.69, [0.7], [0.68]) for n in range(1, PLATEAU)]) == []
     some = [step(n, 0.7, [0.7], [0.7]) if n % 3 == 0 else healthy(n) for n in range(1, 100)]
     assert warnings(some) == []
     skipping = [step(n, float("nan"), [], [], skipped=True) if n % 7 == 0 else healthy(n) for n in range(1, 100)]
@@ -173,6 +173,17 @@ def test_each_trouble_is_told_once_and_alone(said: str) -> None:
     assert len(found) == 1
     assert said in found[0].message
     assert WINDOW <= found[0].step <= 2 * WINDOW
+
+
+def test_a_loss_that_stands_still_is_told_once_and_only_where_it_should_fall() -> None:
+    """Noise about a level is a plateau; a fitted loss, and the end of a schedule, are not."""
+    flat = [step(n, 0.6 + 0.1 * (-1) ** n, [0.7], [0.6]) for n in range(1, 400)]
+    said = warnings(flat)
+    assert len(said) == 1 and "not clearly fallen" in said[0].message and said[0].step == PLATEAU
+    assert warnings([step(n, 0.05 + 0.01 * (-1) ** n, [0.06], [0.05]) for n in range(1, 400)]) == []
+    falling = [replace(healthy(n), lr=1e-3) for n in range(1, 200)]
+    ended = [replace(event, step=event.step + 199, lr=1e-4) for event in flat]
+    assert warnings(falling + ended) == []
 
 
 def test_a_climb_is_measured_from_the_start_of_the_run() -> None:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
-from zocore.diagnostics.phase import Phase, lines_of, some
+from zocore.diagnostics.phase import Phase, corner, lines_of, some
 from zocore.runs.session import Session
 from zocore.runs.snapshot import Snapshot
 from zocore.step.feedback import Feedback
@@ -29,14 +30,19 @@ def trace_feedback(session: Session, method: Feedback, number: int) -> Iterator[
         f"first example responds by {some(lesson.responses[0, 0].tolist())}"
     )
     pushed = float(measured.plus.mean()) if measured.finite else None
-    yield Phase("Push and forward", text, lines_of(Feedback.ask), pushed)
+    jacobian = lesson.jacobian(session.state)
+    site = lesson.seen.sites[0]
+    xi = jacobian.signs(lesson.pushes[0], site).flatten(0, -2)
+    rows = f"xi of the first examples (rows) on the first of {site.width} outputs of one layer"
+    yield Phase("Push and forward", text, lines_of(Feedback.ask), pushed, picture=corner(xi), rows=rows)
     if not measured.finite:
         yield Phase("Skip", "an answer was not a finite number, so weights and feedback stay", lines_of(Feedback.step))
         return
-    jacobian = lesson.jacobian(session.state)
     left = share(jacobian.residuals(lesson.pushes, lesson.responses), lesson.responses)
     text = f"what earlier pushes have taught foresaw {max(0.0, 1 - left):.0%} of these responses"
-    yield Phase("Foresee", text, lines_of(Jacobian.respond))
+    foreseen = torch.stack([lesson.responses[0, 0], jacobian.respond(lesson.pushes[0])[0]])
+    rows = "how the first example responded (above) and what was foreseen (below), in the first numbers of its answer"
+    yield Phase("Foresee", text, lines_of(Jacobian.respond), picture=corner(foreseen), rows=rows)
     method.apply(session.leaves, lesson, key, lr, session.state)
     moved = before.distance(session)
     text = (
@@ -46,7 +52,9 @@ def trace_feedback(session: Session, method: Feedback, number: int) -> Iterator[
     yield Phase("Carry back and update", text, lines_of(Feedback.estimate), moved=moved)
     after = share(jacobian.residuals(lesson.pushes, lesson.responses), lesson.responses)
     text = f"the feedback takes a step towards these responses: it would now foresee {max(0.0, 1 - after):.0%} of them"
-    yield Phase("Learn", text, lines_of(Jacobian.learn), moved=moved)
+    rows = "the learned feedback J of that layer: the first answers (rows) by the first outputs; it grows step by step"
+    picture = corner(jacobian.of(site))
+    yield Phase("Learn", text, lines_of(Jacobian.learn), moved=moved, picture=picture, rows=rows)
 
 
 def share(residuals: list[Tensor], responses: Tensor) -> float:

@@ -2,8 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from torch import Tensor
+
+ROWS, COLUMNS = 8, 32  # of a picture
 SHOWN = 3  # numbers and directions shown one by one; the rest share one line
 
 
@@ -16,6 +19,13 @@ class Phase:
     code: str
     loss: float | None = None
     moved: float = 0.0  # distance of the weights the model now sees from where the step began
+    picture: list[list[float]] = field(default_factory=list)  # numbers to be seen at once, row by row
+    rows: str = ""  # what the rows and columns of the picture are
+
+
+def corner(values: Tensor) -> list[list[float]]:
+    """Return the first rows and columns of a matrix, to three digits: enough to see."""
+    return [[float(f"{value:.3g}") for value in row] for row in values[:ROWS, :COLUMNS].tolist()]
 
 
 def some(values: Sequence[float]) -> str:

@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from math import sqrt
 
+import torch
+
 from zocore.diagnostics.feedback_trace import trace_feedback
-from zocore.diagnostics.phase import SHOWN, Phase, lines_of, some
+from zocore.diagnostics.phase import ROWS, SHOWN, Phase, corner, lines_of, some
+from zocore.directions.pushes import Pushes
 from zocore.runs.session import Session
 from zocore.runs.snapshot import Snapshot
 from zocore.step.difference import Measured
@@ -29,7 +32,10 @@ def _trace(session: Session, method: Method, number: int) -> Iterator[Phase]:
     assert eps is not None
     losses, key, before = session.losses(number), session.key(number), Snapshot.of(session)
     directions = tuple(method.sampler(key, losses, eps))
-    yield Phase("Choose", _chosen(directions, losses), lines_of(type(method.sampler).__call__))
+    picture, rows = _pushed(session, directions[0], losses)
+    yield Phase(
+        "Choose", _chosen(directions, losses), lines_of(type(method.sampler).__call__), picture=picture, rows=rows
+    )
     yield from _probes(session, method, losses, directions, eps)
     left = losses.trace(directions)  # as the forwards left it: entering the carrier again starts a new list
     measured = method.difference(losses, directions, eps)  # every point was evaluated above: no forward runs again
@@ -74,6 +80,16 @@ def _probes(
                     )
     if len(directions) > SHOWN:
         yield Phase("More directions", f"the same for the other {len(directions) - SHOWN}", lines_of(Losses.along))
+
+
+def _pushed(session: Session, direction: AnyDirection, losses: Losses) -> tuple[list[list[float]], str]:
+    """The first signs of a push on the outputs of the first layer; nothing where weights are moved."""
+    if not isinstance(direction, Pushes) or session.outputs is None:
+        return [], ""
+    site = session.outputs.sites[0]
+    numbers = torch.arange(min(ROWS, losses.count), device=session.objective.device)
+    signs = direction.signs(site.id, numbers, 1, site.width).squeeze(1)
+    return corner(signs), f"xi of the first examples (rows) on the first of {site.width} outputs of one layer"
 
 
 def _chosen(directions: tuple[AnyDirection, ...], losses: Losses) -> str:

@@ -71,6 +71,7 @@ class RunStarted(Event):
     blocks: int = 0  # of the whole model, told where some are frozen
     processes: int = 1  # that share each batch
     replay_passes: int = 0  # forward passes that rebuilding a step takes; if any, with the training data of the run
+    rate_search: dict[str, Any] | None = None  # how --lr auto found the rate; its passes are counted in the steps'
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -15,6 +15,7 @@ from zocore.defaults import estimates
 from zocore.errors import InputError
 from zocore.noise import addressed
 from zocore.parallel.ranks import Ranks
+from zocore.runs.best_point import BestPoint
 from zocore.runs.estimator import measure
 from zocore.runs.events import (
     CompletionsShown,
@@ -29,6 +30,7 @@ from zocore.runs.events import (
 )
 from zocore.runs.kept_weights import after, keep, restore
 from zocore.runs.peak_memory import PeakMemory
+from zocore.runs.rate_search import RateSearch, with_found_rate
 from zocore.runs.recording import SUMS, Recording, decode_step, encode_directions, encode_tensor
 from zocore.runs.rounding_share import DROWNED, rounding_share
 from zocore.runs.session import Session, data_fingerprint, open_session
@@ -50,18 +52,25 @@ def run(
     recording: Recording | None = None,
     ranks: Ranks | None = None,
     folder: Path | None = None,
+    sentences: Sequence[str] = (),
 ) -> Iterator[Event]:
     """Yield the events of a run, or of the rest of a recorded one; `stop` is asked before each step.
 
-    Snapshots of the weights go to `folder`, where the settings ask for them. With `ranks`, several processes share
-    each batch, and each of them has to go through the events.
+    Snapshots of the weights go to `folder`, where the settings ask for them. `sentences` are asked first wherever a
+    few test examples are; they have no true label. With `ranks`, several processes share each batch, and each of them
+    has to go through the events.
     Raises ValueError before the first event when the settings cannot work. A failure inside a step leaves the
     weights where the step began, yields RunEnded with the reason, and is raised again.
     """
     ranks = ranks or Ranks()
+    search = None
+    if config.auto_lr and config.lr is None:
+        config, search = with_found_rate(config, stop)
     session = open_session(config, recording.header.frozen if recording else None, ranks=ranks)
     session.objective.ready()
-    course = _Course(session, lambda: ranks.stopping, folder)
+    if sentences:
+        session.objective.probabilities(sentences)  # what cannot be asked is told before the first event
+    course = _Course(session, lambda: ranks.stopping, folder, tuple(sentences))
     ranks.stop = lambda: stop() or course.late
     damaged: list[str] = []
     if recording:
@@ -69,8 +78,8 @@ def run(
         check_data(session, recording)
         begin, damaged = restore(session, recording)
         replay(session, after(recording.steps, begin))
-        course.take_up(recording.steps)
-    yield course.started(recording)
+        course.take_up(recording)
+    yield course.started(recording, search)
     for sentence_ in damaged:
         yield Warned(course.done, sentence_)
     if recording and recording.steps and config.carrier == "in-place":
@@ -141,6 +150,7 @@ class _Course:
     session: Session
     stop: Stop
     folder: Path | None = None  # of snapshots
+    sentences: Sequence[str] = ()
     done: int = 0
     passes: int = 0
     cost: float = 0.0
@@ -148,14 +158,16 @@ class _Course:
     forward_seconds: float = 0.0
     peak: int = 0
     watch: Watch = field(default_factory=Watch)
+    dev: BestPoint = field(default_factory=BestPoint)
 
     def __post_init__(self) -> None:
         self.began, self.sitting = time.monotonic(), 0
         self.memory = PeakMemory(self.session.objective.device, self.session.tensors, self.session.kept_bytes)
 
-    def take_up(self, steps: list[StepDone]) -> None:
+    def take_up(self, recording: Recording) -> None:
         """Continue the counts of the recorded steps; the memory of loading and replaying is left out."""
         self.memory.reset()
+        self.dev, steps = BestPoint.of(recording.events), recording.steps
         for event in steps:
             self.watch.add(event)
             self.peak = max(self.peak, event.memory_bytes)
@@ -190,6 +202,10 @@ class _Course:
             )
         if self.done >= self.session.config.steps:
             return "finished", f"all {self.done} steps done"
+        patience, best = self.session.config.patience, self.dev.best
+        if best is not None and 0 < patience <= self.dev.since:
+            looks = f"{self.dev.since} evaluation{'s' * (self.dev.since > 1)}"
+            return "finished", f"the dev loss has not fallen in {looks}: it was lowest after step {best.step}"
         if not self.stop() and not (self.late and self.session.ranks.count == 1):
             return None
         why = f"the {self.session.config.hours:g} hours are over; `zocore resume` goes on" if self.late else ""
@@ -211,9 +227,12 @@ class _Course:
         yield from self.watch.add(event)
         if config.snapshot_every and number % config.snapshot_every == 0 and self.folder:
             yield keep(session, number, self.folder)
-        if config.eval_every and number % config.eval_every == 0 and number < config.steps:
-            yield self._evaluate(number, "dev")
-            yield self._sample(number)
+        if config.eval_every and number % config.eval_every == 0:
+            look = self._evaluate(number, "dev")
+            self.dev.add(look)
+            yield look
+            if number < config.steps:
+                yield self._sample(number)
 
     def _step(self, number: int) -> StepDone:
         session, started = self.session, time.perf_counter()
@@ -297,15 +316,17 @@ class _Course:
         yield self._sample(step)
 
     def _sample(self, step: int) -> SampleShown | CompletionsShown:
-        """The model's answers on the first few test examples."""
+        """The model's answers on sentences of one's own, and on the first few test examples."""
         shown = self.session.task.test[:SAMPLES]
         with self.memory.apart():
             answers = self.session.objective.show(shown)
+            own = self.session.objective.probabilities(self.sentences).tolist() if self.sentences else []
         if answers.probabilities is None:
             return CompletionsShown(step, answers.prompts, answers.completions, answers.wanted, answers.scores)
         names = self.session.task.label_names
-        texts = ["\n".join(example.fields.values()) for example in shown]
-        return SampleShown(step, texts, [names[example.label] for example in shown], answers.probabilities)
+        texts = [*self.sentences, *("\n".join(example.fields.values()) for example in shown)]
+        labels = [*("" for _ in own), *(names[example.label] for example in shown)]
+        return SampleShown(step, texts, labels, [*own, *answers.probabilities])
 
     def _evaluate(self, step: int, split: str) -> EvalDone:
         session, started, config = self.session, time.perf_counter(), self.session.config
@@ -315,8 +336,10 @@ class _Course:
         seconds, scores = time.perf_counter() - started, dict(found.scores) if found.scores else None
         return EvalDone(step, split, found.loss, found.accuracy, len(examples), seconds, scores)
 
-    def started(self, recording: Recording | None) -> RunStarted:
+    def started(self, recording: Recording | None, search: RateSearch | None = None) -> RunStarted:
         s = self.session
+        if search:
+            self.passes, self.cost = search.forward_passes, search.forward_cost
         task = s.task
         return RunStarted(
             s.config.to_json(),
@@ -344,6 +367,7 @@ class _Course:
             s.prefix.of if s.prefix else 0,
             s.ranks.count,
             s.method.replay_passes(),
+            search.to_json() if search else None,
         )
 
     def _ended(self, status: str, reason: str) -> RunEnded:

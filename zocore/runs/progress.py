@@ -4,8 +4,9 @@ import time
 from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from zocore.runs.best_point import BestPoint
 from zocore.runs.events import (
     CompletionsShown,
     EstimatorMeasured,
@@ -84,6 +85,8 @@ class Progress:
             f"lr {config['lr']:g} ({config['schedule']}), eps {config['eps']:g}, batch {config['batch_size']}, "
             f"seed {config['seed']}, {event.passes_per_step} forward passes a step (cost {event.cost_per_step:.3g})"
         )
+        if event.rate_search:
+            self._line(_search(event.rate_search))
         for note in event.notes:
             self._line(f"note: {note}")
         if event.frozen:
@@ -133,6 +136,12 @@ class Progress:
                 + f", {event.forward_passes} forward passes, {event.seconds:.1f} s of training, "
                 f"{event.steps_per_second:.1f} steps/s"
             )
+        best = BestPoint.of(self._evaluations).best
+        if best is not None and best.step < event.steps:
+            self._line(
+                f"the dev loss was lowest after step {best.step}: {best.loss:.4f}, accuracy {best.accuracy:.3f}; "
+                f"zocore export {self.folder} --step best takes that step"
+            )
         if len(self._samples) >= 2:
             self._answers(self._samples[0], self._samples[-1])
         if len(self._written) >= 2:
@@ -164,6 +173,14 @@ class Progress:
         self.out.write(("\n" if self._live else "") + text + "\n")
         self.out.flush()
         self._live = False
+
+
+def _search(search: dict[str, Any]) -> str:
+    first, last = search["tried"][0][0], search["tried"][-1][0]
+    return (
+        f"lr {search['lr']:g} found by {len(search['tried'])} steps at rates from {first} to {last}, "
+        f"{search['forward_passes']} forward passes (cost {search['forward_cost']:.3g}), which count"
+    )
 
 
 def _judged(event: EvalDone) -> list[tuple[str, float, str]]:

@@ -247,12 +247,12 @@ def data_fingerprint(task: Task) -> str:
 
 def read(config: RunConfig) -> Task:
     """Return the task the settings name. Raises InputError when the data is not usable."""
+    if OBJECTIVES[config.objective].criterion is None:
+        return _read_texts(config)
     return few(_read(config), config.k_shot, config.train_examples, config.split_seed)
 
 
 def _read(config: RunConfig) -> Task:
-    if OBJECTIVES[config.objective].criterion is None:
-        return _read_texts(config)
     words: dict[str, Any] = {"template": config.template, "label_words": config.label_words, "seed": config.split_seed}
     if config.task in named_tasks():
         for name in ("text_columns", "label_column"):
@@ -274,7 +274,7 @@ def _read_texts(config: RunConfig) -> Task:
     for name in ("text_columns", "label_words"):
         if getattr(config, name) is not None:
             raise InputError(f"{flag(name)} and --objective {config.objective} do not go together: it has no labels")
-    named = named_tasks().get(config.task)
+    named = named_tasks().get(config.task)  # SQuAD and DROP have their prompts in the table
     template = config.template or (named.template if named and named.generated else None)
     return read_texts(config.data, template=template, answer_column=config.label_column, seed=config.split_seed)
 

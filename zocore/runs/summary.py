@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from zocore.runs.best_point import BestPoint
 from zocore.runs.events import EvalDone, Event, RunEnded, RunStarted, StepDone
 
 # what a summary says of a run that has no more than begun
@@ -20,6 +21,7 @@ class Summary:
     """summary.json as it stands: the run's outcome in one flat record."""
 
     values: dict[str, Any]
+    dev: BestPoint = field(default_factory=BestPoint)
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> "Summary":
@@ -45,6 +47,10 @@ class Summary:
                 self.values |= {"steps_per_second": event.steps_per_second, "peak_memory_bytes": peak}
                 self.values |= {"wire_bytes": event.wire_bytes}
                 self.values |= {**CUT_OFF, **dict.fromkeys(f"{what}_after" for what in FOUND)}  # as in a resumed run
+            case EvalDone(split="dev"):
+                self.dev.add(event)
+                assert self.dev.best is not None
+                self.values |= {"best_step": self.dev.best.step, "best_dev_loss": self.dev.best.loss}
             case EvalDone(split="test"):
                 when = "before" if event.step == 0 and self.values["loss_before"] is None else "after"
                 found = {"loss": event.loss, "accuracy": event.accuracy, **(event.scores or {})}

@@ -2,11 +2,16 @@
 
 from collections import deque
 from dataclasses import dataclass, field
-from statistics import fmean
+from math import sqrt
+from statistics import fmean, variance
 
 from zocore.runs.events import StepDone, Warned
 
 WINDOW = 20  # steps looked at together
+PLATEAU = 120  # steps within which a loss should have fallen
+CLEAR = 2.0  # standard errors by which the second half of them has to lie below the first
+FITTED = 0.1  # a loss below this has little left to fall
+DECAYED = 0.3  # of the first rate: below it a schedule has all but ended the run, and standing still is meant
 START = 3  # steps whose loss is the start's: one that overshoots climbs within a few
 MAX_SKIPPED = 5  # non-finite losses in a row that end a run
 
@@ -20,6 +25,8 @@ class Watch:
     skipped: int = 0
     _first: list[float] = field(default_factory=list)
     _last: deque[StepDone] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    _long: deque[float] = field(default_factory=lambda: deque(maxlen=PLATEAU))
+    _first_lr: float = 0.0
 
     def add(self, step: StepDone) -> list[Warned]:
         """Take in one step and return the warnings it gives rise to."""
@@ -28,6 +35,8 @@ class Watch:
         if step.skipped:
             return []
         self._last.append(step)
+        self._long.append(step.loss)
+        self._first_lr = self._first_lr or step.lr
         if len(self._first) < START:
             self._first.append(step.loss)
         return [warning for warning in self._look(step.step) if warning is not None]
@@ -52,6 +61,12 @@ class Watch:
             ),
             self._once(
                 step,
+                self._last[-1].lr > DECAYED * self._first_lr and _stands_still(list(self._long)),
+                f"the loss has not clearly fallen in {PLATEAU} steps: try three times the learning rate, or more "
+                "directions; --lr auto looks for a rate",
+            ),
+            self._once(
+                step,
                 all(loss == 0 for loss in losses),
                 "the loss is exactly 0: the examples are fitted, or the loss is not what it should be",
             ),
@@ -62,3 +77,12 @@ class Watch:
             return None
         self.given.add(message)
         return Warned(step, message)
+
+
+def _stands_still(losses: list[float]) -> bool:
+    """Whether the second half of the last steps lies no clearly lower than the first, with loss left to lose."""
+    if len(losses) < PLATEAU or fmean(losses) < FITTED:
+        return False
+    first, second = losses[: PLATEAU // 2], losses[PLATEAU // 2 :]
+    error = sqrt((variance(first) + variance(second)) / (PLATEAU // 2))
+    return fmean(first) - fmean(second) < CLEAR * error
