@@ -6,7 +6,7 @@ Trackers read the same events as the terminal and change nothing: one that fails
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from math import sqrt
+from math import isfinite, sqrt
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -148,7 +148,8 @@ def figures(event: Event) -> tuple[int, dict[str, float]]:
             return event.step, {f"train/{name}": float(value) for name, value in found.items()}
         case EvalDone():
             split = SPLITS[event.split]
-            return event.step, {f"{split}/loss": event.loss, f"{split}/accuracy": event.accuracy}
+            found = {"loss": event.loss, "accuracy": event.accuracy, **(event.scores or {})}
+            return event.step, {f"{split}/{name}": value for name, value in found.items() if isfinite(value)}
         case EstimatorMeasured():
             found = {"variance": event.variance, "length": event.norm}
             found |= {} if event.cosine is None else {"cosine": event.cosine}
