@@ -14,6 +14,9 @@ def main() -> None:
     options = _options()
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from app.jobs.lent import lender
+
+    lend = lender()  # before anything that wants CUDA
     from starlette.middleware import Middleware
 
     from app.door import Door
@@ -28,7 +31,7 @@ def main() -> None:
     limits = HOSTED if options.hosted else Limits()
     chosen = {"places": options.places, "memory": options.memory and int(options.memory * 1e9)}
     limits = replace(limits, **{name: value for name, value in chosen.items() if value is not None})
-    store = JobStore(options.runs, limits)
+    store = JobStore(options.runs, limits, lend=lend)
     errors = Errors(store.root / "errors.log")
     if limits.hosted:
         errors.attach()

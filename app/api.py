@@ -11,7 +11,7 @@ print(lab.predict(run["job"], api_name="/result"))
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from app.form import cost, forms, guard
 from app.form.starting import Guest, begin
 from app.jobs.store import JobStore
 from zocore.config import RunConfig
+from zocore.errors import InputError
 
 Found = TypeVar("Found")
 MOST_EVENTS = 500  # in one answer
@@ -66,7 +67,25 @@ def add(store: JobStore) -> None:
         """What settings will cost, before they are run."""
         return _or_sentence(lambda: cost.facts(cost.cost(_config(settings, store), store.speeds)))
 
-    for function in (start, status, events, stop, result, price):
+    def drive(job: str, visitor: str) -> Iterator[str]:
+        """Have one's own run done on the GPU that is lent by the call; it is paused when this call is left."""
+        _or_sentence(lambda: store.mine(job, visitor))
+        try:
+            yield from store.drive(job, visitor)
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        yield words.status(store.get(job), 0)
+
+    def resume(job: str, visitor: str, cpu: bool, request: gr.Request) -> str:
+        """Let one's own paused, stopped or interrupted run go on, on the CPU or where it was."""
+        guest = Guest.of(store, visitor, request)
+        return words.status(_or_sentence(lambda: store.resume(job, visitor, guest.address, cpu is True)), 0)
+
+    if store.lend is not None:
+        gr.api(  # type: ignore[attr-defined]
+            drive, api_name="drive", concurrency_id="lent", concurrency_limit=store.limits.waiting
+        )
+    for function in (start, status, events, stop, resume, result, price):
         gr.api(  # type: ignore[attr-defined]
             function, api_name=function.__name__, queue=False
         )

@@ -12,7 +12,7 @@ from app import api, results, scripts, words
 from app.form import controls, data_form, pricing, share
 from app.jobs.store import JobStore
 from app.quiet import QUIET
-from app.tabs import break_it, claims, learn, memory, microscope, play, race, runs
+from app.tabs import break_it, claims, classroom, learn, lent, memory, microscope, play, race, runs
 from app.tabs.live import Drawn
 from app.tabs.tab import Copy, Site, Tab
 from zocore.errors import InputError
@@ -27,7 +27,13 @@ COPY = """async (code) => {
   setTimeout(() => { button.textContent = name; }, 2500);
 }"""
 HERE = Path(__file__).parent
-STYLES = [HERE / "page.css", HERE / "form" / "form.css", HERE / "charts" / "charts.css", HERE / "tabs" / "tabs.css"]
+STYLES = [
+    HERE / "page.css",
+    HERE / "form" / "form.css",
+    HERE / "charts" / "charts.css",
+    HERE / "tabs" / "tabs.css",
+    HERE / "tabs" / "fits.css",
+]
 OUTER = HERE / "outer.css"  # rules that Gradio must not confine to its own container
 TABS: tuple[Tab, ...] = (play.TAB, race.TAB, runs.TAB, microscope.TAB, memory.TAB, break_it.TAB, learn.TAB, claims.TAB)
 START = """() => {
@@ -77,13 +83,16 @@ def build(store: JobStore) -> Shown:
         visitor = gr.BrowserState("", storage_key="zocore-visitor", secret=store.visitors.key)
         api.add(store)  # first, so that no private event takes one of its names
         header = _header()
+        room = classroom.layout()
         with gr.Tabs(elem_id="zo-tabs", overflow_behavior="wrap") as tabs:
             site = Site(store, visitor, tabs)
             for tab in TABS:
-                with gr.Tab(tab.label, id=tab.id):
+                with gr.Tab(tab.label, id=tab.id, elem_id=f"zo-tab-{tab.id}"):
                     tab.lay_out(site)
         for tab in TABS:
             tab.connect(site)
+        lent.connect(site)
+        classroom.connect(room, site, blocks, [tab.id for tab in TABS])
         _share(header, site)
         _on_load(blocks, header, site)
     head = scripts.head(store.limits.upload_bytes) + f"<style>{OUTER.read_text()}</style>"

@@ -62,6 +62,8 @@ def status(job: Job | None, position: int, wait: float = 0.0) -> str:
     """Return where a job stands, in words; a waiting one with about how many seconds it still waits."""
     if job is None:
         return RECORDED
+    if job.phase == "queued" and job.lent:
+        return "waiting for the GPU that is lent"
     if job.phase == "queued":
         place = f"queued, {ordinal(position + 1)} in line" if position else "queued, next"
         return f"{place} · about {clock(max(wait, 5))} to wait" if wait else place
@@ -99,6 +101,8 @@ def _over(job: Job) -> str:
     if job.phase == "stopped":
         where = f" at step {view.steps}" if view.steps else " before the first step"
         return f"stopped by {job.stopped_by or 'you'}{where}"
+    if job.phase == "paused":
+        return f"paused at step {view.steps}: {job.reason}. It can go on with another slice, or on the CPU."
     if job.phase == "interrupted":
         return f"interrupted at step {view.steps}: {job.reason}. Resume goes on from there."
     return f"failed: {plain(job.reason)}"

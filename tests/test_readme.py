@@ -1,5 +1,6 @@
 """README, CONTRIBUTING and docs are true: commands run, Python runs, and figures, paths and links hold."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -49,6 +50,10 @@ def test_commands_run_as_they_stand(page: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     rows = "\n".join(["text,stars", *(f"{text} {number},{stars}" for number, (text, stars) in enumerate(ROWS))])
     Path("reviews.csv").write_text(rows, encoding="utf-8")
+    Path("rewards.py").write_text("".join(_blocks(PAGES[page], "py")), encoding="utf-8")
+    for name in ("prompts", "questions"):
+        lines = [json.dumps({"prompt": f"The soup {number} was", "answer": "good"}) for number in range(12)]
+        Path(f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     for command in _commands(PAGES[page]):
         assert main(_shortened(command)) == 0, command
 

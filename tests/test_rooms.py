@@ -57,6 +57,7 @@ APP = [
     "opening_run",
     "record",
     "installed",
+    "space",
 ]
 ORDERS = {"zocore": ENGINE, "app": APP}
 

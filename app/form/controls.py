@@ -71,7 +71,7 @@ def build(config: RunConfig, preset: gr.Radio, most: int) -> Controls:
         elem_id="zo-model",
         info="Listed with the memory of a MeZO step on 16 short texts. You can also type a hub id or a folder.",
     )
-    data = DataForm.build(bundled_tasks(), values["task"], most)
+    data = DataForm.build(bundled_tasks(), values["task"], most, parts["model"])
     parts["method"] = gr.Dropdown(forms.METHOD_CHOICES, value=values["method"], label="Method", elem_id="zo-method")
     about = gr.HTML(method_note(config.method), elem_classes="zo-note")
     parts["subspace"] = gr.Dropdown(

@@ -11,6 +11,7 @@ import torch
 
 from app.form import catalogue
 from app.jobs.lab import Lab
+from app.jobs.lent import ROOM, Plan, lends, offered
 from app.jobs.questions import longest_prompt
 from app.jobs.speeds import Speeds
 from app.words import clock, plain, size
@@ -45,6 +46,7 @@ class Cost:
     download: int | None  # bytes, 0 when the model is here, None when unknown
     looks: float = 0.0  # seconds of loading and of the evaluations
     blocker: str = ""
+    lent: Plan | None = None  # slices of a GPU that is lent by the call
 
     @property
     def seconds(self) -> float:
@@ -93,6 +95,7 @@ def cost(config: RunConfig, speeds: Speeds) -> Cost:
         download,
         _looks(config, per_step),
         _blocker(c, found, room),
+        Plan.of(c.steps * per_step + _looks(config, per_step)) if lends(config) else None,
     )
 
 
@@ -177,6 +180,8 @@ def _tokenizer(model: str) -> str:
 
 def free(device: str) -> int:
     """Return the bytes a run may take on a device."""
+    if device.startswith("cuda") and offered():
+        return ROOM
     if device.startswith("cuda") and torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
     for line in _meminfo():
@@ -219,7 +224,7 @@ def _download(model: str) -> int | None:
 
 def _blocker(c: RunConfig, found: Bill | None, room: int) -> str:
     """Why the run cannot start, as the label of the Start button; empty when it can."""
-    if str(c.device).startswith("cuda") and not torch.cuda.is_available():
+    if str(c.device).startswith("cuda") and not torch.cuda.is_available() and not offered():
         return "Needs a GPU: none here"
     if found is not None and found.total > room:
         return f"Needs {size(found.total)}: {size(room)} free"
@@ -234,6 +239,7 @@ def card(price: Cost) -> str:
         ("Time", f"about {clock(price.seconds)}", kind),
         _memory_row(price),
         _download_row(price.download),
+        *([_lent_row(price.lent)] if price.lent else []),
     ]
     body = "".join(
         f"<dt>{name}</dt><dd><b>{escape(value)}</b><span>{escape(note)}</span></dd>" for name, value, note in rows
@@ -258,6 +264,17 @@ def _download_row(download: int | None) -> tuple[str, str, str]:
     return "Download", "unknown" if download is None else f"about {size(download)}", "once, from the model hub"
 
 
+def _lent_row(plan: Plan) -> tuple[str, str, str]:
+    many = f"{plan.slices} slices" if plan.slices > 1 else "one slice"
+    each = " each" if plan.slices > 1 else ""
+    return (
+        "GPU quota",
+        f"about {many} of {plan.seconds} s",
+        f"lent by the call; {plan.counted} s of your daily quota have to be left for it{each}. A run is paused where "
+        "the quota ends, and can go on later or on the CPU",
+    )
+
+
 def problem(message: str) -> str:
     """Return the card of settings that cannot work."""
     return f"<h3>This cannot run yet</h3><p>{escape(plain(message))}</p>"
@@ -273,4 +290,5 @@ def facts(price: Cost) -> dict[str, Any]:
         "memory_bytes": price.bill.total if price.bill else None,
         "download_bytes": price.download,
         "blocker": price.blocker,
+        "quota_seconds": price.lent.slices * price.lent.counted if price.lent else 0,
     }

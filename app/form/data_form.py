@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.form.reading import MOST_LABELS, joined
 from app.words import plain, size
 from zocore.data.tasks import load_task
 from zocore.errors import InputError
@@ -30,7 +31,9 @@ class DataForm:
     label: gr.Dropdown
     template: gr.Textbox
     words: gr.Textbox
+    model: gr.components.Component  # what the template has to suit
     rows: gr.HTML
+    read: gr.HTML
     prompt: gr.HTML
 
     @property
@@ -55,12 +58,13 @@ class DataForm:
         return dict(zip(self.parts, values, strict=True))
 
     @classmethod
-    def build(cls, tasks: Sequence[str], chosen: str, most: int) -> "DataForm":
-        """Lay the components out."""
+    def build(cls, tasks: Sequence[str], chosen: str, most: int, model: gr.components.Component) -> "DataForm":
+        """Lay the components out, in the order in which one's own data is prepared."""
         source = gr.Radio(["Bundled task", OWN], value="Bundled task", label="What to learn", elem_id="zo-source")
         offered = [(load_task(name).title, name) for name in tasks]
         task = gr.Dropdown(offered, value=chosen, label="Task", elem_id="zo-task")
         with gr.Column(visible=False, elem_classes="zo-own") as own:
+            gr.HTML(_step(1, "Upload a file"))
             file = gr.File(
                 label=f"CSV, TSV or JSON Lines, at most {size(most)}",
                 type="filepath",
@@ -70,17 +74,42 @@ class DataForm:
             )
             gr.HTML('<div id="zo-too-large" role="alert"></div>')  # filled by upload.js
             rows = gr.HTML("", elem_id="zo-rows")
+            gr.HTML(_step(2, "Which columns"))
             with gr.Row(elem_classes="zo-pair"):
                 texts = gr.Dropdown([], multiselect=True, label="Text columns", elem_id="zo-texts", min_width=120)
                 label = gr.Dropdown([], label="Label column", elem_id="zo-label", min_width=120)
-            template = gr.Textbox(
-                "", label="Template", placeholder="{text} It was {label}", elem_id="zo-template", max_length=2000
-            )
+            read = gr.HTML("", elem_id="zo-read")
+            gr.HTML(_step(3, "A word for each label"))
             words = gr.Textbox(
-                "", label="Label words", placeholder="terrible,great", elem_id="zo-words", max_length=2000
+                "",
+                label="Label words",
+                show_label=False,
+                info="The model answers with one of these. For labels that are numbers they are a guess: say what "
+                "they mean.",
+                placeholder="0 = terrible\n1 = great",
+                lines=2,
+                max_lines=8,
+                elem_id="zo-words",
+                max_length=2000,
+            )
+            gr.HTML(_step(4, "How it is asked"))
+            template = gr.Textbox(
+                "",
+                label="Template",
+                show_label=False,
+                info="Columns in braces, and {label} where the answer goes.",
+                placeholder="{text}\nAnswer: {label}",
+                lines=2,
+                max_lines=6,
+                elem_id="zo-template",
+                max_length=2000,
             )
             prompt = gr.HTML("", elem_id="zo-prompt")
-        return cls(source, task, own, file, gr.State(""), texts, label, template, words, rows, prompt)
+        return cls(source, task, own, file, gr.State(""), texts, label, template, words, model, rows, read, prompt)
+
+
+def _step(number: int, title: str) -> str:
+    return f'<h3 class="zo-wizard"><span>{number}</span>{title}</h3>'
 
 
 def data_settings(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +123,7 @@ def data_settings(values: Mapping[str, Any]) -> dict[str, Any]:
         "text_columns": ",".join(values["text_columns"] or ()) or None,
         "label_column": values["label_column"] or None,
         "template": (values["template"] or "").strip() or None,
-        "label_words": (values["label_words"] or "").strip() or None,
+        "label_words": joined(values["label_words"] or "") or None,
     }
 
 
@@ -123,21 +152,16 @@ def first_rows(table: Mapping[str, Any]) -> str:
 
 def example(task: Mapping[str, Any]) -> str:
     """Return the first training example as the model sees it, and the words it chooses from, as HTML."""
-    labels = ", ".join(f"{name} → {word}" for name, word in zip(task["labels"], task["words"], strict=True))
-    counts = "{:,} train, {:,} dev, {:,} test".format(*task["counts"])
+    pairs = list(zip(task["labels"], task["words"], strict=True))
+    labels = ", ".join(f"{_cut(name, 40)} → {_cut(word, 40)}" for name, word in pairs[:MOST_LABELS])
+    labels += f" and {len(pairs) - MOST_LABELS} more" if len(pairs) > MOST_LABELS else ""
     prompt = f'<p class="zo-quiet">One prompt, with its answer:</p><pre>{escape(_cut(task["text"], 600))}</pre>'
     notes = "".join(f'<p class="zo-warning">{escape(note)}</p>' for note in _notes(task))
-    return f'{prompt}<p class="zo-quiet">{escape(labels)} · {counts}</p>{notes}'
+    return f'{prompt}<p class="zo-quiet">{escape(labels)}</p>{notes}<p class="zo-quiet">Ready: press Start above.</p>'
 
 
 def _notes(task: Mapping[str, Any]) -> Iterator[str]:
     """What a visitor should know of how their file was read."""
-    if task["unlabelled"]:
-        lines = ", ".join(map(str, task["lines"])) + (", …" if task["unlabelled"] > len(task["lines"]) else "")
-        yield f"{task['unlabelled']:,} rows without a label were left out: lines {lines}."
-    used = sum(task["counts"])
-    if used < task["rows"] - task["unlabelled"]:
-        yield f"A random {used:,} of the {task['rows']:,} rows are used: a run reads no more."
     if list(task["labels"]) == list(task["words"]) and any(name.isdigit() for name in task["labels"]):
         first, second = task["labels"][:2]
         yield (

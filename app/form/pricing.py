@@ -31,7 +31,7 @@ def shown(store: JobStore, values: Mapping[str, Any]) -> tuple[str, Any, Any]:
         return cost.problem(str(error)), blocked, gr.update(visible=False)
     start = gr.update(value=price.blocker or "Start", interactive=not price.blocker)
     here = price.download == 0 and not price.blocker
-    return cost.card(price), start, gr.update(visible=here and not price.measured)
+    return cost.card(price), start, gr.update(visible=here and not price.measured and not price.lent)
 
 
 def connect(

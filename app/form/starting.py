@@ -1,13 +1,14 @@
 """From settings to a job: who asks, whether this server takes it, and how much work it is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import gradio as gr
 
 from app.form import cost, guard
 from app.form.work import work
 from app.jobs.job import Job
+from app.jobs.lent import lends
 from app.jobs.store import JobStore
 from zocore.config import RunConfig
 from zocore.errors import InputError
@@ -38,15 +39,18 @@ def begin(store: JobStore, guest: Guest, configs: Sequence[RunConfig], kind: str
     Raises InputError or ValueError with one sentence when it cannot be queued.
     """
     limits, checked = store.limits, [taken(store, config) for config in configs]
+    lent = store.lend is not None and kind == "run" and all(map(lends, checked))
+    if store.lend is not None and not lent:  # nothing but a slice has the GPU
+        checked = [replace(config, device="cpu") for config in checked]
     amount = expected = 0.0
     for config in checked:
         cost.measure_texts(config, store.files)
         price = cost.cost(config, store.speeds)
         expected += price.seconds
         if limits.hosted:
-            amount += work(config)
+            amount += 0.0 if lent else work(config)  # what is lent is bounded by the visitor's quota
             _check_memory(price, limits.memory)
-    return store.start(guest.secret, checked, kind, guest.address, amount, expected, sentence)
+    return store.start(guest.secret, checked, kind, guest.address, amount, expected, sentence, lent)
 
 
 def _check_memory(price: cost.Cost, most: int) -> None:

@@ -1,11 +1,12 @@
-"""The visitor's own file: an upload becomes columns to choose from and a prompt to look at."""
+"""The visitor's own file, step by step: its columns, what was read, a word for each label, and a prompt to look at."""
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
-from app.form import data_form
+from app.form import catalogue, data_form, reading
 from app.form.data_form import DataForm
 from app.form.starting import Guest
 from app.jobs.store import JobStore
@@ -23,22 +24,38 @@ def connect(data: DataForm, store: JobStore, visitor: gr.BrowserState) -> None:
     def uploaded(secret: str, file: str | None, request: gr.Request) -> tuple[Any, ...]:
         return read(store, Guest.of(store, secret, request), file)
 
-    def previewed(*values: Any) -> str:
+    def worded(path: str, label: str | None) -> Any:
+        return words(store, path, label)
+
+    def prompted(path: str, model: Any, texts: Sequence[str] | None) -> str:
+        return reading.template_for(kind_of(store, model), texts or ()) if path else ""
+
+    def again(path: str, model: Any, texts: Sequence[str] | None, template: str) -> Any:
+        ours = not (template or "").strip() or template in reading.templates_for(texts or ())
+        return prompted(path, model, texts) if path and ours else gr.skip()
+
+    def previewed(*values: Any) -> tuple[str, str]:
         chosen = data.named(values)
         try:
             settings = data_form.data_settings(chosen)
-            return data_form.example(store.files.ask("prompt", **settings, most=most)) if settings else ""
+            found = store.files.ask("prompt", **settings, most=most) if settings else None
         except InputError as error:
-            return data_form.error(str(error)) if chosen["data"] else ""
+            return "", data_form.error(str(error)) if chosen["data"] else ""
+        return (reading.report(found), data_form.example(found)) if found else ("", "")
 
     data.source.input(chosen, data.source, [data.task, data.own], **QUIET)
     sent = data.file.change(uploaded, [visitor, data.file], [data.rows, data.path, data.texts, data.label], **QUIET)
-    sent.then(previewed, data.inputs, data.prompt, **QUIET)
+    named = sent.then(worded, [data.path, data.label], data.words, **QUIET)
+    asked = named.then(prompted, [data.path, data.model, data.texts], data.template, **QUIET)
+    asked.then(previewed, data.inputs, [data.read, data.prompt], **QUIET)
+    data.label.input(worded, [data.path, data.label], data.words, **QUIET)
+    data.texts.input(prompted, [data.path, data.model, data.texts], data.template, **QUIET)
+    data.model.change(again, [data.path, data.model, data.texts, data.template], data.template, **QUIET)  # type: ignore[attr-defined]
     gr.on(
         [part.change for part in (data.texts, data.label, data.template, data.words)],
         previewed,
         data.inputs,
-        data.prompt,
+        [data.read, data.prompt],
         **QUIET,
         trigger_mode="always_last",
     )
@@ -60,3 +77,20 @@ def read(store: JobStore, guest: Guest, file: str | None) -> tuple[Any, ...]:
     columns = found["columns"]
     chosen = gr.update(choices=columns, value=found["texts"]), gr.update(choices=columns, value=found["label"])
     return data_form.first_rows(found), str(path.resolve()), *chosen
+
+
+def words(store: JobStore, path: str, label: str | None) -> str:
+    """Return a word for each label of an upload, to be changed; none where the labels cannot be read."""
+    if not path or not label:
+        return ""
+    try:
+        found = store.files.ask("labels", path=path, label=label, most=store.limits.upload_bytes)
+    except InputError:  # the preview says what is wrong
+        return ""
+    return reading.words_for(found["labels"], found["names"])
+
+
+def kind_of(store: JobStore, model: Any) -> str | None:
+    """Return the kind of a model as far as it is known without loading it; strangers learn nothing of folders."""
+    name = str(model or "")
+    return catalogue.kind(name) if store.limits.folders or catalogue.is_named(name) else None

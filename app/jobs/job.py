@@ -20,7 +20,7 @@ from zocore.errors import InputError
 from zocore.runs.events import Event, RunStarted, StepDone
 from zocore.runs.recording import EVENTS, examine
 
-WAITING, LIVE, OVER = ("queued",), ("loading", "running"), ("finished", "stopped", "failed", "interrupted")
+WAITING, LIVE, OVER = ("queued",), ("loading", "running"), ("finished", "stopped", "failed", "interrupted", "paused")
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Lane:
     def load(self) -> None:
         """Read what is good of what the folder holds, nothing when the run never started."""
         try:
-            self.events = [_light(event) for event in examine(self.folder).events]
+            self.events = [light(event) for event in examine(self.folder).events]
         except InputError:
             self.events = []
         self.view = View.of(self.events)
@@ -52,7 +52,7 @@ class Lane:
         return any(isinstance(event, RunStarted) for event in self.events)
 
 
-def _light(event: Event) -> Event:
+def light(event: Event) -> Event:
     """The event without what only a replay needs, as a child sends it."""
     return replace(event, touched=None, responses=None) if isinstance(event, StepDone) else event
 
@@ -73,6 +73,8 @@ class Job:
     stop: threading.Event = field(default_factory=threading.Event)
     stopped_by: str = ""
     resumed: bool = False
+    lent: bool = False  # done in slices on a GPU that is lent by the call
+    driven: bool = False  # somebody is having its slices done
     log: list[tuple[int, Event]] = field(default_factory=list)
     forgotten: bool = False  # the events are on disk only
     version: int = 0  # grows with everything a page could want to draw
@@ -129,7 +131,7 @@ class Job:
             "phase": phase,
             "reason": reason,
         }
-        facts |= {"created": self.created, "stopped_by": self.stopped_by, "sentence": self.sentence}
+        facts |= {"created": self.created, "stopped_by": self.stopped_by, "sentence": self.sentence, "lent": self.lent}
         facts |= {"lanes": [_lane_facts(lane) for lane in self.lanes]}
         partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
         partial.replace(self.folder / "job.json")
@@ -189,8 +191,8 @@ def read_job(folder: Path) -> Job | None:
         facts: dict[str, Any] = json.loads((folder / "job.json").read_text(encoding="utf-8"))
         lanes = [_read_lane(folder, lane) for lane in facts["lanes"]]
         kept = {name: facts[name] for name in ("kind", "phase", "reason", "created", "stopped_by")}
-        sentence = str(facts.get("sentence", ""))
-        job = Job(facts["id"], facts["owner"], folder, lanes, **kept, sentence=sentence, forgotten=True)
+        sentence, lent = str(facts.get("sentence", "")), facts.get("lent") is True
+        job = Job(facts["id"], facts["owner"], folder, lanes, **kept, sentence=sentence, lent=lent, forgotten=True)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if not job.over:

@@ -3,17 +3,20 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from app.jobs.wire import Happened, Lost, Work
 from zocore.config import RunConfig
 from zocore.diagnostics.broken_runs import FAULTS, run_broken
 from zocore.runs import loop
 from zocore.runs.events import Event, RunEnded, StepDone
-from zocore.runs.recording import Recording, begun, read_recording, record
+from zocore.runs.recording import begun, read_recording, record
 
 Stop = Callable[[], bool]
-Engine = Callable[[RunConfig, Stop, Recording | None], Iterator[Event]]
+Engine = Callable[..., Iterator[Event]]  # takes settings, a Stop and the recording so far, if there is one
+WEIGHTS = "weights.safetensors"  # in a run's folder, where a job keeps them
 
 
 @dataclass
@@ -32,8 +35,13 @@ def run_lanes(work: Work, stop: Stop, engine: Engine) -> Iterator[Happened | Los
     """
     if work.kind in FAULTS:
         engine = broken(work.kind)
+
+    def events(config: dict[str, Any], folder: Path) -> Iterator[Event]:
+        doing = partial(engine, weights=folder / WEIGHTS) if work.weights else engine
+        return _events(RunConfig.from_json(config), folder, stop, work.resumed, doing)
+
     running = {
-        number: _Running(_events(RunConfig.from_json(config), Path(folder), stop, work.resumed, engine))
+        number: _Running(events(config, Path(folder)))
         for number, (config, folder) in enumerate(zip(work.configs, work.folders, strict=True))
     }
     alone = len(running) == 1

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from app.jobs.speeds import warm_up
 from zocore.config import RunConfig
-from zocore.data.columns import find_label, find_texts
+from zocore.data.columns import find_label, find_labels, find_names, find_texts
 from zocore.data.files import read_table
 from zocore.data.tasks import Task, read_task
 from zocore.data.template import Template
@@ -114,6 +114,38 @@ def answers(shelf: Shelf, facts: Json) -> Json:
     return {"step": now, "before": before, "now": timeline.answers(asked)}
 
 
+def mistakes(shelf: Shelf, facts: Json) -> Json:
+    """Ask the test examples of a run at its last step: how often each label is taken for each, and the worst errors.
+
+    The worst are those where the right answer had the least probability.
+    """
+    folder = Path(facts["folder"])
+    timeline = shelf.take(f"replay {folder} {facts['steps']}", lambda: open_timeline(folder))
+    timeline.go(timeline.last)
+    task, config = timeline.session.task, timeline.session.config
+    examples = task.test[: config.eval_examples]
+    found: list[list[float]] = []
+    for first in range(0, len(examples), 4 * config.batch_size):
+        found += timeline.answers([example.fields for example in examples[first : first + 4 * config.batch_size]])
+    best = [max(range(len(row)), key=row.__getitem__) for row in found]
+    matrix = [[0] * len(task.label_names) for _ in task.label_names]
+    for example, answer in zip(examples, best, strict=True):
+        matrix[example.label][answer] += 1
+    wrong = [i for i, example in enumerate(examples) if best[i] != example.label]
+    wrong.sort(key=lambda i: found[i][examples[i].label])
+    worst = [
+        {
+            "text": "\n".join(examples[i].fields.values())[: facts["characters"]],
+            "truth": examples[i].label,
+            "answer": best[i],
+            "sure": found[i][best[i]],
+            "right": found[i][examples[i].label],
+        }
+        for i in wrong[: facts["count"]]
+    ]
+    return {"step": timeline.last, "labels": list(task.label_names), "matrix": matrix, "worst": worst}
+
+
 def _look_at(shelf: Shelf, facts: Json) -> Session:
     """The session the microscope looks at. Raises InputError for one that is too large."""
     config = _config(facts)
@@ -169,6 +201,15 @@ def table(shelf: Shelf, facts: Json) -> Json:
     return {"columns": list(found.columns), "rows": rows, "count": len(found.rows), "texts": texts, "label": label}
 
 
+def labels(shelf: Shelf, facts: Json) -> Json:
+    """Read the labels of a file: their names in order, and what another column calls them if one does."""
+    found = read_table(Path(facts["path"]), max_bytes=facts["most"])
+    label = find_label(found, facts["label"])
+    kept = found.labelled(label)
+    named = find_names(kept, label)
+    return {"labels": list(find_labels(kept, label)), "names": named[1] if named else None}
+
+
 def prompt(shelf: Shelf, facts: Json) -> Json:
     """Read a task as a run would: one prompt with its answer, the words of the labels, and the sizes of the splits."""
     texts = facts["text_columns"]
@@ -180,6 +221,12 @@ def prompt(shelf: Shelf, facts: Json) -> Json:
         label_words=facts["label_words"],
         max_bytes=facts["most"],
     )
+    examples = [*task.train, *task.dev, *task.test]
+    read_ = [tuple(example.fields.values()) for example in examples]
+    labels_of: dict[tuple[str, ...], set[int]] = {}
+    for text_, example in zip(read_, examples, strict=True):
+        labels_of.setdefault(text_, set()).add(example.label)
+    trained, tested = set(read_[: len(task.train)]), set(read_[len(task.train) + len(task.dev) :])
     first, template = task.train[0], Template(task.template)
     answer = task.label_words[first.label]
     text = template.fill(first.fields, answer).text
@@ -189,6 +236,10 @@ def prompt(shelf: Shelf, facts: Json) -> Json:
         "words": list(task.label_words),
         "counts": [len(task.train), len(task.dev), len(task.test)],
         "rows": task.rows,
+        "balance": [sum(example.label == label for example in examples) for label in range(len(task.label_names))],
+        "repeated": len(read_) - len(labels_of),
+        "disagreeing": sum(len(labels) > 1 for labels in labels_of.values()),
+        "leaked": len(trained & tested),
         "unlabelled": len(task.unlabelled),
         "lines": list(task.unlabelled[:SHOWN]),
     }
@@ -223,5 +274,8 @@ def longest_prompt(task: Task) -> int:
 
 QUESTIONS: Mapping[str, Callable[[Shelf, Json], Any]] = {
     function.__name__: function
-    for function in (step, answers, look, alignment, batch_law, seconds, export, table, prompt, texts)
+    for function in (
+        *(step, answers, mistakes, look, alignment, batch_law, seconds, export),
+        *(table, labels, prompt, texts),
+    )
 }

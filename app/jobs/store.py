@@ -4,12 +4,16 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from app.jobs.job import Job, new_job, read_job
 from app.jobs.lab import Lab
+from app.jobs.lanes import WEIGHTS
+from app.jobs.lent import Driver, Lend
+from app.jobs.lessons import Lessons
 from app.jobs.limits import HOUR, Limits
 from app.jobs.process import Child, Leash, Spares, spawn
 from app.jobs.speeds import Speeds
@@ -25,10 +29,17 @@ SHARED = 3  # times what one visitor may ask, for an address that several share
 class JobStore:
     """Owns every job and every child. Methods are safe to call from any thread; none of them waits for a step."""
 
-    def __init__(self, root: Path, limits: Limits = Limits(), launch: Callable[[], Child] | None = None) -> None:
-        self.root, self.limits = root, limits
+    def __init__(
+        self,
+        root: Path,
+        limits: Limits = Limits(),
+        launch: Callable[[], Child] | None = None,
+        lend: Lend | None = None,
+    ) -> None:
+        self.root, self.limits, self.lend = root, limits, lend
         root.mkdir(parents=True, exist_ok=True)
         self.visitors = Visitors(server_key(root))
+        self.lessons = Lessons(root / "lessons", self.visitors.key)
         self.speeds = Speeds(root / "speeds.json")
         self.jobs: dict[str, Job] = {}
         self._queue: deque[Job] = deque()
@@ -58,8 +69,11 @@ class JobStore:
         work: float = 0.0,
         expected: float = 0.0,
         sentence: str = "",
+        lent: bool = False,
     ) -> Job:
         """Queue a job of so much work, expected to take so many seconds; a sentence is asked as it goes.
+
+        One that is `lent` waits for its driver.
 
         Raises InputError when the visitor has one under way or a limit is met.
         """
@@ -70,15 +84,34 @@ class JobStore:
         with self._ready:
             self._room_for(visitor, address)
             self._afford(address, work)
+            job.lent = lent
             job.save()
             self.jobs[job.id] = job
-            self._queue.append(job)
-            self._ready.notify()
+            self._line_up(job)
         return job
+
+    def drive(self, job_id: str, visitor: str) -> Iterator[str]:
+        """Have the slices of one's own job done that waits for the lent GPU; yields where it is, in words.
+
+        Raises InputError when the job waits for nobody.
+        """
+        job = self.mine(job_id, visitor)
+        with self._ready:
+            if self.lend is None or not job.lent or job.driven or job.phase != "queued":
+                raise InputError("this run waits for no GPU that is lent")
+            job.driven = True
+        try:
+            with closing(Driver(job, self.lend, self.speeds.learn).messages()) as messages:  # type: ignore[type-var]
+                for message in messages:
+                    job.seen = time.monotonic()
+                    yield message
+        finally:
+            self._done(job)
 
     def prepare(self, config: RunConfig) -> None:
         """Have the first children started and a configuration timed before anybody asks."""
         self.spares.prepare()
+        config = replace(config, device="cpu") if self.lend else config  # what is lent is not lent for this
         with suppress(InputError):  # what is wrong here is told where somebody presses Start
             self.speeds.learn(config, self.models.ask("seconds", config=config.to_json()))
 
@@ -86,8 +119,11 @@ class JobStore:
         """Count a question to a model or a file. Raises InputError when there were too many."""
         check_rate([(self._questions, visitor), (self._shared_questions, address)], "questions")
 
-    def resume(self, job_id: str, visitor: str, address: str = "") -> Job:
-        """Queue an interrupted or stopped job again, to go on where its recording ends."""
+    def resume(self, job_id: str, visitor: str, address: str = "", cpu: bool = False) -> Job:
+        """Queue an interrupted, paused or stopped job again, to go on where its recording ends.
+
+        On the `cpu` goes on what would wait for a GPU that is lent.
+        """
         job = self.mine(job_id, visitor)
         check_rate([(self._starts, visitor), (self._shared_starts, address)], "starts")
         with self._ready:
@@ -101,9 +137,12 @@ class JobStore:
             job.resumed, job.stopped_by = True, ""
             for lane in job.lanes:
                 lane.problem = ""
+            if cpu and job.lent:
+                job.lent = False
+                for lane in job.lanes:
+                    lane.config = replace(lane.config, device="cpu")
             job.turn("queued")
-            self._queue.append(job)
-            self._ready.notify()
+            self._line_up(job)
         return job
 
     def stop(self, job_id: str, visitor: str, by: str = "you") -> Job:
@@ -224,6 +263,11 @@ class JobStore:
                 f"try a smaller run, or again in {min(wait, HOUR) / 60:.0f} minutes"
             )
 
+    def _line_up(self, job: Job) -> None:
+        if not job.lent:
+            self._queue.append(job)
+            self._ready.notify()
+
     def _stop(self, job: Job, by: str) -> None:
         if not job.over and not job.stop.is_set():
             job.stopped_by = by
@@ -232,6 +276,8 @@ class JobStore:
             if job in self._queue:
                 self._queue.remove(job)
                 job.turn("stopped", "stopped before the first step")
+            elif job.lent and not job.driven:
+                job.turn("stopped", "stopped before it had the GPU")
 
     def _take(self) -> Job | None:
         with self._ready:
@@ -244,6 +290,9 @@ class JobStore:
         planned = sum(lane.config.steps for lane in job.lanes)
         left = 1 - sum(lane.view.steps for lane in job.lanes) / planned
         self._work.give_back(job.address, left * job.work)
+        if job.phase in ("finished", "failed"):
+            for lane in job.lanes:
+                (lane.folder / WEIGHTS).unlink(missing_ok=True)
         job.seen = max(job.seen, time.monotonic() - self.limits.resident / 2)
 
     def _reap_for_ever(self) -> None:

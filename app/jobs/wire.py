@@ -35,6 +35,7 @@ class Work(Message):
     resumed: bool = False
     seconds: float = 0.0  # of processor time; 0 for any
     sentence: str = ""  # of the visitor's own, asked before the test examples
+    weights: bool = False  # whether each lane keeps its weights in a file, from which it goes on
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,11 @@ class Over(Message):
     """From the child: the job has ended; with a problem, it could not begin or go on."""
 
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class Slept(Message):
+    """From a slice of a job: its time is over, the job is not."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from app.jobs.job import Job
+from app.jobs.lanes import WEIGHTS
 from app.jobs.process import Died, Leash, Spares, follow, in_words
 from app.jobs.speeds import Timing
 from app.jobs.view import View
@@ -31,18 +32,18 @@ def work(job: Job, spares: Spares, leash: Leash, learn: Learn) -> None:
         return job.stop.is_set()
 
     configs = [lane.config.to_json() for lane in job.lanes]
-    child.order(
-        Work(job.kind, configs, [str(lane.folder) for lane in job.lanes], job.resumed, leash.seconds, job.sentence)
-    )
+    folders = [str(lane.folder) for lane in job.lanes]
+    kept = any((lane.folder / WEIGHTS).is_file() for lane in job.lanes)
+    child.order(Work(job.kind, configs, folders, job.resumed, leash.seconds, job.sentence, kept))
     timings = [Timing(lane.config.steps) for lane in job.lanes]
     try:
         for message in follow(child, leash, stop):
             if isinstance(message, Happened):
-                _take_in(job, message, timings[message.lane], learn)
+                take_in(job, message, timings[message.lane], learn)
             elif isinstance(message, Lost):
                 job.lanes[message.lane].problem = message.problem
             elif isinstance(message, Over):
-                job.turn(*_outcome(job, message.problem))
+                job.turn(*outcome(job, message.problem))
                 break
     except Died as death:
         job.turn(*_ended(job, str(death)))
@@ -58,7 +59,8 @@ def _start_over(job: Job) -> None:
         (lane.folder / EVENTS).unlink(missing_ok=True)
 
 
-def _take_in(job: Job, message: Happened, timing: Timing, learn: Learn) -> None:
+def take_in(job: Job, message: Happened, timing: Timing, learn: Learn) -> None:
+    """Add an event to its job, and what it says of the speed to what is known."""
     job.add(message.lane, message.event)
     lane = job.lanes[message.lane]
     if seconds := timing.add(message.event):
@@ -75,8 +77,8 @@ def _ended(job: Job, death: str) -> tuple[str, str]:
     return ("interrupted" if begun else "failed"), death
 
 
-def _outcome(job: Job, problem: str) -> tuple[str, str]:
-    """A job's last phase and the reason. A race of which a lane is left has not failed."""
+def outcome(job: Job, problem: str) -> tuple[str, str]:
+    """Return a job's last phase and the reason. A race of which a lane is left has not failed."""
     end = job.lane.view.end
     if problem:
         return "failed", end.reason if end and end.status == "failed" else problem

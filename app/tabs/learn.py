@@ -1,5 +1,6 @@
 """The Learn tab: seven short steps; each button sets the real controls and opens the tab where to look."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,7 +9,8 @@ import gradio as gr
 
 from app.form import controls, forms
 from app.quiet import QUIET
-from app.tabs.tab import Copy, Site, Tab
+from app.tabs import classroom
+from app.tabs.tab import Site, Tab
 from zocore.config import RunConfig
 
 
@@ -22,6 +24,8 @@ class Lesson:
     tab: str
     config: RunConfig | None = None  # settings for the form
     lanes: tuple[str, ...] = ()  # methods for the race
+    watch: str = ""  # where to look: what the panel holds, as CSS names it
+    look: str = ""  # and for what
 
 
 TOY = forms.PRESETS["toy"]
@@ -35,6 +39,8 @@ LESSONS = (
         "Set MeZO and go to Play",
         "play",
         TOY,
+        watch="#zo-opened",
+        look="Press Next part: two probes, one slope, one step.",
     ),
     Lesson(
         "What one number can know",
@@ -44,6 +50,8 @@ LESSONS = (
         "Go to the Microscope",
         "microscope",
         TOY,
+        watch="#zo-cosine",
+        look="Measure: each dot should sit on the line of theory.",
     ),
     Lesson(
         "Why eps has a valley",
@@ -54,6 +62,8 @@ LESSONS = (
         "Go to the Microscope",
         "microscope",
         TOY,
+        watch="#zo-slice",
+        look="Look along z, then move eps: where is the valley?",
     ),
     Lesson(
         "Where the memory goes",
@@ -61,6 +71,8 @@ LESSONS = (
         "scratch. Pick a model and a card, and see what fits that did not.",
         "Go to Memory",
         "memory",
+        watch="#zo-fits",
+        look="Which models fit with forward passes alone, and not with backprop?",
     ),
     Lesson(
         "A run is a list of seeds",
@@ -70,6 +82,8 @@ LESSONS = (
         "Set a short run and go to Play",
         "play",
         replace(TOY, method="mezo", steps=150),
+        watch="#zo-replay",
+        look="Press Start; when the run is done, move this slider.",
     ),
     Lesson(
         "More directions, or more steps?",
@@ -79,6 +93,8 @@ LESSONS = (
         "race",
         TOY,
         ("mezo", "n-spsa", "mezo-gv"),
+        watch="#zo-guess",
+        look="Guess here first; then start, and watch the loss at equal cost.",
     ),
     Lesson(
         "When GRZO's B directions help",
@@ -90,14 +106,34 @@ LESSONS = (
         "race",
         TOY,
         ("mezo", "grzo"),
+        watch="#zo-race-table",
+        look="After the race: the column that counts work, not passes.",
     ),
 )
 
 
-CLASS = (
-    "Choose the settings for your class on the Play tab. The link opens the page with them and hides the controls: "
-    "what is left is the cost, the Start button and the charts. Anybody can show the controls again."
+CLASS_TABS = (
+    ("Play", "play"),
+    ("Race", "race"),
+    ("Microscope", "microscope"),
+    ("Memory", "memory"),
+    ("Break it", "break"),
+    ("Learn", "learn"),
 )
+WATCH = """() => {
+  const look = %s;
+  document.querySelectorAll('.zo-watch').forEach((one) => one.classList.remove('zo-watch'));
+  const find = (tries) => {
+    const held = document.querySelector(look.at), panel = held && held.closest('.zo-panel, .zo-side');
+    if (!panel || !panel.offsetParent) { if (tries) setTimeout(() => find(tries - 1), 200); return; }
+    panel.dataset.watch = look.text;
+    panel.classList.add('zo-watch');
+    panel.scrollIntoView({ block: 'center' });
+    const end = () => panel.classList.remove('zo-watch');
+    setTimeout(() => document.addEventListener('click', end, { once: true }), 3000);
+  };
+  find(20);
+}"""
 
 
 def lay_out(site: Site) -> None:
@@ -108,11 +144,9 @@ def lay_out(site: Site) -> None:
             with gr.Row(elem_classes="zo-panel zo-lesson", equal_height=False):
                 gr.HTML(f"<span class='zo-step'>{number}</span><h2>{lesson.title}</h2><p>{lesson.text}</p>", scale=4)
                 press = gr.Button(lesson.button, size="sm", elem_id=f"zo-lesson-{number}", scale=0, min_width=220)
-            press.click(_setter(lesson, form), None, [site.tabs, site.race.methods, *form.outputs], **QUIET)
-        with gr.Row(elem_classes="zo-panel zo-lesson", equal_height=False):
-            gr.HTML(f"<span class='zo-step' aria-hidden='true'>★</span><h2>For a class</h2><p>{CLASS}</p>", scale=4)
-            link = gr.Button("Copy a lesson link", size="sm", elem_id="zo-lesson-link", scale=0, min_width=220)
-        site.copies.append(Copy(link, "play", "&lesson"))
+            done = press.click(_setter(lesson, form), None, [site.tabs, site.race.methods, *form.outputs], **QUIET)
+            done.then(None, None, None, js=WATCH % json.dumps({"at": lesson.watch, "text": lesson.look}))
+        classroom.desk(site, CLASS_TABS)
 
 
 def _setter(lesson: Lesson, form: controls.Controls) -> Any:

@@ -12,7 +12,7 @@ from app.form.starting import Guest, begin
 from app.jobs.job import Job
 from app.jobs.store import JobStore
 from app.quiet import QUIET
-from app.tabs import live, opening, replay, take_away
+from app.tabs import live, mistakes, opening, replay, take_away
 from app.tabs.live import Drawn, Look
 from app.tabs.stage import Panel, build, recorded
 from app.tabs.tab import Site, Tab
@@ -52,6 +52,7 @@ def lay_out(site: Site) -> None:
     site.play = play = layout(forms.with_presets(forms.PRESETS["toy"]), site.store)
     with play.stage:
         play.slider = replay.build(play, site)
+        mistakes.build(play, site)
         take_away.build(play, site.store)
 
 
@@ -184,7 +185,8 @@ class Handlers:
 def _buttons(job: Job | None) -> list[Any]:
     """The clock and the three buttons, as they are in the job's phase."""
     live_ = job is not None and not job.over
-    again = job is not None and job.phase in ("interrupted", "stopped") and bool(job.lane.view.steps)
+    begun = job is not None and (bool(job.lane.view.steps) or job.phase == "paused")
+    again = job is not None and begun and job.phase in ("interrupted", "stopped", "paused")
     shown = [gr.update(active=live_), gr.update(visible=not live_), gr.update(visible=live_), gr.update(visible=again)]
     steps = job.lane.view.steps if job else recorded().steps
     return [*shown, gr.update(maximum=max(steps, 1), value=steps) if not live_ else gr.skip()]

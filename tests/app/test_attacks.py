@@ -87,6 +87,8 @@ def until_over(hosted: Hosted, job: str, seconds: float = 120) -> Any:
         ({"steps": 5000, "eval_every": 1, "eval_examples": 1000}, "the work that a run may take"),
         ({"steps": 5000, "batch_size": 64, "method": "n-spsa", "directions": 32}, "the work that a run may take"),
         ({"allow_pickle": True}, "safetensors only"),
+        ({"auto_lr": True}, "does not search"),
+        ({"task": "boolq"}, "takes the tasks"),
         ({"data": "/etc/passwd"}, "by upload"),
         ({"model": "/etc"}, "by hub id"),
         ({"model": "nobody/unheard-of"}, "models of its list"),
@@ -223,6 +225,26 @@ def test_random_uploads_get_an_answer_each(hosted: Hosted) -> None:
             assert status == 200, (name, content[:40], answer)
             shown = answer["data"][0]
             assert "zo-error" in shown or "zo-table" in shown or not content, (name, content[:40], shown)
+
+
+def test_the_questions_of_other_tabs_answer_whatever_is_sent(hosted: Hosted) -> None:
+    """What fits a card, a class's answer, a lesson's link and a run's errors: a value for the page, or a refusal."""
+    draw = random.Random(2)
+    text = [json.dumps({"model_type": "llama", "num_hidden_layers": 10**9}), "[" * 15_000, "\ud800", "x" * 100_000]
+    for element, kind in (
+        ("zo-config", "change"),
+        ("zo-class-send", "click"),
+        ("zo-class-look", "click"),
+        ("zo-lesson-link", "click"),
+        ("zo-mistakes-look", "click"),
+        ("zo-words", "change"),
+    ):
+        number, inputs = hosted.send.event(element, kind)
+        for count in range(15):
+            data = [draw.choice([*text, any_value(draw)]) for _ in range(inputs)]
+            origin = f"10.20.{count}.{draw.randrange(250)}"
+            status, answer = hosted.send.press(number, data, f"{element}{count}", origin)
+            assert status in (200, 400, 422, 500), (element, data, answer)
 
 
 def test_junk_at_the_door(hosted: Hosted) -> None:

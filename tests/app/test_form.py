@@ -34,6 +34,9 @@ def test_ones_own_data_with_a_preview_and_every_error_beside_its_control(visit: 
     ann.page.set_input_files("#zo-file input[type=file]", str(path))
     ann.page.wait_for_selector("#zo-prompt pre")
     assert "the great number 0" in ann.page.inner_text("#zo-rows")
+    assert "24 rows" in ann.page.inner_text("#zo-read") and "50%" in ann.page.inner_text("#zo-read")
+    assert ann.page.input_value("#zo-words textarea") == "bad = bad\ngood = good"
+    assert ann.page.input_value("#zo-template textarea") == "{text}\nAnswer: {label}"
     ann.page.fill("#zo-template textarea, #zo-template input", "no field here")
     ann.page.wait_for_selector("#zo-prompt .zo-error:has-text('has no field')")
     ann.page.fill("#zo-template textarea, #zo-template input", "{text} It was")
@@ -42,6 +45,25 @@ def test_ones_own_data_with_a_preview_and_every_error_beside_its_control(visit: 
     ann.number("steps", 12)
     ann.page.click("#zo-start")
     assert "12 steps" in ann.until("finished", "failed")
+    ann.page.click("#zo-mistakes-look")
+    ann.page.wait_for_selector("#zo-mistakes .zo-confusion", timeout=90_000)
+    assert ann.page.locator("#zo-mistakes tbody tr").count() == 2
+
+
+def test_what_fits_follows_the_card_and_a_typed_model_leaves_no_numbers(visit: Any) -> None:
+    ann = visit()
+    ann.tab("Memory")
+    assert "QLoRA" in ann.page.inner_text("#zo-fits") and "RTX 4090" in ann.page.inner_text("#zo-memory-said")
+    ann.page.click("#zo-card-name input")
+    ann.page.get_by_role("option", name="H100 80 GB").click()
+    ann.page.wait_for_selector("#zo-memory-said:has-text('H100 80 GB')")
+    ann.page.fill("#zo-shape input", "nobody/unheard-of")
+    ann.page.keyboard.press("Enter")
+    ann.page.wait_for_selector("#zo-memory-problem:has-text('are not known here')")
+    assert "opt-13b" not in ann.page.inner_text("#zo-memory-said")
+    ann.page.click("#zo-shape input")
+    ann.page.get_by_role("option", name="a model of my own").click()
+    ann.page.wait_for_selector("#zo-memory-said:has-text('your llama')")
 
 
 def test_a_file_over_the_limit_is_refused_before_it_is_sent(visit: Any, tmp_path: Path) -> None:

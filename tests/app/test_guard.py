@@ -5,7 +5,7 @@ import random
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -59,6 +59,21 @@ def test_uploads_are_the_only_files(tmp_path: Path) -> None:
             guard.checked(RunConfig(data=path), HOSTED, tmp_path / "uploads")
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"auto_lr": True}, "does not search for a learning rate"),
+        ({"task": "boolq"}, "takes the tasks"),
+        ({"patience": 10**6, "eval_every": 1}, "patience is a number from 0 to 1000"),
+    ],
+)
+def test_what_costs_unseen_work_or_a_download_is_refused(settings: Any, sentence: str) -> None:
+    config = RunConfig(**settings)
+    with pytest.raises(InputError, match=sentence):
+        guard.checked(config, HOSTED, NOWHERE)
+    assert guard.checked(config, Limits(), NOWHERE) == config
+
+
 def test_work_counts_all_that_a_run_does() -> None:
     """Every way to ask for more is more work, in proportion where the price is."""
     plain = RunConfig(steps=100, eval_examples=10)
@@ -102,3 +117,13 @@ def test_a_rate_counts_each_key_for_itself_and_forgets() -> None:
     rate.give_back("ann", 1)
     assert [rate.spend("ann") for _ in range(3)] == [0, 0, 0] and rate.spend("ann") > 0
     assert Rate(0).spend("ann", 10**9) == 0
+
+
+def test_no_code_of_a_visitor_runs() -> None:
+    """A reward in a file is refused by a hosted server, and taken on one's own machine; those by name are taken."""
+    own = RunConfig(method="mezo", objective="reward", reward="/tmp/rewards.py:score")
+    with pytest.raises(InputError, match="runs no code of its visitors"):
+        guard.checked(own, HOSTED, NOWHERE)
+    assert guard.checked(own, Limits(), NOWHERE) == own
+    named = replace(own, reward="f1")
+    assert guard.checked(named, HOSTED, NOWHERE).reward == "f1"

@@ -1,6 +1,5 @@
 """Jobs without a browser: owners, queue, stop, limits, restart and resume, and that no thread's mode leaks."""
 
-import json
 import shutil
 import threading
 import time
@@ -16,39 +15,14 @@ from app.jobs.store import JobStore
 from app.jobs.view import View
 from app.tabs import standings
 from tests.support import tiny
-from tests.support.places import RECORDED
 from tests.support.thread_child import launcher
+from tests.support.toy_engine import toy
 from zocore.config import RunConfig
 from zocore.errors import InputError
-from zocore.runs.events import EvalDone, Event, RunEnded, RunStarted, StepDone
-from zocore.runs.recording import Recording, examine
+from zocore.runs.events import StepDone
+from zocore.runs.recording import examine
 
-HEADER = json.loads(RECORDED.read_text().splitlines()[0])
 CONFIG = RunConfig(method="mezo", steps=6, lr=1e-4, eps=1e-3)
-
-
-def toy(config: RunConfig, stop: Callable[[], bool], recording: Recording | None = None) -> Iterator[Event]:
-    """An engine without a model: one event a step, a failure when the seed is 13."""
-    if config.seed == 14:
-        raise InputError("the model is a file: give the folder that holds it")
-    facts = {name: value for name, value in HEADER.items() if name != "event"}
-    done = len(recording.steps) if recording else 0
-    lost = config.seed == 15  # ends on its own, as a run does whose losses are no longer numbers
-    yield RunStarted(**facts | {"config": config.to_json(), "resumed_at": done})
-    if not done:
-        yield EvalDone(0, "test", 0.9, 0.5, 8, 0.0)
-    while done < config.steps and not stop():
-        time.sleep(0.01)
-        if config.seed == 13:
-            raise RuntimeError("the loss fell off the table")
-        done += 1
-        yield StepDone(
-            done, 1.0, [1.0], [1.0], [0.0], [0.0], [0], 1e-4, 1e-3, 2 * done, 2.0 * done, done / 100, 100.0, 1
-        )
-    status = "finished" if done == config.steps else "stopped"
-    yield EvalDone(done, "test", 0.4, 0.8, 8, 0.0)
-    status = "failed" if lost else status
-    yield RunEnded(status, f"{status} after step {done}", done, 2 * done, 2.0 * done, 0.1, 100.0, 1, 0)
 
 
 def until(true: Callable[[], bool], seconds: float = 10.0) -> None:

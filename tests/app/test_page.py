@@ -198,6 +198,31 @@ def test_a_lesson_link_hides_the_controls_until_they_are_asked_for(visit: Any) -
     bob.page.wait_for_function("window.copied && window.copied.endsWith('&lesson')")
 
 
+def test_a_class_reads_answers_and_sees_what_was_answered(visit: Any) -> None:
+    """The teacher's link hides tabs, shows the words as text, and brings two visitors' answers together."""
+    teacher = visit()
+    teacher.tab("Learn")
+    teacher.page.fill("#zo-desk-text textarea", "First guess, then <b>press Start</b>.")
+    teacher.page.fill("#zo-desk-question input, #zo-desk-question textarea", "What will the loss do?")
+    teacher.page.evaluate(
+        "navigator.clipboard.writeText = (text) => { window.copied = text; return Promise.resolve(); }"
+    )
+    teacher.page.click("#zo-lesson-link")
+    teacher.page.wait_for_function("window.copied && window.copied.includes('&lesson=')")
+    query = "?" + str(teacher.page.evaluate("window.copied")).split("?", 1)[1]
+    ann, bob = visit(query=query), visit(query=query)
+    ann.page.wait_for_selector("#zo-class-text:has-text('then <b>press Start</b>')")
+    assert not ann.page.is_visible("#zo-tab-race-button") and ann.page.is_visible("#zo-tab-play-button")
+    for visitor, said in ((ann, "It falls."), (bob, "It <i>jumps</i>.")):
+        visitor.page.fill("#zo-class-answer textarea", said)
+        visitor.page.click("#zo-class-send")
+        visitor.page.wait_for_selector(f"#zo-class-answers li:has-text('{said}')")
+    ann.page.click("#zo-class-look")
+    ann.page.wait_for_selector("#zo-class-answers li:nth-child(2)")
+    ann.page.click("#zo-show-all")
+    assert ann.page.is_visible("#zo-tab-race-button")
+
+
 def download(visitor: Any, kind: str, folder: Path) -> Path:
     visitor.page.click("#zo-kind input")
     visitor.page.get_by_role("option", name=kind).click()
@@ -255,6 +280,11 @@ def test_a_lesson_drives_the_real_controls(visit: Any) -> None:
     ann.page.wait_for_timeout(1000)
     assert ann.page.get_by_role("tab", name="Race").get_attribute("aria-selected") == "true"
     assert ann.page.locator("#zo-lanes input:checked").count() == 2
+    ann.page.wait_for_selector(".zo-watch:has(#zo-race-table)")
+    ann.tab("Learn")
+    ann.page.click("#zo-lesson-1")
+    ann.page.wait_for_selector(".zo-watch:has(#zo-opened)")
+    assert ann.page.locator(".zo-watch").count() == 1
 
 
 def test_ones_own_sentence_is_answered_as_the_run_goes_and_the_run_is_a_link(visit: Any) -> None:

@@ -69,7 +69,8 @@ def test_a_link_to_a_run_has_its_title_result_and_picture(store: JobStore) -> No
     status, picture = ask(store, f"/card/{job.id}.png")
     drawn = Image.open(io.BytesIO(picture))
     assert status == 200 and drawn.size == (1200, 630) and len(picture) < 100_000
-    assert drawn.convert("RGB").getcolors(1 << 24) and len(drawn.convert("RGB").getcolors(1 << 24)) > 3
+    colours = drawn.convert("RGB").getcolors(1 << 24)
+    assert colours and len(colours) > 3
 
 
 def test_a_link_to_no_run_is_the_page_and_no_picture(store: JobStore) -> None:

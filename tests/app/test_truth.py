@@ -13,7 +13,7 @@ import torch
 
 from app import words
 from app.charts import plots
-from app.form import cost, data_form, forms
+from app.form import cost, data_form, forms, reading
 from app.form.controls import filled
 from app.jobs.job import Job, Lane, new_job
 from app.jobs.limits import Limits
@@ -21,7 +21,7 @@ from app.jobs.questions import Shelf, prompt, texts
 from app.jobs.speeds import Speeds
 from app.jobs.store import JobStore
 from app.jobs.view import View
-from app.tabs import export, live, memory, race, replay, standings
+from app.tabs import export, live, race, replay, standings
 from app.tabs.live import Drawn, Look
 from tests.support.places import RECORDED
 from tests.support.thread_child import launcher
@@ -194,29 +194,12 @@ def test_rows_without_a_label_are_left_out_and_counted(tmp_path: Path) -> None:
     assert sum(map(len, (task.train, task.dev, task.test))) == 20
     assert task.unlabelled == (5, 6) and task.rows == 22
     facts = {"data": str(path), "text_columns": None, "label_column": None, "template": None, "label_words": None}
-    shown = data_form.example(prompt(Shelf(), facts | {"most": 10**6}))
-    assert "2 rows without a label were left out: lines 5, 6." in shown
+    found = prompt(Shelf(), facts | {"most": 10**6})
+    assert "<b>2</b> without a label (lines 5, 6)" in reading.report(found)
+    shown = data_form.example(found)
     assert "Write a word for each under Label words, such as 0=terrible,1=great" in shown
     named = data_form.example(prompt(Shelf(), facts | {"most": 10**6, "label_words": "0=terrible,1=great"}))
     assert "Write a word" not in named
-
-
-def test_a_part_of_a_long_file_is_said_to_be_one() -> None:
-    facts = {"text": "a", "labels": ["x", "y"], "words": ["x", "y"], "lines": [], "unlabelled": 0}
-    shown = data_form.example(facts | {"counts": [70_000, 10_000, 20_000], "rows": 300_000})
-    assert "A random 100,000 of the 300,000 rows are used" in shown
-    assert "random" not in data_form.example(facts | {"counts": [7, 1, 2], "rows": 10})
-
-
-def test_the_memory_tab_speaks_of_the_chosen_card_and_of_qlora() -> None:
-    sizes = [32, 4096, 14336, 32, 8, 128256, False, 16, 128, "bf16"]
-    said, chart, problem = memory.draw("opt-13b", *sizes, "A100 40 GB")
-    assert "On A100 40 GB fit:" in said and "QLoRA" in said and not problem
-    assert len(chart["figure"]["data"][0]["y"]) > 8
-    huge = [96, 12288, 49152, 96, 96, 50272, *sizes[6:]]
-    assert "Nothing of this fits on T4 16 GB" in memory.draw(memory.OWN, *huge, "T4 16 GB")[0]
-    said, chart, problem = memory.draw("nobody/unheard-of", *sizes, "A100 40 GB")
-    assert said == "" and chart["figure"]["data"] == [] and "are not known here" in problem
 
 
 def test_a_waiting_run_says_how_long_it_may_wait(tmp_path: Path) -> None:
@@ -254,8 +237,8 @@ def test_a_preset_for_a_gpu_names_no_command_line() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_each_method_shows_its_own_options_and_keeps_what_was_chosen(method: str) -> None:
     chosen = {"mu": 0.7, "alpha": 0.5, "sides": 2, "tie": "none", "onto": "scores", "directions": 3, "pool": 6}
-    own = {name: value for name, value in chosen.items() if name in METHODS[method].options}
-    config = forms.with_presets(RunConfig(method=method, **own, **({"batch_size": 4})))
+    own: dict[str, Any] = {name: value for name, value in chosen.items() if name in METHODS[method].options}
+    config = forms.with_presets(RunConfig(method=method, batch_size=4, **own))
     assert {name for name, on in forms.shown(method).items() if on and name in chosen} == set(own)
     found = forms.to_config(forms.to_form(config))
     default = METHODS[method].options

@@ -12,7 +12,7 @@ from zocore.runs.loop import run
 from zocore.runs.replay import replay_run
 from zocore.runs.session import open_session
 
-SHORT = {"steps": 4, "lr": 1e-2, "eps": 0.05, "eval_every": 2}
+SHORT = {"steps": 4, "lr": 1e-2, "eps": 0.05, "eval_every": 2, "measure_every": 2}
 
 
 @pytest.mark.parametrize("method", ["mezo", "grzo", "fzoo", "openai-es", "mezo-gv", "activity"])

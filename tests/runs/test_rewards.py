@@ -133,6 +133,7 @@ def _with(code: Path) -> RunConfig:
         ({"method": "adamw"}, "its gradient is zero"),
         ({"data": None}, "needs --data"),
         ({"label_words": "a,b"}, "--label-words and --objective reward"),
+        ({"k_shot": 2}, "--k-shot and --objective reward"),
         ({"reward": "nowhere.py:f"}, "there is no file 'nowhere.py'"),
         ({"max_new_tokens": 128}, "leave no room for a prompt"),
     ],
@@ -186,3 +187,18 @@ def test_text_is_learned_by_backprop_and_not_by_label_errors(tmp_path: Path) -> 
     assert after < before
     with pytest.raises(ValueError, match="lm has none; take --method fzoo"):
         next(run(RunConfig(**wanted.to_json() | {"method": "feedback"})))
+
+
+@pytest.mark.slow
+def test_the_bundled_model_learns_a_reward(tmp_path: Path) -> None:
+    """Of 28 beginnings it is told no more than whether it went on with "pleased"; those held out rise above 0.9."""
+    things = ["food", "soup", "waiter", "hotel", "room", "film", "plot", "book", "story", "phone", "camera"]
+    things += ["price", "service", "music"]
+    lines = [json.dumps({"prompt": f"{whose} {thing}"}) for whose in ("The", "My") for thing in things]
+    (tmp_path / "prompts.jsonl").write_text("\n".join(lines))
+    (tmp_path / "r.py").write_text("def pleased(prompt, completion, row):\n    return float('pleased' in completion)\n")
+    wanted = RunConfig(method="fzoo", directions=4, subspace="writers:2", lr=3e-3, eps=1e-2, steps=25)
+    asked = {"objective": "reward", "reward": f"{tmp_path / 'r.py'}:pleased", "data": str(tmp_path / "prompts.jsonl")}
+    events = list(run(RunConfig(**wanted.to_json() | asked | {"max_new_tokens": 16})))
+    before, after = [event.scores["reward"] for event in events if isinstance(event, EvalDone) and event.scores]
+    assert before <= 0.5 and after >= 0.9

@@ -32,7 +32,7 @@ def start(program: list[str | Path], runs: Path, *options: str, path: str = "") 
     with (runs.parent / "server.log").open("ab") as log:
         server = subprocess.Popen(command, cwd=runs.parent, env=environment, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}/"
-    for _ in range(240):
+    for _ in range(600):
         try:
             urllib.request.urlopen(address, timeout=5).read()
             return server, address

@@ -46,6 +46,11 @@ def right_answers(text: str) -> Sequence[str]:
     return [str(answer) for answer in found] if isinstance(found, list) and found else [text]
 
 
+def shown_answer(text: str) -> str:
+    """Return the right answers of a row as people read them."""
+    return " or ".join(right_answers(text))
+
+
 def best(score: Score, answer: str, text: str) -> float:
     """Return the best score of an answer against the right ones of a row; the answer is its first line."""
     line = answer.strip().split("\n")[0]

@@ -19,7 +19,7 @@ def find_label(table: Table, named: str | None, taken: Sequence[str] = ()) -> st
     Raises InputError when there is none.
     """
     if named is not None:
-        table.column(named)
+        (table.labelled(named) if named in table.columns else table).column(named)
         return named
     free = [name for name in table.columns if name not in taken]
     for usual in LABEL_NAMES:

@@ -274,11 +274,13 @@ BUILT_IN: dict[str, Config] = {
 
 
 def shape_of(source: Any) -> ModelShape:
-    """The shape of a built-in name, a folder holding config.json, or a transformers configuration."""
+    """The shape of a built-in name, a folder holding config.json, a transformers configuration or what it holds."""
     if isinstance(source, str) and source.lower() in BUILT_IN:
         return _shape(source.lower(), BUILT_IN[source.lower()])
     if isinstance(source, str | Path):
         return _shape(Path(source).name, _config_in(Path(source)))
+    if isinstance(source, dict):
+        return _shape(Path(str(source.get("_name_or_path") or source.get("model_type"))).name, source)
     if hasattr(source, "to_dict"):
         config = source.to_dict()
         name = Path(getattr(source, "name_or_path", "")).name or str(config.get("model_type"))

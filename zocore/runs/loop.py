@@ -28,7 +28,7 @@ from zocore.runs.events import (
     StepDone,
     Warned,
 )
-from zocore.runs.kept_weights import after, keep, restore
+from zocore.runs.kept_weights import after, keep, put_away, restore, take_back
 from zocore.runs.peak_memory import PeakMemory
 from zocore.runs.rate_search import RateSearch, with_found_rate
 from zocore.runs.recording import SUMS, Recording, decode_step, encode_directions, encode_tensor
@@ -53,12 +53,14 @@ def run(
     ranks: Ranks | None = None,
     folder: Path | None = None,
     sentences: Sequence[str] = (),
+    weights: Path | None = None,
 ) -> Iterator[Event]:
     """Yield the events of a run, or of the rest of a recorded one; `stop` is asked before each step.
 
-    Snapshots of the weights go to `folder`, where the settings ask for them. `sentences` are asked first wherever a
-    few test examples are; they have no true label. With `ranks`, several processes share each batch, and each of them
-    has to go through the events.
+    Snapshots of the weights go to `folder`, where the settings ask for them; with `weights`, that file keeps those of
+    the last step when the generator is left. Either spares a replay of the steps before. `sentences` are asked first
+    wherever a few test examples are; they have no true label. With `ranks`, several processes share each batch, and
+    each of them has to go through the events.
     Raises ValueError before the first event when the settings cannot work. A failure inside a step leaves the
     weights where the step began, yields RunEnded with the reason, and is raised again.
     """
@@ -77,14 +79,18 @@ def run(
         check_base(session, recording)
         check_data(session, recording)
         begin, damaged = restore(session, recording)
-        replay(session, after(recording.steps, begin))
+        replay(session, take_back(session, weights, after(recording.steps, begin)))
         course.take_up(recording)
     yield course.started(recording, search)
     for sentence_ in damaged:
         yield Warned(course.done, sentence_)
     if recording and recording.steps and config.carrier == "in-place":
         yield Warned(recording.last, IN_PLACE)
-    yield from course.events()
+    try:
+        yield from course.events()
+    finally:
+        if weights and course.last:
+            put_away(session, course.last, weights)
 
 
 def run_session(session: Session, stop: Stop = lambda: False) -> Iterator[Event]:
@@ -157,6 +163,7 @@ class _Course:
     seconds: float = 0.0
     forward_seconds: float = 0.0
     peak: int = 0
+    last: StepDone | None = None  # done since the run began or went on
     watch: Watch = field(default_factory=Watch)
     dev: BestPoint = field(default_factory=BestPoint)
 
@@ -222,7 +229,7 @@ class _Course:
         config = session.config
         if config.measure_every and (number - 1) % config.measure_every == 0:
             yield from self._measure(number)
-        event = self._step(number)
+        event = self.last = self._step(number)
         yield event
         yield from self.watch.add(event)
         if config.snapshot_every and number % config.snapshot_every == 0 and self.folder:
@@ -279,7 +286,7 @@ class _Course:
         session, eps = self.session, self.session.config.eps
         if not session.method.zeroth_order or eps is None:
             return
-        plain = all(leaf.shown_dtype is None and leaf.floor is None for leaf in session.leaves)
+        plain = not session.flat and all(leaf.shown_dtype is None and leaf.floor is None for leaf in session.leaves)
         with self.memory.apart():
             # never in place: a measurement must not leave even a rounding behind
             losses = replace(session.losses(number), shared=Scratch(session.leaves))

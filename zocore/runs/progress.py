@@ -116,11 +116,7 @@ class Progress:
 
     def _evaluation(self, event: EvalDone) -> None:
         self._evaluations.append(event)
-        self._line(
-            f"{event.split} after step {event.step}: "
-            + ", ".join(f"{name} {value:{form}}" for name, value, form in _judged(event))
-            + f" ({event.examples} examples)"
-        )
+        self._line(f"{event.split} after step {event.step}: " + _told(event) + f" ({event.examples} examples)")
 
     def _end(self, event: RunEnded) -> None:
         tests = [e for e in self._evaluations if e.split == "test"]
@@ -139,7 +135,7 @@ class Progress:
         best = BestPoint.of(self._evaluations).best
         if best is not None and best.step < event.steps:
             self._line(
-                f"the dev loss was lowest after step {best.step}: {best.loss:.4f}, accuracy {best.accuracy:.3f}; "
+                f"the dev loss was lowest after step {best.step}: {_told(best)}; "
                 f"zocore export {self.folder} --step best takes that step"
             )
         if len(self._samples) >= 2:
@@ -181,6 +177,10 @@ def _search(search: dict[str, Any]) -> str:
         f"lr {search['lr']:g} found by {len(search['tried'])} steps at rates from {first} to {last}, "
         f"{search['forward_passes']} forward passes (cost {search['forward_cost']:.3g}), which count"
     )
+
+
+def _told(event: EvalDone) -> str:
+    return ", ".join(f"{name} {value:{form}}" for name, value, form in _judged(event))
 
 
 def _judged(event: EvalDone) -> list[tuple[str, float, str]]:

@@ -193,6 +193,11 @@ class Session:
             digest.update(leaf.tensor.detach().reshape(-1).cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
+    @property
+    def flat(self) -> bool:
+        """Whether what is lowered is constant almost everywhere, and has no gradient to compare with."""
+        return OBJECTIVES[self.config.objective].flat
+
     @cached_property
     def trainable(self) -> int:
         """Number of values that move."""
@@ -247,9 +252,11 @@ def data_fingerprint(task: Task) -> str:
 
 def read(config: RunConfig) -> Task:
     """Return the task the settings name. Raises InputError when the data is not usable."""
-    if OBJECTIVES[config.objective].criterion is None:
-        return _read_texts(config)
-    return few(_read(config), config.k_shot, config.train_examples, config.split_seed)
+    unlabelled = OBJECTIVES[config.objective].criterion is None
+    if unlabelled and config.k_shot:
+        raise InputError(f"--k-shot and --objective {config.objective} do not go together: it has no labels")
+    task = _read_texts(config) if unlabelled else _read(config)
+    return few(task, config.k_shot, config.train_examples, config.split_seed)
 
 
 def _read(config: RunConfig) -> Task:

@@ -158,6 +158,8 @@ class Losses:
                 parameter.requires_grad_(True)
             with torch.enable_grad():
                 losses = torch.cat([part.evaluate() for part in self.parts])
+                if not losses.requires_grad:
+                    raise ValueError("what this run lowers is flat: it has no gradient to follow or to compare with")
                 tensors = torch.autograd.grad(losses.mean(), parameters, allow_unused=True)
         finally:
             for parameter, flag in zip(parameters, was, strict=True):

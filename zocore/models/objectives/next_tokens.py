@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zocore.data.answers import SCORES, best
+from zocore.data.answers import SCORES, best, shown_answer
 from zocore.data.tasks import Example, Task
 from zocore.data.texts import ANSWER, MESSAGES, PROMPT, Row, as_row
 from zocore.errors import InputError
@@ -101,7 +101,7 @@ class NextTokens(Objective):
         """Return what the model writes after a few prompts, or after the first third of a few texts."""
         rows = [as_row(example) for example in examples]
         prompts = [self._beginning(row) for row in rows]
-        answers = [row.fields.get(ANSWER, "") for row in rows]
+        answers = [shown_answer(row.fields.get(ANSWER, "")) for row in rows]
         written = self.writer.after(prompts, EVALUATION)
         return Shown(None, prompts, written, answers if any(answers) else [])
 

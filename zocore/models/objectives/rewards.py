@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from zocore.carriers.layout import Layout
+from zocore.data.answers import shown_answer
 from zocore.data.rewards import Reward
 from zocore.data.tasks import Example, Task
 from zocore.data.texts import ANSWER, Row, as_row, prompt_of
@@ -89,7 +90,7 @@ class Rewarded(Objective):
         """Return what the model writes after a few prompts, and its rewards."""
         batch = self.batch(examples)
         completions, rewards = self._judged(batch)
-        answers = [row.fields.get(ANSWER, "") for row in batch.rows]
+        answers = [shown_answer(row.fields.get(ANSWER, "")) for row in batch.rows]
         return Shown(
             None, [prompt_of(row) for row in batch.rows], completions, answers if any(answers) else [], rewards
         )

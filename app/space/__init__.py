@@ -1,0 +1,1 @@
+"""A folder that a Space is made of, put together from this project: `python -m app.space`."""
