@@ -18,7 +18,7 @@ from zocore.data.template import Template
 from zocore.errors import InputError
 from zocore.models.objectives.choose import objective_for
 from zocore.runs.recording import read_recording
-from zocore.runs.session import open_session
+from zocore.runs.session import open_session, read
 
 PAPERS = ["sst2", "rte", "cb", "boolq", "wsc", "wic", "multirc", "copa", "record", "squad", "drop"]
 OTHERS = ["trec", "sst5", "snli", "mnli", "agnews"]
@@ -166,6 +166,17 @@ def test_candidates_need_a_decoder_and_free_text_an_objective(rows: Any, tmp_pat
     for name in ("squad", "drop"):
         with pytest.raises(InputError, match=f"{name} is answered in free text"):
             read_named(name, str(tmp_path))
+
+
+def test_squad_has_its_prompt_where_text_is_written(tmp_path: Path) -> None:
+    """With an objective on text the table's prompt is made of the source's columns."""
+    rows = [{"title": "T", "context": f"c {n}", "question": "q?", "answers": [f"c {n}"]} for n in range(20)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = RunConfig(method="mezo", objective="lm", task="squad", data=str(tmp_path), label_column="answers")
+    row = min(read(config).train, key=lambda example: int(example.fields["context"][2:]))
+    number = row.fields["context"]
+    assert row.fields["prompt"] == f"Title: T\nContext: {number}\nQuestion: q?\nAnswer:"
+    assert json.loads(row.fields["answer"]) == [number]
 
 
 def test_small_splits_are_the_papers(rows: Any) -> None:

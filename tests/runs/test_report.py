@@ -120,6 +120,12 @@ def test_a_missing_package_is_told_before_anything_runs(
         Report(["mlflow"], tmp_path)
 
 
+def test_text_has_scores_and_no_accuracy() -> None:
+    """What an objective is judged by besides comes by its name; what is no number is left out."""
+    event = EvalDone(4, "dev", 0.5, float("nan"), 10, 1.0, {"f1": 0.25})
+    assert figures(event) == (4, {"eval/loss": 0.5, "eval/f1": 0.25})
+
+
 def test_several_slopes_are_one_figure() -> None:
     """The root mean square of a step's projected gradients; a step of backprop has none."""
     step = StepDone(1, 0.5, [], [], [3.0, -4.0], [], [], 0.1, 1e-3, 2, 2.0, 1.0, 1.0, 0)

@@ -70,6 +70,17 @@ def test_every_export_has_a_card_of_its_run(sort: str, tmp_path: Path) -> None:
     assert {"model": "transformers", "adapter": "peft", "delta": "zocore"}[sort] in card.splitlines()[1]
 
 
+def test_a_card_of_a_run_on_text_has_its_scores(tmp_path: Path) -> None:
+    """What text is judged by, no labels, no figure that is none."""
+    (tmp_path / "texts.txt").write_text("\n\n".join(f"the film number {n} was good" for n in range(20)))
+    changes: dict[str, Any] = {"objective": "lm", "data": str(tmp_path / "texts.txt"), "template": None}
+    recorded(tmp_path / "run", **changes, label_words=None)
+    export_run(tmp_path / "run", tmp_path / "to", None, delta=True)
+    card = (tmp_path / "to" / "README.md").read_text(encoding="utf-8")
+    assert "objective `lm`" in card and "test perplexity | test loss | examples |" in card
+    assert "nan" not in card and "Labels" not in card and str(tmp_path) not in card
+
+
 def test_a_card_of_an_earlier_step_has_the_figures_up_to_there(tmp_path: Path) -> None:
     """Weights after step 4 are not shown with the figures after step 6."""
     export_run(six_steps("mezo"), tmp_path / "to", 4, delta=True)

@@ -3,6 +3,7 @@
 import json
 import shlex
 from dataclasses import fields
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def command(config: RunConfig) -> str:
         value = getattr(config, field.name)
         if field.name in MACHINE or value == field.default:
             continue
-        shown = _public(value) if field.name in ("model", "data") else str(value)
+        shown = _public(value) if field.name in ("model", "data", "reward") else str(value)
         words += [flag(field.name)] if value is True else [flag(field.name), shown]
     return shlex.join(words)
 
@@ -60,11 +61,13 @@ def _what(session: Session, sort: str) -> str:
 
 def _task(session: Session) -> str:
     task = session.task
-    pairs = zip(task.label_names, task.label_words, strict=True)
-    labels = "\n".join(f"- `{name}`: `{word}`" for name, word in pairs)
-    return (
-        f"## Task\n\n{task.title}. The prompt:\n\n```text\n{task.template}\n```\n\nLabels and their words:\n\n{labels}"
-    )
+    parts = [f"## Task\n\n{task.title}, objective `{session.config.objective}`."]
+    if task.template:
+        parts.append(f"The prompt:\n\n```text\n{task.template}\n```")
+    if task.label_names:
+        pairs = zip(task.label_names, task.label_words, strict=True)
+        parts.append("Labels and their words:\n\n" + "\n".join(f"- `{name}`: `{word}`" for name, word in pairs))
+    return "\n\n".join(parts)
 
 
 def _figures(recording: Recording | None) -> str:
@@ -77,9 +80,19 @@ def _figures(recording: Recording | None) -> str:
             f"{last.step} steps, {last.forward_passes} forward passes (as much arithmetic as {last.forward_cost:.0f} "
             f"plain forwards), {last.seconds:.0f} seconds of training on {header.device}, seed {header.config['seed']}."
         )
-    lines += ["", "| step | test accuracy | test loss | examples |", "|--:|--:|--:|--:|"]
-    lines += [f"| {e.step} | {e.accuracy:.3f} | {e.loss:.4f} | {e.examples} |" for e in found]
+    names = sorted({name for e in found for name in _judged(e)})
+    heads = ["step", *(f"test {name}" for name in names), "test loss", "examples"]
+    lines += ["", f"| {' | '.join(heads)} |", "|--:" * len(heads) + "|"]
+    for e in found:
+        judged = "".join(f" {_judged(e).get(name, nan):.3f} |" for name in names)
+        lines.append(f"| {e.step} |{judged} {e.loss:.4f} | {e.examples} |")
     return "\n".join(lines) + "\n\nOne run with one seed: no more than that is claimed."
+
+
+def _judged(event: EvalDone) -> dict[str, float]:
+    """What an evaluation is judged by: accuracy where anything is right or wrong, and the objective's own scores."""
+    accuracy = {} if isnan(event.accuracy) else {"accuracy": event.accuracy}
+    return accuracy | (event.scores or {})
 
 
 def _again(recording: Recording | None) -> str:

@@ -281,7 +281,7 @@ def _read_texts(config: RunConfig) -> Task:
     for name in ("text_columns", "label_words"):
         if getattr(config, name) is not None:
             raise InputError(f"{flag(name)} and --objective {config.objective} do not go together: it has no labels")
-    named = named_tasks().get(config.task)
+    named = named_tasks().get(config.task)  # SQuAD and DROP have their prompts in the table
     template = config.template or (named.template if named and named.generated else None)
     return read_texts(config.data, template=template, answer_column=config.label_column, seed=config.split_seed)
 
