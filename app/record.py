@@ -19,7 +19,7 @@ from zocore.runs.recording import CONFIG, SUMMARY, record
 from zocore.runs.session import open_session
 
 FOLDER = Path(__file__).parent / "recorded"
-RACERS = ("mezo", "grzo", "mezo-gv")
+RACERS = ("feedback", "grzo", "mezo")
 SEEDS, BUDGET = 3, 200
 
 

@@ -11,6 +11,7 @@ from app.form import catalogue
 from app.form.forms import check_hub_id
 from app.jobs.limits import BOUNDS, MOST_TEXT, Limits
 from zocore.config import RunConfig
+from zocore.data.tasks import bundled_tasks
 from zocore.errors import InputError
 from zocore.subspaces.blocks import of_blocks
 from zocore.subspaces.by_name import GLOB
@@ -47,6 +48,10 @@ def checked(config: RunConfig, limits: Limits, uploads: Path) -> RunConfig:
         raise InputError("this server loads safetensors only: leave allow_pickle out")
     if config.reward and ":" in config.reward:
         raise InputError("this server runs no code of its visitors: take the reward em or f1")
+    if config.auto_lr and config.lr is None:
+        raise InputError("this server does not search for a learning rate: give one, or take the preset's")
+    if config.task not in bundled_tasks():
+        raise InputError(f"this server takes the tasks {', '.join(bundled_tasks())}, and data by upload")
     if config.data and not Path(config.data).resolve().is_relative_to(uploads.resolve()):
         raise InputError("this server takes data by upload on its page, not by a path")
     _check_numbers(config)

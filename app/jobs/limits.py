@@ -89,6 +89,9 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "max_new_tokens": (1, 64),
     "temperature": (0, 10),
     "hours": (0, 24),
+    "k_shot": (0, 10_000),
+    "train_examples": (0, 100_000),
+    "patience": (0, 1000),
     "snapshot_every": (0, 5000),
 }
 """What each number of a run may be on a hosted server."""

@@ -5,7 +5,7 @@ import random
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
@@ -57,6 +57,21 @@ def test_uploads_are_the_only_files(tmp_path: Path) -> None:
     for path in ("/etc/passwd", str(tmp_path / "uploads" / ".." / "secret")):
         with pytest.raises(InputError, match="by upload"):
             guard.checked(RunConfig(data=path), HOSTED, tmp_path / "uploads")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"auto_lr": True}, "does not search for a learning rate"),
+        ({"task": "boolq"}, "takes the tasks"),
+        ({"patience": 10**6, "eval_every": 1}, "patience is a number from 0 to 1000"),
+    ],
+)
+def test_what_costs_unseen_work_or_a_download_is_refused(settings: Any, sentence: str) -> None:
+    config = RunConfig(**settings)
+    with pytest.raises(InputError, match=sentence):
+        guard.checked(config, HOSTED, NOWHERE)
+    assert guard.checked(config, Limits(), NOWHERE) == config
 
 
 def test_work_counts_all_that_a_run_does() -> None:

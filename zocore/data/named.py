@@ -97,8 +97,8 @@ def read_named(
     row = named_tasks()[name]
     if row.generated:
         raise InputError(
-            f"{name} is answered in free text, which label words cannot score: give its rows with --data, and an "
-            "objective on generated text"
+            f"{name} is answered in free text, which label words cannot score: give its rows with --data, the column "
+            "of answers with --label-column, and --objective lm or --objective reward --reward f1"
         )
     tables = tables_of(data or f"hub:{row.hub}", nested=bool(row.candidates))
     read = {split: row.read(sampled(table, seed)) for split, table in tables.items()}

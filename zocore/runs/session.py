@@ -281,7 +281,9 @@ def _read_texts(config: RunConfig) -> Task:
     for name in ("text_columns", "label_words"):
         if getattr(config, name) is not None:
             raise InputError(f"{flag(name)} and --objective {config.objective} do not go together: it has no labels")
-    return read_texts(config.data, template=config.template, answer_column=config.label_column, seed=config.split_seed)
+    named = named_tasks().get(config.task)
+    template = config.template or (named.template if named and named.generated else None)
+    return read_texts(config.data, template=template, answer_column=config.label_column, seed=config.split_seed)
 
 
 def open_session(

@@ -16,21 +16,13 @@ def objective_for(
     loaded: LoadedModel, task: Task, max_tokens: int = MAX_TOKENS, criterion: Criterion = CrossEntropy()
 ) -> LabelObjective:
     """Return the objective for a model's kind. Raises InputError when the task does not fit the model."""
-    if task.candidates:
-        return _candidates(loaded, task, max_tokens, criterion)
-    more = {"folder": Path(loaded.path)} if loaded.kind == "encoder" else {}
-    make = KINDS[loaded.kind].objective_class()
-    objective: LabelObjective = make(loaded.model, loaded.tokenizer, task, max_tokens, **more)
-    objective.criterion = criterion
-    return objective
-
-
-def _candidates(loaded: LoadedModel, task: Task, max_tokens: int, criterion: Criterion) -> LabelObjective:
-    if loaded.kind != "causal":
+    if task.candidates and loaded.kind != "causal":
         raise InputError(
             f"{task.name} scores candidates of each example as continuations, and a {loaded.kind} model continues "
             "nothing: take a decoder"
         )
-    objective = CandidateChoice(loaded.model, loaded.tokenizer, task, max_tokens)
+    more = {"folder": Path(loaded.path)} if loaded.kind == "encoder" else {}
+    make = CandidateChoice if task.candidates else KINDS[loaded.kind].objective_class()
+    objective: LabelObjective = make(loaded.model, loaded.tokenizer, task, max_tokens, **more)
     objective.criterion = criterion
     return objective
