@@ -1,5 +1,6 @@
 """What a choice will cost, before it is made: forward passes, seconds, memory, downloads, and whether it fits."""
 
+import math
 import os
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +23,7 @@ from zocore.errors import InputError
 from zocore.memory.bill import Bill, bill
 from zocore.models.files import BUNDLED
 from zocore.runs.session import OF_DATA, read
+from zocore.subspaces.blocks import of_blocks
 
 FLOPS = {"cpu": 8e10, "cuda": 2e13}  # a cautious guess at what a small batch reaches, until a run was measured
 NOISE = {"cpu": 5e-9, "cuda": 2e-10}  # seconds to draw and add the noise of one weight, twice and once more
@@ -65,12 +67,61 @@ def passes(config: RunConfig) -> int:
 
 
 def price(config: RunConfig) -> float:
-    """Return what one step costs in plain forwards' worth of arithmetic.
+    """Return what a step of the run costs, in plain forwards' worth of arithmetic, on the average of all its steps.
 
     Raises ValueError for settings that do not go together.
     """
-    method = methods.build(config.method, **config.options)
-    return method.forward_cost(PER_EXAMPLE if method.per_example else 1.0)
+    return _spent(config, config.steps) / config.steps
+
+
+def affordable(config: RunConfig, budget: float) -> int:
+    """Return how many steps a budget of plain forwards buys."""
+    steps = int(budget / _call(config) + 1e-9)
+    while steps and _spent(config, steps) > budget + 1e-9:
+        steps -= 1
+    return steps
+
+
+def _spent(config: RunConfig, steps: int) -> float:
+    """The price of so many steps: the passes of each, and the frozen blocks once for each batch that is new."""
+    return _call(config) * steps + _parts(config).frozen * min(steps, _batches(config))
+
+
+def _call(config: RunConfig) -> float:
+    """The price of a step whose frozen blocks have been run before."""
+    method, part = methods.build(config.method, **config.options), _parts(config)
+    again = part.moved * (PER_EXAMPLE - 1) if method.per_example else 0.0
+    return method.forward_cost(1.0 + again - part.frozen)
+
+
+def _batches(config: RunConfig) -> float:
+    """How many batches the training examples of a task make; of a file's, whose count is not known here, no end."""
+    return math.inf if config.data else _examples(config.task) / config.batch_size
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Shares of a plain forward's products."""
+
+    frozen: float = 0.0  # in the blocks below everything that moves
+    moved: float = 1.0  # with weights that move
+
+
+def _parts(config: RunConfig) -> Parts:
+    """The shares for a subspace of the last blocks, from the model's sizes; elsewhere every product counts."""
+    shape = catalogue.shape(config.model)
+    subspace = methods.METHODS[config.method].home if config.subspace == "auto" else config.subspace
+    asked = of_blocks(subspace) if shape is not None else None
+    if shape is None or asked is None:
+        return Parts()
+    name, count = asked
+    blocks = min(count or shape.layers, shape.layers)
+    block = sum(linear.weights for linear in shape.block_linears)
+    head = shape.vocab * shape.hidden
+    whole = shape.layers * block + head / texts(config).tokens  # the head reads one place
+    moving = sum(linear.weights for linear in shape.writers) if name == "writers" else block
+    # the engine counts what is done twice as a share of all matrices, the head whole
+    return Parts((shape.layers - blocks) * block / whole, blocks * moving / (shape.layers * block + head))
 
 
 def cost(config: RunConfig, speeds: Speeds) -> Cost:
@@ -134,6 +185,14 @@ def texts(config: RunConfig) -> Texts:
         return Texts(min(config.max_tokens, characters // CHARS + SPARE))
     count = measured["tokens"] or measured["characters"] // CHARS + SPARE
     return Texts(min(config.max_tokens, count), measured["rows"], measured["options"])
+
+
+@lru_cache(maxsize=16)
+def _examples(task: str) -> float:
+    try:
+        return len(read(RunConfig(task=task)).train)
+    except InputError:
+        return math.inf
 
 
 @lru_cache(maxsize=16)

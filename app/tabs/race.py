@@ -82,8 +82,8 @@ def lanes(config: RunConfig, methods: Sequence[str], seeds: int, budget: int) ->
     for method in methods:
         lane = forms.with_presets(_bare(config, method))
         each = range(config.seed, config.seed + max(1, seeds))
-        price = cost.price(lane)
-        found += compare.buy(lane, each, budget, int(budget / price + 1e-9), price, "forward_cost")
+        steps, first = cost.affordable(lane, budget), cost.price(replace(lane, steps=1))
+        found += compare.buy(lane, each, budget, steps, first, "forward_cost")
     return [lane.config for lane in found]
 
 

@@ -70,6 +70,12 @@ class ModelShape:
         )
 
     @property
+    def writers(self) -> tuple[Linear, Linear]:
+        """The two matrices of a block that write into the hidden state: of its attention, and of its MLP."""
+        linears = self.block_linears
+        return linears[1 if self.fused_qkv else 3], linears[-1]
+
+    @property
     def tensor_sizes(self) -> tuple[int, ...]:
         """The size of every trainable tensor, in elements."""
         block = _linear_sizes(self.block_linears) + 2 * self._norm + [self.head_dim] * (2 * self.qk_norm)

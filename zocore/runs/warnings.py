@@ -10,6 +10,7 @@ from zocore.runs.events import StepDone, Warned
 WINDOW = 20  # steps looked at together
 PLATEAU = 120  # steps within which a loss should have fallen
 CLEAR = 2.0  # standard errors by which the second half of them has to lie below the first
+LEARNED = 0.8  # of the first losses: below it, standing still is the end of a run that went well
 FITTED = 0.1  # a loss below this has little left to fall
 DECAYED = 0.3  # of the first rate: below it a schedule has all but ended the run, and standing still is meant
 START = 3  # steps whose loss is the start's: one that overshoots climbs within a few
@@ -61,7 +62,7 @@ class Watch:
             ),
             self._once(
                 step,
-                self._last[-1].lr > DECAYED * self._first_lr and _stands_still(list(self._long)),
+                self._last[-1].lr > DECAYED * self._first_lr and self._has_learned_nothing(),
                 f"the loss has not clearly fallen in {PLATEAU} steps: try three times the learning rate, or more "
                 "directions; --lr auto looks for a rate",
             ),
@@ -71,6 +72,10 @@ class Watch:
                 "the loss is exactly 0: the examples are fitted, or the loss is not what it should be",
             ),
         ]
+
+    def _has_learned_nothing(self) -> bool:
+        """Whether the loss is nearly where it began and no longer falls; further down, it has levelled off."""
+        return fmean(self._long) > LEARNED * fmean(self._first) and _stands_still(list(self._long))
 
     def _once(self, step: int, true: bool, message: str) -> Warned | None:
         if not true or message in self.given:
