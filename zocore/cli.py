@@ -56,9 +56,9 @@ def _of_recipe(name: str) -> dict[str, Any]:
     """A recipe's settings, which take the place of the defaults; says what it should cost."""
     from zocore.recipes.recipe import recipe
 
-    found = recipe(name)
-    say(found.said)
-    return dict(found.settings)
+    chosen = recipe(name)
+    say(chosen.said)
+    return dict(chosen.settings)
 
 
 def _alone_or_shared(options: argparse.Namespace) -> None:

@@ -109,16 +109,16 @@ class ZeroOrder(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken. Raises ValueError when it is not of this method."""
-        found = state_dict.get("zeroth_order")
-        if found is None or found["method"] != self._method.name:
-            name = "another optimizer" if found is None else found["method"]
+        state = state_dict.get("zeroth_order")
+        if state is None or state["method"] != self._method.name:
+            name = "another optimizer" if state is None else state["method"]
             raise ValueError(f"this state is of {name}, not of {self._method.name}: take the method it was saved with")
         super().load_state_dict(state_dict)
-        self._seed, self._eps, self._steps = found["seed"], found["eps"], found["steps"]
+        self._seed, self._eps, self._steps = state["seed"], state["eps"], state["steps"]
         devices = {leaf.id: leaf.tensor.device for leaf in self._gathered()}
         self._buffers = {
             (name, leaf): tensor.to(devices[leaf] if tensor.ndim else tensor.device, copy=True)
-            for name, tensors in found["buffers"].items()
+            for name, tensors in state["buffers"].items()
             for leaf, tensor in tensors.items()
         }
 
@@ -179,24 +179,24 @@ def _parameter(leaf: Leaf) -> nn.Parameter:
 def _on_a_loss(method: str | Stepper, update: str | Update, options: dict[str, Any]) -> Method:
     """The method with its options and rule. Raises ValueError when a closure's loss is not all that it needs."""
     if not isinstance(method, str):
-        found: Any = method
+        chosen: Any = method
         if options or update != "auto":
             raise ValueError("options and update belong into the method when it is given as a value")
     else:
         if isinstance(update, str) and update != "auto" and update not in UPDATES:
             raise ValueError(f"unknown update {update!r}: choose one of {', '.join(UPDATES)}, or give a rule")
         rule = update if not isinstance(update, str) else UPDATES[update]() if update != "auto" else None
-        found = build(method, **options, **({} if rule is None else {"update": rule}))
+        chosen = build(method, **options, **({} if rule is None else {"update": rule}))
         if METHODS[method].home == "scales":
             raise ValueError(f"{method} moves quantisation scales, which are no parameters: take {ON_A_LOSS}")
-    if not isinstance(found, Method) or found.pushes or found.per_example:
-        reason = "takes gradients" if not found.zeroth_order else "needs label scores and the outputs of layers"
-        if getattr(found, "per_example", False):
+    if not isinstance(chosen, Method) or chosen.pushes or chosen.per_example:
+        reason = "takes gradients" if not chosen.zeroth_order else "needs label scores and the outputs of layers"
+        if getattr(chosen, "per_example", False):
             reason = "needs a loss of each example, with a direction of its own inside the layers"
-        raise ValueError(f"{found.name} {reason}, and a closure gives the loss of the whole batch: take {ON_A_LOSS}")
-    if found.law.reads_weights:
+        raise ValueError(f"{chosen.name} {reason}, and a closure gives the loss of the whole batch: take {ON_A_LOSS}")
+    if chosen.law.reads_weights:
         raise ValueError("a sparse law fixes its thresholds at the start of a recorded run: take another law here")
-    return found
+    return chosen
 
 
 def _asked(closure: Closure) -> Callable[[], Tensor]:

@@ -264,7 +264,7 @@ def _guess(config: RunConfig) -> float:
     device = "cuda" if str(c.device).startswith("cuda") else "cpu"
     text = texts(config)
     forward = 2 * parameters * c.batch_size * text.rows * text.tokens / FLOPS[device]
-    return passes(config) * (forward + parameters * NOISE[device] + 0.01) + 0.01
+    return price(config) * forward + passes(config) * (parameters * NOISE[device] + 0.01) + 0.01
 
 
 def _looks(config: RunConfig, per_step: float) -> float:

@@ -129,7 +129,7 @@ def test_the_time_of_a_run_counts_its_evaluations(tmp_path: Path) -> None:
     config = RunConfig(steps=5, batch_size=16, eval_examples=400)
     speeds.learn(config, 0.1)
     price = cost.cost(config, speeds)
-    assert price.seconds == pytest.approx(5 * 0.1 + cost.LOAD + 2 * 400 / 16 * 0.05)
+    assert price.seconds == pytest.approx(5 * 0.1 + cost.LOAD + 2 * 400 / 16 * 0.1 / cost.price(config))
     assert cost.cost(replace(config, eval_every=1), speeds).seconds > 2 * price.seconds
     assert cost.facts(price)["seconds"] == price.seconds
 

@@ -60,8 +60,8 @@ def render(savings: Sequence[Saving]) -> str:
     for one in savings:
         plain = median(one.seconds["whole"])
         cells = [f"{_pace(seconds)}, {plain / median(seconds):.2f} x" for seconds in one.seconds.values()]
-        told = [f"{cell}, cost {cost:.2f}" for cell, cost in zip(cells, one.cost.values(), strict=True)]
-        rows.append(" | ".join([f"| {one.method}", one.subspace, *told]) + " |")
+        cells_with_cost = [f"{cell}, cost {cost:.2f}" for cell, cost in zip(cells, one.cost.values(), strict=True)]
+        rows.append(" | ".join([f"| {one.method}", one.subspace, *cells_with_cost]) + " |")
     return "\n".join(rows)
 
 

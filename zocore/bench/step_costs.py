@@ -62,11 +62,11 @@ def backprop_memory(place: Place, shape: str, batch: int, tokens: int) -> Iterat
     """Peak memory of a backprop step on all weights, beside MeZO's and GRZO's."""
     b = on_batch(made(shape, place.device, _dtype(place)), batch, tokens)
     leaves = all_weights(b.model)
-    found = {}
+    peaks = {}
     for name in ("mezo", "grzo", "sgd", "adamw"):
-        found[name] = peak(place, b, b.stepper(name, leaves))
-        yield Finding(f"peak of {name}", _size(found[name]))
-    yield Finding("GRZO against MeZO", f"{1 - found['grzo'] / found['mezo']:+.0%} saved", "23 % in the paper")
+        peaks[name] = peak(place, b, b.stepper(name, leaves))
+        yield Finding(f"peak of {name}", _size(peaks[name]))
+    yield Finding("GRZO against MeZO", f"{1 - peaks['grzo'] / peaks['mezo']:+.0%} saved", "23 % in the paper")
 
 
 def peak(place: Place, b: Bench, function: Callable[[], object]) -> int:
@@ -93,12 +93,12 @@ def _costs(place: Place, b: Bench, variants: dict[str, Callable[[], object]], sh
         try:
             if place.device.type == "cuda":
                 function()  # kernels are compiled; the buffers that a step keeps are counted by the allocator
-            found = peak(place, b, function)
+            highest = peak(place, b, function)
         except torch.OutOfMemoryError:
             yield Finding(name, "does not fit")
             continue
         working[name] = function
-        yield from _memory(name, found, forward, shape, batch, tokens, place)
+        yield from _memory(name, highest, forward, shape, batch, tokens, place)
     timings = {t.name: t for t in timed(b, working, 1 if place.small else REPEATS)}
     for name, t in timings.items():
         told = f"{t.seconds * 1e3:.1f} ms, {t.over_plain:.2f} of two plain and {t.over_lean:.2f} of two lean forwards"

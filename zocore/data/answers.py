@@ -40,10 +40,10 @@ SCORES: Mapping[str, Score] = {"em": exact_match, "f1": word_f1}
 def right_answers(text: str) -> Sequence[str]:
     """Return the right answers of a row: a JSON list of them, or the text itself."""
     try:
-        found = json.loads(text) if text.startswith("[") else None
+        answers = json.loads(text) if text.startswith("[") else None
     except ValueError:
-        found = None
-    return [str(answer) for answer in found] if isinstance(found, list) and found else [text]
+        answers = None
+    return [str(answer) for answer in answers] if isinstance(answers, list) and answers else [text]
 
 
 def shown_answer(text: str) -> str:

@@ -24,8 +24,8 @@ class Message:
 def read_chat(text: str, place: str) -> list[Message]:
     """Return the messages of a row's JSON. Raises InputError when they are none, or hold no answer."""
     try:
-        found = json.loads(text)
-        messages = [Message(turn["role"], turn["content"]) for turn in found]
+        turns = json.loads(text)
+        messages = [Message(turn["role"], turn["content"]) for turn in turns]
         whole = all(isinstance(turn.role, str) and isinstance(turn.content, str) for turn in messages)
     except (ValueError, TypeError, KeyError):
         whole = False

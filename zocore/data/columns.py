@@ -146,17 +146,17 @@ def match_words(words: LabelWords | None, labels: Sequence[str]) -> tuple[str, .
     if isinstance(words, str):
         words = _parsed([part.strip() for part in words.split(",")])
     if isinstance(words, Mapping):
-        found = _mapped(words, labels)
+        chosen = _mapped(words, labels)
     else:
-        found = tuple(str(word).strip() for word in words)
-    if len(found) != len(labels):
+        chosen = tuple(str(word).strip() for word in words)
+    if len(chosen) != len(labels):
         raise InputError(
-            f"there are {len(found)} label words for {len(labels)} labels: give one word for each of "
+            f"there are {len(chosen)} label words for {len(labels)} labels: give one word for each of "
             f"{listed(labels)}, in this order"
         )
-    if len(set(found)) < len(found) or not all(found):
-        raise InputError(f"the label words {listed([repr(word) for word in found])} must be different and not empty")
-    return found
+    if len(set(chosen)) < len(chosen) or not all(chosen):
+        raise InputError(f"the label words {listed([repr(word) for word in chosen])} must be different and not empty")
+    return chosen
 
 
 def _parsed(parts: list[str]) -> list[str] | dict[str, str]:

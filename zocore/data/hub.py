@@ -28,14 +28,14 @@ def hub_tables(data: str) -> dict[str, Table]:
     Labels that are numbers with names become the names; a label that is none (-1) is missing. A folder laid out as a
     dataset is read likewise. Raises InputError with one sentence for what cannot be read.
     """
-    found = ADDRESS.fullmatch(data.removeprefix(PREFIX))
-    if found is None:
+    parts = ADDRESS.fullmatch(data.removeprefix(PREFIX))
+    if parts is None:
         raise InputError(f"--data must be hub:owner/name, with @revision and :configuration if need be, not {data!r}")
-    splits = _loaded(found["name"], found["config"], found["revision"])
+    splits = _loaded(parts["name"], parts["config"], parts["revision"])
     named = {ours: next((name for name in theirs if name in splits), None) for ours, theirs in SPLITS.items()}
     if named["train"] is None:
-        raise InputError(f"the dataset {found['name']!r} has no split 'train': its splits are {', '.join(splits)}")
-    return {ours: _table(found["name"], splits[name]) for ours, name in named.items() if name is not None}
+        raise InputError(f"the dataset {parts['name']!r} has no split 'train': its splits are {', '.join(splits)}")
+    return {ours: _table(parts["name"], splits[name]) for ours, name in named.items() if name is not None}
 
 
 def _loaded(name: str, config: str | None, revision: str | None) -> Any:
@@ -54,26 +54,26 @@ def _loaded(name: str, config: str | None, revision: str | None) -> Any:
 
 def _reason(name: str, error: Exception) -> str:
     """One sentence on why a dataset cannot be loaded, and what to do."""
-    told = " ".join(str(error).split())
-    if "scripts are no longer supported" in told:
+    message = " ".join(str(error).split())
+    if "scripts are no longer supported" in message:
         return (
             f"the dataset {name!r} is made by a script, which is not run: the hub may have its tables, "
             f"as {PREFIX}{name}@{PARQUET}"
         )
-    if "gated dataset" in told:
+    if "gated dataset" in message:
         return f"the dataset {name!r} is gated: accept its terms on its page and log in with `hf auth login`"
-    if "doesn't exist on the Hub" in told:
+    if "doesn't exist on the Hub" in message:
         return f"there is no dataset {name!r} on the hub, or it is private: check its name, or log in"
-    if "Config name is missing" in told or "BuilderConfig" in told:
-        choices = re.findall(r"\[(.*?)\]", told)
+    if "Config name is missing" in message or "BuilderConfig" in message:
+        choices = re.findall(r"\[(.*?)\]", message)
         some = f" one of {choices[0][:300]}" if choices else ""
         return f"the dataset {name!r} has several configurations: choose{some} with {PREFIX}{name}:CONFIGURATION"
-    if isinstance(error, OSError) or "offline" in told.lower() or "Couldn't reach" in told:
+    if isinstance(error, OSError) or "offline" in message.lower() or "Couldn't reach" in message:
         return (
             f"the dataset {name!r} was never downloaded and the hub cannot be reached: connect to the network, or give "
             "a local file or folder"
         )
-    return f"the dataset {name!r} cannot be loaded: {told[:300].rstrip('.') or type(error).__name__}"
+    return f"the dataset {name!r} cannot be loaded: {message[:300].rstrip('.') or type(error).__name__}"
 
 
 def _table(name: str, split: Any) -> Table:

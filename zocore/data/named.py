@@ -50,11 +50,11 @@ class NamedTask:
         return replace(table, columns=tuple(dict.fromkeys(name for row in rows for name in row)), rows=rows)
 
     def _row(self, row: Row, columns: Mapping[str, str], label: str) -> Row:
-        found = {ours: row.get(theirs, "") for ours, theirs in columns.items()}
-        found |= {name: _question(found[name]) for name in self.question}
+        fields = {ours: row.get(theirs, "") for ours, theirs in columns.items()}
+        fields |= {name: _question(fields[name]) for name in self.question}
         if self.candidates:
-            return CHOICES[self.candidates](found, row.get(label, ""))
-        return found | {LABEL: self._named(row.get(label, ""))}
+            return CHOICES[self.candidates](fields, row.get(label, ""))
+        return fields | {LABEL: self._named(row.get(label, ""))}
 
     def _named(self, value: str) -> str:
         """A label by its name: sources have the name, its number, or -1 and - for none."""
@@ -105,7 +105,7 @@ def read_named(
     kept = {split: table.labelled(LABEL) for split, table in read.items() if split == "train" or table.has(LABEL)}
     fields = _fields(row, kept["train"])
     names = tuple(row.labels) or _numbers(list(kept.values()))
-    found = {split: Reading(fields, LABEL, names).examples(table) for split, table in kept.items()}
+    examples = {split: Reading(fields, LABEL, names).examples(table) for split, table in kept.items()}
     if template is not None:
         Template(template).check(fields)
     words = names if row.candidates else match_words(label_words or list(row.words), names)
@@ -115,7 +115,7 @@ def read_named(
         template or row.template,
         names,
         words,
-        *three_splits(found, row.labels, SHARES, seed),
+        *three_splits(examples, row.labels, SHARES, seed),
         f"rows of {data or row.hub}; the papers report {row.metric}",
         candidates=bool(row.candidates),
         wordings={} if template or label_words or row.candidates else _wordings(row),
@@ -128,7 +128,7 @@ def _fields(row: NamedTask, table: Table) -> tuple[str, ...]:
 
 def _numbers(tables: Sequence[Table]) -> tuple[str, ...]:
     """The candidates' numbers, as many as the example with the most has."""
-    most = max(len(json.loads(found[CANDIDATES])) for table in tables for found in table.rows)
+    most = max(len(json.loads(row[CANDIDATES])) for table in tables for row in table.rows)
     return tuple(str(number + 1) for number in range(most))
 
 

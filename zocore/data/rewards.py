@@ -56,15 +56,15 @@ class Reward:
         self.ready()
         assert self._function is not None
         try:
-            found = self._function(prompt, completion, dict(row.fields))
+            reward = self._function(prompt, completion, dict(row.fields))
         except InputError:
             raise
         except Exception as error:  # whatever a user's code may raise
             raise InputError(f"the reward raised {type(error).__name__} ({error}) for {_cited(row, prompt)}") from error
-        if not isinstance(found, Real):
-            kind = type(found).__name__
+        if not isinstance(reward, Real):
+            kind = type(reward).__name__
             raise InputError(f"the reward returned {kind} where a number is needed, for {_cited(row, prompt)}")
-        value = float(found)
+        value = float(reward)
         if not isfinite(value):
             raise InputError(f"the reward returned {value}, which is no finite number, for {_cited(row, prompt)}")
         return value

@@ -147,8 +147,8 @@ def read_task(
     kept = {split: table.labelled(reading.label) for split, table in tables.items()}
     notes = [_left_out(tables[split], kept[split], reading.label) for split in tables]
     words = match_words(label_words, reading.names)
-    found = {split: reading.examples(table) for split, table in kept.items()}
-    splits = three_splits(found, reading.names, shares, seed)
+    examples = {split: reading.examples(table) for split, table in kept.items()}
+    splits = three_splits(examples, reading.names, shares, seed)
     return Task(
         path.stem,
         path.stem,
@@ -218,8 +218,8 @@ def _files(path: Path) -> dict[str, Path]:
     train = _first(path, ("train",))
     if train is None:
         raise InputError(f"the folder {path.name} has no train.jsonl, train.csv or train.tsv")
-    found = {"train": train, "dev": _first(path, DEV_NAMES), "test": _first(path, ("test",))}
-    return {split: file for split, file in found.items() if file is not None}
+    files = {"train": train, "dev": _first(path, DEV_NAMES), "test": _first(path, ("test",))}
+    return {split: file for split, file in files.items() if file is not None}
 
 
 def _first(folder: Path, stems: Sequence[str]) -> Path | None:

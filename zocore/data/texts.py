@@ -42,8 +42,8 @@ def read_texts(
     """
     path = Path(path).expanduser()
     tables = {split: _table(file) for split, file in _files(path).items()}
-    found = {split: _rows(table, template, answer_column) for split, table in tables.items()}
-    train, dev, test = _splits(found, seed)
+    rows = {split: _rows(table, template, answer_column) for split, table in tables.items()}
+    train, dev, test = _splits(rows, seed)
     about = f"{len(train) + len(dev) + len(test)} rows of {path.name}"
     return Task(path.stem, path.stem, template or "", (), (), train, dev, test, about)
 
@@ -52,10 +52,10 @@ def _files(path: Path) -> dict[str, Path]:
     if not path.is_dir():
         return {"train": path}
     names = {"train": ("train",), "dev": DEV_NAMES, "test": ("test",)}
-    found = {split: _first(path, stems) for split, stems in names.items()}
-    if found["train"] is None:
+    files = {split: _first(path, stems) for split, stems in names.items()}
+    if files["train"] is None:
         raise InputError(f"the folder {path.name} has no train.jsonl, train.csv, train.tsv or train.txt")
-    return {split: file for split, file in found.items() if file is not None}
+    return {split: file for split, file in files.items() if file is not None}
 
 
 def _first(folder: Path, stems: Sequence[str]) -> Path | None:

@@ -37,10 +37,10 @@ class Prefix:
 
     def output(self, forward: Callable[[], Any]) -> Any:
         """Return what the last frozen block gives in `forward`, which is left there."""
-        found: list[Any] = []
+        outputs: list[Any] = []
 
         def stop(_: nn.Module, __: Any, output: Any) -> None:
-            found.append(output)
+            outputs.append(output)
             raise _Reached
 
         handle = self.blocks[-1].register_forward_hook(stop)
@@ -51,7 +51,7 @@ class Prefix:
             pass
         finally:
             handle.remove()
-        return found[0]
+        return outputs[0]
 
     @contextmanager
     def standing_in(self, output: Any) -> Iterator[None]:
@@ -113,5 +113,5 @@ def frozen_prefix(model: nn.Module, leaves: Sequence[Leaf], forward: Callable[[]
 
 def _hidden(output: Any) -> Tensor:
     """The hidden state in what a block returns."""
-    found: Tensor = output if isinstance(output, Tensor) else output[0]
-    return found
+    hidden: Tensor = output if isinstance(output, Tensor) else output[0]
+    return hidden

@@ -56,8 +56,8 @@ def compiled(device_type: str) -> bool:
 
 def fits(*tensors: Tensor | None) -> bool:
     """Whether compiled passes exist for these tensors' device, dtypes and layout."""
-    found = [t for t in tensors if t is not None]
-    return compiled(found[0].device.type) and all(t.dtype in DTYPES and t.is_contiguous() for t in found)
+    given = [t for t in tensors if t is not None]
+    return compiled(given[0].device.type) and all(t.dtype in DTYPES and t.is_contiguous() for t in given)
 
 
 def displace(

@@ -87,9 +87,9 @@ class Ranks:
 
     def agree(self, number: int, step: int) -> None:
         """Compare a checksum of the weights. Raises RuntimeError when the processes' weights have come apart."""
-        found = self.told(number)
-        if len(set(found)) > 1:
-            apart = next(rank for rank, other in enumerate(found) if other != found[0])
+        sums = self.told(number)
+        if len(set(sums)) > 1:
+            apart = next(rank for rank, other in enumerate(sums) if other != sums[0])
             raise RuntimeError(
                 f"the weights of process {apart} are not those of process 0 before step {step}: "
                 "are all machines' devices, packages and files the same?"

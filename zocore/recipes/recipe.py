@@ -106,10 +106,10 @@ class Recipe:
 
 def recipes() -> dict[str, Recipe]:
     """Return all recipes by name."""
-    found = {}
+    named = {}
     for path in sorted(FOLDER.glob("*.toml")):
-        found[path.stem] = Recipe(path.stem, **tomllib.loads(path.read_text(encoding="utf-8")))
-    return found
+        named[path.stem] = Recipe(path.stem, **tomllib.loads(path.read_text(encoding="utf-8")))
+    return named
 
 
 def recipe(name: str) -> Recipe:

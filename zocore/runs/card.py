@@ -72,7 +72,7 @@ def _task(session: Session) -> str:
 
 def _figures(recording: Recording | None) -> str:
     assert recording is not None
-    header, found = recording.header, [e for e in recording.events if isinstance(e, EvalDone) and e.split == "test"]
+    header, tests = recording.header, [e for e in recording.events if isinstance(e, EvalDone) and e.split == "test"]
     lines = ["## Figures", "", f"Examples: {', '.join(f'{count} {name}' for name, count in header.examples.items())}."]
     if recording.steps:
         last = recording.steps[-1]
@@ -80,10 +80,10 @@ def _figures(recording: Recording | None) -> str:
             f"{last.step} steps, {last.forward_passes} forward passes (as much arithmetic as {last.forward_cost:.0f} "
             f"plain forwards), {last.seconds:.0f} seconds of training on {header.device}, seed {header.config['seed']}."
         )
-    names = sorted({name for e in found for name in _judged(e)})
+    names = sorted({name for e in tests for name in _judged(e)})
     heads = ["step", *(f"test {name}" for name in names), "test loss", "examples"]
     lines += ["", f"| {' | '.join(heads)} |", "|--:" * len(heads) + "|"]
-    for e in found:
+    for e in tests:
         judged = "".join(f" {_judged(e).get(name, nan):.3f} |" for name in names)
         lines.append(f"| {e.step} |{judged} {e.loss:.4f} | {e.examples} |")
     return "\n".join(lines) + "\n\nOne run with one seed: no more than that is claimed."

@@ -67,9 +67,9 @@ def put_away(session: Session, event: StepDone, path: Path) -> None:
 
 def take_back(session: Session, path: Path | None, steps: list[StepDone]) -> list[StepDone]:
     """Give the session the weights that were put away after one of these steps, if any; return the steps after it."""
-    told = put_away_at(path) if path else None
+    made_at = put_away_at(path) if path else None
     for number, event in enumerate(steps, start=1):
-        if path and told == (event.step, seal_of(event)) and _fits(tensors := load(path.read_bytes()), session):
+        if path and made_at == (event.step, seal_of(event)) and _fits(tensors := load(path.read_bytes()), session):
             _give(session, tensors)
             return steps[number:]
     return steps
@@ -113,8 +113,8 @@ def _path(run: Path, step: int) -> Path:
 def _fits(tensors: dict[str, Tensor], session: Session) -> bool:
     """Whether a file holds exactly the session's leaves, and buffers besides."""
     own = {f"leaf {leaf.id}": (leaf.tensor.shape, leaf.tensor.dtype) for leaf in session.leaves}
-    found = {name: (t.shape, t.dtype) for name, t in tensors.items() if not name.startswith("state ")}
-    return own == found
+    held = {name: (t.shape, t.dtype) for name, t in tensors.items() if not name.startswith("state ")}
+    return own == held
 
 
 def _give(session: Session, tensors: dict[str, Tensor]) -> None:

@@ -339,9 +339,9 @@ class _Course:
         session, started, config = self.session, time.perf_counter(), self.session.config
         examples = getattr(session.task, split)[: config.eval_examples]
         with self.memory.apart():
-            found = session.objective.evaluate(examples, 4 * config.batch_size, session.asked)
-        seconds, scores = time.perf_counter() - started, dict(found.scores) if found.scores else None
-        return EvalDone(step, split, found.loss, found.accuracy, len(examples), seconds, scores)
+            judged = session.objective.evaluate(examples, 4 * config.batch_size, session.asked)
+        seconds, scores = time.perf_counter() - started, dict(judged.scores) if judged.scores else None
+        return EvalDone(step, split, judged.loss, judged.accuracy, len(examples), seconds, scores)
 
     def started(self, recording: Recording | None, search: RateSearch | None = None) -> RunStarted:
         s = self.session

@@ -56,19 +56,19 @@ def find_rate(session: Session, stop: Callable[[], bool] = lambda: False) -> Rat
     """
     eps, lr = session.config.eps, session.config.lr
     assert eps is not None and lr is not None
-    rates, found, passes, cost = [lr * FIRST], list[float](), 0, 0.0
-    while len(found) < MOST and not _turned(_changes(found), found) and not (found and stop()):
-        losses, key = session.losses(1 + len(found) % BATCHES), session.key(len(found) + 1)
+    rates, seen, passes, cost = [lr * FIRST], list[float](), 0, 0.0
+    while len(seen) < MOST and not _turned(_changes(seen), seen) and not (seen and stop()):
+        losses, key = session.losses(1 + len(seen) % BATCHES), session.key(len(seen) + 1)
         step = session.method.step(session.leaves, losses, key, rates[-1], eps, session.state)
         passes, cost = passes + losses.forward_passes, cost + losses.forward_cost
-        found.append(step.loss if isfinite(step.loss) else inf)
+        seen.append(step.loss if isfinite(step.loss) else inf)
         rates.append(rates[-1] * FACTOR)
-    tried = tuple(zip(rates[BATCHES - 1 :], _changes(found), strict=False))
+    tried = tuple(zip(rates[BATCHES - 1 :], _changes(seen), strict=False))
     best, fall = min(tried, key=lambda pair: pair[1], default=(lr, 0.0))
-    if -fall < FALL * found[0]:
+    if -fall < FALL * seen[0]:
         raise InputError(
-            f"--lr auto found no rate from {rates[0]:.2g} to {rates[len(found) - 1]:.2g} that lowers the loss of "
-            f"{BATCHES} batches ({found[0]:.4g}): give a rate, or another eps or method"
+            f"--lr auto found no rate from {rates[0]:.2g} to {rates[len(seen) - 1]:.2g} that lowers the loss of "
+            f"{BATCHES} batches ({seen[0]:.4g}): give a rate, or another eps or method"
         )
     return RateSearch(float(f"{best / BACK:.2g}"), tried, passes, cost)
 

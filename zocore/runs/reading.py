@@ -51,17 +51,17 @@ class Reading:
     @classmethod
     def of(cls, path: Path) -> "Reading":
         """Read a file up to its end or the first damaged line."""
-        found = cls(path)
+        reading = cls(path)
         *lines, rest = path.read_bytes().split(b"\n")
-        found.unfinished = len(rest)
+        reading.unfinished = len(rest)
         for number, line in enumerate(lines, start=1):
             try:
-                found._take(line.removesuffix(b"\r"))
+                reading._take(line.removesuffix(b"\r"))
             except ValueError as error:
-                found.damage = Damage(path, number, str(error), found._done)
+                reading.damage = Damage(path, number, str(error), reading._done)
                 break
-            found.lines, found.size = number, found.size + len(line) + 1
-        return found
+            reading.lines, reading.size = number, reading.size + len(line) + 1
+        return reading
 
     def _take(self, line: bytes) -> None:
         body, seal = unsealed(line)

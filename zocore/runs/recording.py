@@ -179,13 +179,13 @@ def examine(folder: str | Path) -> Recording:
     path = folder / EVENTS
     if not path.is_file():
         raise InputError(f"{folder} is not a run folder: it has no {EVENTS}")
-    found = Reading.of(path)
-    if not found.events and found.damage is None:
+    reading = Reading.of(path)
+    if not reading.events and reading.damage is None:
         raise InputError(
             f"{path} has no header yet: the run was killed as it started; `zocore resume {folder}` starts it again"
         )
-    whole = 0 < found.sealed == found.lines
-    return Recording(folder, tuple(found.events), found.damage, whole, found.unfinished > 0)
+    whole = 0 < reading.sealed == reading.lines
+    return Recording(folder, tuple(reading.events), reading.damage, whole, reading.unfinished > 0)
 
 
 def read_recording(folder: str | Path, step: int | None = None) -> Recording:
@@ -209,12 +209,12 @@ def _way_on(recording: Recording) -> str:
 
 def _mended(path: Path, file: IO[bytes]) -> Reading:
     """Cut off a last line that was not finished, so that what is appended stands on lines of its own."""
-    found = Reading.of(path)
-    if found.damage:
-        raise InputError(f"{found.damage}: nothing is written behind it")
-    if found.unfinished:
-        file.truncate(found.size)
-    return found
+    reading = Reading.of(path)
+    if reading.damage:
+        raise InputError(f"{reading.damage}: nothing is written behind it")
+    if reading.unfinished:
+        file.truncate(reading.size)
+    return reading
 
 
 def encode_directions(directions: Iterable[AnyDirection]) -> list[Any]:

@@ -85,24 +85,24 @@ def replay_run(folder: Path, step: int | None, verify: bool) -> Verdict:
     """
     recording, session = rebuild(folder, step)
     count = recording.last if step is None else step
-    found = session.fingerprint()
+    fingerprint = session.fingerprint()
     passes = session.method.replay_passes()
     how = (
         f"with {passes} of {session.method.forward_passes()} forward passes a step"
         if passes
         else "without a forward pass"
     )
-    said = [f"rebuilt {session.trainable} values after step {count} {how}", f"fingerprint {found}"]
+    said = [f"rebuilt {session.trainable} values after step {count} {how}", f"fingerprint {fingerprint}"]
     said += caveats(recording)
     if not verify:
         return Verdict(said)
     end = recording.end
-    if end is not None and end.weights_fingerprint == found and count == end.steps:
+    if end is not None and end.weights_fingerprint == fingerprint and count == end.steps:
         return Verdict([*said, "verified: bitwise equal to the weights the run ended with"])
     if recording.rebuilt_to_rounding:
         return Verdict([*said, "not proved: equal to the bit is not to be had from this recording"], False)
     again = run_again(recording, count)
-    if again.fingerprint() == found:
+    if again.fingerprint() == fingerprint:
         return Verdict([*said, "verified: bitwise equal to the same steps run again"])
     apart = difference(session, again)
     if session.config.carrier == "in-place" and apart <= IN_PLACE_TOLERANCE:

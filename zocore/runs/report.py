@@ -111,8 +111,8 @@ class Report:
         """Pass an event on; return one sentence for each tracker that failed and is now left out."""
         if isinstance(event, RunStarted):
             return _said([self._begin(name, event.config) for name in self._packages])
-        step, found = figures(event)
-        said = [self._tried(name, "log", found, step) for name in list(self._trackers) if found]
+        step, values = figures(event)
+        said = [self._tried(name, "log", values, step) for name in list(self._trackers) if values]
         if isinstance(event, RunEnded):
             said += [self._tried(name, "finish") for name in list(self._trackers)]
         return _said(said)
@@ -138,22 +138,22 @@ def figures(event: Event) -> tuple[int, dict[str, float]]:
     """Return an event's figures by the names trackers use, and their step; none for events without figures."""
     match event:
         case StepDone():
-            found = {"loss": event.loss, "learning_rate": event.lr, "forward_passes": event.forward_passes}
-            found |= {"forward_cost": event.forward_cost, "seconds": event.seconds, "memory_bytes": event.memory_bytes}
+            values = {"loss": event.loss, "learning_rate": event.lr, "forward_passes": event.forward_passes}
+            values |= {"forward_cost": event.forward_cost, "seconds": event.seconds, "memory_bytes": event.memory_bytes}
             slopes = event.projected_grads
             if slopes:
-                found["projected_grad"] = sqrt(sum(slope * slope for slope in slopes) / len(slopes))
+                values["projected_grad"] = sqrt(sum(slope * slope for slope in slopes) / len(slopes))
             if event.unexplained is not None:
-                found["unexplained"] = event.unexplained
-            return event.step, {f"train/{name}": float(value) for name, value in found.items()}
+                values["unexplained"] = event.unexplained
+            return event.step, {f"train/{name}": float(value) for name, value in values.items()}
         case EvalDone():
             split = SPLITS[event.split]
-            found = {"loss": event.loss, "accuracy": event.accuracy, **(event.scores or {})}
-            return event.step, {f"{split}/{name}": value for name, value in found.items() if isfinite(value)}
+            values = {"loss": event.loss, "accuracy": event.accuracy, **(event.scores or {})}
+            return event.step, {f"{split}/{name}": value for name, value in values.items() if isfinite(value)}
         case EstimatorMeasured():
-            found = {"variance": event.variance, "length": event.norm}
-            found |= {} if event.cosine is None else {"cosine": event.cosine}
-            return event.step, {f"estimator/{name}": value for name, value in found.items()}
+            values = {"variance": event.variance, "length": event.norm}
+            values |= {} if event.cosine is None else {"cosine": event.cosine}
+            return event.step, {f"estimator/{name}": value for name, value in values.items()}
     return 0, {}
 
 

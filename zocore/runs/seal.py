@@ -23,8 +23,8 @@ def sealed(line: str, before: str) -> tuple[bytes, str]:
 
 def unsealed(line: bytes) -> tuple[bytes, str]:
     """Return a line without its seal, and the seal, which is empty where there is none."""
-    found = SEAL.match(line)
-    return (found[1] + b"}", found[2].decode()) if found else (line, NONE)
+    match = SEAL.match(line)
+    return (match[1] + b"}", match[2].decode()) if match else (line, NONE)
 
 
 def chained(before: str, body: bytes) -> str:

@@ -26,8 +26,8 @@ class Summary:
     @classmethod
     def of(cls, events: Iterable[Event]) -> "Summary":
         """The summary of the events so far, none for a new run."""
-        found = dict.fromkeys(f"{what}_{when}" for when in WHEN for what in FOUND)
-        summary = cls({**CUT_OFF, **COUNTS, "peak_memory_bytes": 0, **found})
+        ends = dict.fromkeys(f"{what}_{when}" for when in WHEN for what in FOUND)
+        summary = cls({**CUT_OFF, **COUNTS, "peak_memory_bytes": 0, **ends})
         for event in events:
             summary.add(event)
         return summary
@@ -53,8 +53,8 @@ class Summary:
                 self.values |= {"best_step": self.dev.best.step, "best_dev_loss": self.dev.best.loss}
             case EvalDone(split="test"):
                 when = "before" if event.step == 0 and self.values["loss_before"] is None else "after"
-                found = {"loss": event.loss, "accuracy": event.accuracy, **(event.scores or {})}
-                self.values |= {f"{name}_{when}": value if isfinite(value) else None for name, value in found.items()}
+                judged = {"loss": event.loss, "accuracy": event.accuracy, **(event.scores or {})}
+                self.values |= {f"{name}_{when}": value if isfinite(value) else None for name, value in judged.items()}
             case RunEnded():
                 peak = max(self.values["peak_memory_bytes"], event.peak_memory_bytes)
                 self.values |= {name: getattr(event, name) for name in (*CUT_OFF, *COUNTS)}

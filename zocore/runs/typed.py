@@ -15,24 +15,24 @@ WORDS |= {dict: "an object", NoneType: "null"}
 def parsed(line: str | bytes) -> dict[str, Any]:
     """Return the JSON object of a line. Raises ValueError when it holds none."""
     try:
-        found = json.loads(line)
+        value = json.loads(line)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except ValueError as error:
         reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else "it is not valid JSON"
         raise ValueError(reason) from None
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise ValueError("it is not a JSON object")
-    return found
+    return value
 
 
 def check_record(kind: Any, record: dict[str, Any]) -> None:
     """Raise ValueError unless the record's names and values are those of the dataclass `kind`."""
-    known = _hints(kind)
+    types = _hints(kind)
     for name, value in record.items():
-        if name not in known:
+        if name not in types:
             raise ValueError(f"it has an unknown field {name[:40]!r}")
-        check(known[name], value, name)
+        check(types[name], value, name)
     missing = [name for name in _required(kind) if name not in record]
     if missing:
         raise ValueError(f"the field {missing[0]!r} is missing")

@@ -35,12 +35,12 @@ def do(plan: Plan, cell: Cell, stop: Stop = lambda: False) -> Done | None:
         config = plan.settings(entry, place, cell.seed, cell.lr)
         task = _task(config, cell)
         session = open_session(config, task=task)
-        found = _trained(session, cell, stop) if entry.takes_rate else reference(session, cell, entry.method)
+        outcome = _trained(session, cell, stop) if entry.takes_rate else reference(session, cell, entry.method)
     except Exception as error:  # of the settings, the data, the model or the arithmetic: the table tells which
-        found = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-    if found is None:
+        outcome = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+    if outcome is None:
         return None
-    return Done(cell, **{"reason": "", **found}, date=today, wall_seconds=round(time.perf_counter() - started, 2))
+    return Done(cell, **{"reason": "", **outcome}, date=today, wall_seconds=round(time.perf_counter() - started, 2))
 
 
 def _task(config: RunConfig, cell: Cell) -> Task:
@@ -124,8 +124,8 @@ class _Course:
             self.end = event
 
     def _look(self) -> None:
-        found = evaluate(self.session.objective, self.session.task.dev, 4 * self.session.config.batch_size)
-        self._point(found.loss, found.accuracy)
+        judged = evaluate(self.session.objective, self.session.task.dev, 4 * self.session.config.batch_size)
+        self._point(judged.loss, judged.accuracy)
 
     def _point(self, loss: float, accuracy: float) -> None:
         self.curve.append((round(self.cost, 2), round(loss, 5), round(accuracy, 4)))

@@ -20,14 +20,14 @@ def features(objective: Objective, examples: Sequence[Example], batch_size: int)
     their mean over real tokens.
     """
     order = sorted(range(len(examples)), key=lambda number: objective.length(examples[number]))
-    found: list[Tensor] = []
+    parts: list[Tensor] = []
     for first in range(0, len(order), batch_size):
         batch = objective.batch([examples[number] for number in order[first : first + batch_size]])
         with torch.no_grad():
-            found.append(_of_batch(objective, batch).float())
+            parts.append(_of_batch(objective, batch).float())
     back = torch.empty(len(order), dtype=torch.int64)
     back[order] = torch.arange(len(order))
-    return torch.cat(found)[back]
+    return torch.cat(parts)[back]
 
 
 def _of_batch(objective: Objective, batch: Batch) -> Tensor:

@@ -34,11 +34,11 @@ def hold(plan: Plan, folder: Path, jobs: int = 1, stop: Callable[[], bool] = lam
             if stop():
                 ask_to_stop()
             for future in wait(running, PATIENCE, FIRST_COMPLETED).done:
-                cell, found = running.pop(future), result(future)
-                if found is not None:
-                    append(folder, found)
-                    done[cell] = found
-                    yield f"{told(found)}; {_ahead(schedule, done, jobs)}"
+                cell, outcome = running.pop(future), result(future)
+                if outcome is not None:
+                    append(folder, outcome)
+                    done[cell] = outcome
+                    yield f"{told(outcome)}; {_ahead(schedule, done, jobs)}"
     minutes = (time.monotonic() - before) / 60
     yield f"{len(done) - count} cells in {minutes:.1f} minutes; {_ahead(schedule, done, jobs)}"
 
@@ -60,13 +60,13 @@ def _ahead(schedule: Schedule, done: Mapping[Cell, Done], jobs: int) -> str:
     if not sum(left.values()):
         return "nothing is left"
     seconds = sum(cost * _pace(schedule.plan, model, done) for model, cost in left.items() if cost) / jobs
-    said = f"at least {sum(left.values()):.0f} forwards left"
-    return said if seconds == inf else f"{said}, ETA {int(seconds // 3600)}:{int(seconds % 3600 // 60):02d} h"
+    ahead = f"at least {sum(left.values()):.0f} forwards left"
+    return ahead if seconds == inf else f"{ahead}, ETA {int(seconds // 3600)}:{int(seconds % 3600 // 60):02d} h"
 
 
 def _pace(plan: Plan, model: str, done: Mapping[Cell, Done]) -> float:
     """Seconds for each plain forward's worth of budget with a model; infinite where nothing is known."""
     names = {place.name for place in plan.places if place.model == model}
-    known = [found for cell, found in done.items() if cell.task in names and found.finished]
-    spent = sum(found.forward_cost for found in known)
-    return sum(found.wall_seconds for found in known) / spent if spent else inf
+    finished = [run for cell, run in done.items() if cell.task in names and run.finished]
+    spent = sum(run.forward_cost for run in finished)
+    return sum(run.wall_seconds for run in finished) / spent if spent else inf

@@ -86,11 +86,11 @@ def kill_test(plan: Plan, table: Sequence[Standing], judged: Entry) -> KillTest:
     ]
     duels, unknown = [], []
     for place in plan.places:
-        found = duel(table, place.name, judged, rivals)
-        if found is None:
+        fought = duel(table, place.name, judged, rivals)
+        if fought is None:
             unknown.append(place.name)
         else:
-            duels.append(found)
+            duels.append(fought)
     complete = len(plan.places) >= NEEDED and not any(standing.missing for standing in table)
     return KillTest(judged, tuple(duels), tuple(unknown), complete)
 

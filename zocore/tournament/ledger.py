@@ -63,11 +63,11 @@ class Done:
     @staticmethod
     def from_json(line: str) -> "Done":
         """Return the record of a line. Raises ValueError, KeyError or TypeError when it is torn."""
-        told = json.loads(line)
-        told["cell"] = Cell(**told["cell"])
-        told["curve"] = tuple(tuple(point) for point in told["curve"])
+        values = json.loads(line)
+        values["cell"] = Cell(**values["cell"])
+        values["curve"] = tuple(tuple(point) for point in values["curve"])
         names = {field.name for field in fields(Done)}
-        return Done(**{name: value for name, value in told.items() if name in names})
+        return Done(**{name: value for name, value in values.items() if name in names})
 
 
 def append(folder: Path, done: Done) -> None:

@@ -56,8 +56,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def plan_of(options: argparse.Namespace) -> Plan:
     """Return the plan that the options make. Raises InputError with one sentence when they make none."""
     entries = tuple(dict.fromkeys(entry(name) for name in options.methods.split(",")))
-    found = places(options.tasks.split(","), options.data_root, options.model)
-    tuned = tuple(name for name in options.tuned.split(",") if name) or tuple(place.name for place in found)
+    where = places(options.tasks.split(","), options.data_root, options.model)
+    tuned = tuple(name for name in options.tuned.split(",") if name) or tuple(place.name for place in where)
     for name in ("forward_cost", "tuning_cost"):
         if not (isfinite(getattr(options, name)) and getattr(options, name) > 0):
             raise InputError(f"--{name.replace('_', '-')} must be a number above 0, not {getattr(options, name)}")
@@ -65,7 +65,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
         raise InputError(f"--jobs must be at least 1, not {options.jobs}")
     return Plan(
         entries,
-        found,
+        where,
         _seeds(options.seeds),
         options.forward_cost,
         options.tuning_cost,

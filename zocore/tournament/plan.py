@@ -85,10 +85,10 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain values; models and data by the last part of their path."""
-        told = asdict(self)
-        told["entries"] = [entry.name for entry in self.entries]
-        told["places"] = [[p.name, Path(p.data).name if p.data else None, Path(p.model).name] for p in self.places]
-        return told
+        values = asdict(self)
+        values["entries"] = [entry.name for entry in self.entries]
+        values["places"] = [[p.name, Path(p.data).name if p.data else None, Path(p.model).name] for p in self.places]
+        return values
 
 
 SAME = ("batch_size", "eval_examples", "max_tokens")  # a cell names its budget and rate, but not these
@@ -119,16 +119,16 @@ def places(names: Sequence[str], data_root: Path | None, model: str) -> tuple[Pl
 
     Raises InputError for a task that is neither.
     """
-    found = []
+    chosen = []
     for name in dict.fromkeys(names):
         if name in bundled_tasks():
-            found.append(Place(name, None, "bundled"))
+            chosen.append(Place(name, None, "bundled"))
         elif data_root is None or not (data_root / name).is_dir():
             where = f"no folder under {data_root}" if data_root else "--data-root is not given"
             raise InputError(f"the task {name!r} is not bundled ({', '.join(bundled_tasks())}), and {where}")
         else:
-            found.append(Place(name, str(data_root / name), model))
-    return tuple(found)
+            chosen.append(Place(name, str(data_root / name), model))
+    return tuple(chosen)
 
 
 def _kind(model: str) -> str | None:

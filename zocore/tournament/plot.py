@@ -20,10 +20,10 @@ Unit = Literal["forward cost", "seconds"]
 
 def plot(plan: Plan, table: Sequence[Standing], unit: Unit = "forward cost") -> str:
     """Return the SVG of all tasks that have a curve."""
-    found = {place.name: bands(of_task(table, place.name), unit) for place in plan.places}
-    tasks = [task for task in found if found[task]]
+    bands_of = {place.name: bands(of_task(table, place.name), unit) for place in plan.places}
+    tasks = [task for task in bands_of if bands_of[task]]
     subspaces = list(dict.fromkeys(entry.subspace for entry in plan.entries if entry.takes_rate))
-    shown = {standing.entry for task in tasks for standing, _ in found[task]}
+    shown = {standing.entry for task in tasks for standing, _ in bands_of[task]}
     styles = {e.name: _style(e.method, subspaces.index(e.subspace)) for e in plan.entries if e in shown}
     top = MARGIN / 2 + LINE * len(styles)
     rows = -(-len(tasks) // COLUMNS)
@@ -36,7 +36,7 @@ def plot(plan: Plan, table: Sequence[Standing], unit: Unit = "forward cost") -> 
     ]
     for number, task in enumerate(tasks):
         across, down = number % COLUMNS * WIDTH, top + number // COLUMNS * HEIGHT
-        inner = _panel(task, found[task], unit, styles)
+        inner = _panel(task, bands_of[task], unit, styles)
         parts += [f'<g transform="translate({across} {down:.0f})">', *inner, "</g>"]
     return "\n".join([*parts, "</svg>"]) + "\n"
 
@@ -48,8 +48,8 @@ def bands(table: Iterable[Standing], unit: Unit) -> list[tuple[Standing, Band]]:
 
 def _band(runs: Sequence[Done], unit: Unit) -> Band:
     points = zip(*(_points(run, unit) for run in runs if run.curve), strict=False)
-    found = [(median(x for x, _ in looks), [loss for _, loss in looks]) for looks in points]
-    return [(x, median(losses), min(losses), max(losses)) for x, losses in found]
+    spread = [(median(x for x, _ in looks), [loss for _, loss in looks]) for looks in points]
+    return [(x, median(losses), min(losses), max(losses)) for x, losses in spread]
 
 
 def _points(run: Done, unit: Unit) -> list[tuple[float, float]]:

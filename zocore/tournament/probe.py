@@ -25,9 +25,9 @@ class Probe:
 
     def judge(self, features: Tensor, labels: Tensor) -> tuple[float, float]:
         """Return mean cross entropy and accuracy."""
-        found = self.log_probs(features)
-        loss = torch.nn.functional.nll_loss(found, labels)
-        return float(loss), float((found.argmax(dim=1) == labels).double().mean())
+        log_probs = self.log_probs(features)
+        loss = torch.nn.functional.nll_loss(log_probs, labels)
+        return float(loss), float((log_probs.argmax(dim=1) == labels).double().mean())
 
 
 def fit(train: tuple[Tensor, Tensor], dev: tuple[Tensor, Tensor], count: int) -> Probe:

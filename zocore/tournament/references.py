@@ -21,7 +21,7 @@ def reference(session: Session, cell: Cell, method: str) -> dict[str, Any]:
     """Return the figures of a reference on the session's test split."""
     test = session.task.test
     start = evaluate(session.objective, test, 4 * session.config.batch_size)
-    told = {
+    outcome = {
         "status": "finished",
         "loss": start.loss,
         "accuracy": start.accuracy,
@@ -31,7 +31,7 @@ def reference(session: Session, cell: Cell, method: str) -> dict[str, Any]:
         "commonest": commonest(test),
         "fingerprint": session.loaded.fingerprint,
     }
-    return told | _probed(session, cell) if method == PROBE else told
+    return outcome | _probed(session, cell) if method == PROBE else outcome
 
 
 def _probed(session: Session, cell: Cell) -> dict[str, Any]:

@@ -33,8 +33,8 @@ def write_report(plan: Plan, folder: Path, command: str) -> str:
     (folder / "tournament.md").write_text(text + "\n", encoding="utf-8")
     (folder / "tournament.svg").write_text(plot(plan, table), encoding="utf-8")
     (folder / "seconds.svg").write_text(plot(plan, table, "seconds"), encoding="utf-8")
-    told = json.dumps(_json(plan, done, table, test, command), indent=1)
-    (folder / "tournament.json").write_text(told + "\n", encoding="utf-8")
+    text_of_json = json.dumps(_json(plan, done, table, test, command), indent=1)
+    (folder / "tournament.json").write_text(text_of_json + "\n", encoding="utf-8")
     return text
 
 
@@ -90,7 +90,7 @@ def _state(plan: Plan, done: Ledger, table: Sequence[Standing]) -> str:
 
 def _json(plan: Plan, done: Ledger, table: Sequence[Standing], test: KillTest, command: str) -> dict[str, Any]:
     duels = [asdict(duel) | {"ratio": duel.ratio, "says": duel.paired.says} for duel in test.duels]
-    told = {
+    values = {
         "command": command,
         "versions": {name: version(name) for name in NAMED},
         "plan": plan.to_json(),
@@ -106,7 +106,7 @@ def _json(plan: Plan, done: Ledger, table: Sequence[Standing], test: KillTest, c
         },
         "cells": len(done),
     }
-    return _plain(told)
+    return _plain(values)
 
 
 def _standing(standing: Standing) -> dict[str, Any]:

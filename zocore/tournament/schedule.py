@@ -38,8 +38,8 @@ class Schedule:
     def _of(self, entry: Entry, task: str, seed: int, done: Ledger) -> Iterator[Cell]:
         if entry.takes_rate:
             yield from self.searches(entry, task, done)
-        known, lr = self.rate(entry, task, done)
-        if known:
+        tuned, lr = self.rate(entry, task, done)
+        if tuned:
             yield self.final(entry, task, seed, lr)
 
     def final(self, entry: Entry, task: str, seed: int, lr: float | None) -> Cell:
@@ -69,19 +69,19 @@ class Schedule:
         sources = self.plan.tuned_on(task)
         if any(self.searches(entry, task, done)):
             return False, None
-        found = [lr for other in sources if (lr := chosen(self.tried(entry, other, done))) is not None]
-        return bool(found), carried(found) if found else None
+        rates = [lr for other in sources if (lr := chosen(self.tried(entry, other, done))) is not None]
+        return bool(rates), carried(rates) if rates else None
 
     def tuning_cost(self, entry: Entry, task: str, done: Ledger) -> float:
         """Return the forward cost that went into the rate of an entry on a task."""
         sources = self.plan.tuned_on(task)
-        return sum(found.forward_cost for other in sources for found in self._trials(entry, other, done).values())
+        return sum(trial.forward_cost for other in sources for trial in self._trials(entry, other, done).values())
 
     def last_reason(self, entry: Entry, task: str, done: Ledger) -> str:
         """Return why the last rate that was tried failed."""
         sources = self.plan.tuned_on(task)
-        found = [found for other in sources for found in self._trials(entry, other, done).values()]
-        return next(one.reason for one in reversed(found) if not one.finished)
+        trials = [trials for other in sources for trials in self._trials(entry, other, done).values()]
+        return next(one.reason for one in reversed(trials) if not one.finished)
 
     def left(self, done: Ledger) -> dict[str, float]:
         """Return the forward cost still to be spent with each model, at the least: searches may ask for more."""

@@ -46,16 +46,16 @@ def standings(plan: Plan, done: Ledger) -> list[Standing]:
 
 
 def _standing(schedule: Schedule, entry: Entry, task: str, done: Ledger) -> Standing:
-    known, lr = schedule.rate(entry, task, done)
-    cells = [schedule.final(entry, task, seed, lr) for seed in schedule.plan.seeds] if known else []
-    found = [done[cell] for cell in cells if cell in done]
-    failures = [f"seed {run.cell.seed}: {run.reason}" for run in found if not run.finished]
-    hopeless = entry.takes_rate and not known and not any(schedule.searches(entry, task, done))
+    tuned, lr = schedule.rate(entry, task, done)
+    cells = [schedule.final(entry, task, seed, lr) for seed in schedule.plan.seeds] if tuned else []
+    runs = [done[cell] for cell in cells if cell in done]
+    failures = [f"seed {run.cell.seed}: {run.reason}" for run in runs if not run.finished]
+    hopeless = entry.takes_rate and not tuned and not any(schedule.searches(entry, task, done))
     if hopeless:
         failures = [f"no rate worked: {schedule.last_reason(entry, task, done)}"]
     tuning = schedule.tuning_cost(entry, task, done) if entry.takes_rate else 0.0
-    missing = 0 if hopeless else len(schedule.plan.seeds) - len(found)
-    return Standing(entry, task, lr, tuning, tuple(run for run in found if run.finished), tuple(failures), missing)
+    missing = 0 if hopeless else len(schedule.plan.seeds) - len(runs)
+    return Standing(entry, task, lr, tuning, tuple(run for run in runs if run.finished), tuple(failures), missing)
 
 
 def of_task(table: Sequence[Standing], task: str) -> list[Standing]:

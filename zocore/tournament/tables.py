@@ -35,8 +35,8 @@ def _row(standing: Standing) -> list[str]:
     rate = "" if standing.lr is None else f"{standing.lr:g}"
     tuning = f"{standing.tuning_cost:.0f}" if standing.entry.takes_rate else ""
     if not standing.runs:
-        said = "; ".join(standing.failures) if standing.failures else "not run yet"
-        return [standing.entry.name, rate, tuning, "0", "", "", "", said.replace("|", "/"), ""]
+        reason = "; ".join(standing.failures) if standing.failures else "not run yet"
+        return [standing.entry.name, rate, tuning, "0", "", "", "", reason.replace("|", "/"), ""]
     change = (f"{standing.mean(f'{name}_before'):.3f} -> {_figure(standing, name)}" for name in ("loss", "accuracy"))
     counts = (f"{standing.mean(name):.0f}" for name in ("steps", "forward_cost", "seconds"))
     return [standing.entry.name, rate, tuning, f"{len(standing.runs)}", *counts, *change]
@@ -52,11 +52,11 @@ def against(plan: Plan, table: Sequence[Standing], judged: str) -> str:
 
 
 def _difference(one: Standing, other: Standing) -> str:
-    found = paired(one.losses, other.losses)
-    if not found.seeds:
+    pairs = paired(one.losses, other.losses)
+    if not pairs.seeds:
         return "–"
-    interval = f" ({found.low:+.3f} to {found.high:+.3f})" if found.seeds > 1 else ""
-    return f"{found.mean:+.3f}{interval}, {found.says}"
+    interval = f" ({pairs.low:+.3f} to {pairs.high:+.3f})" if pairs.seeds > 1 else ""
+    return f"{pairs.mean:+.3f}{interval}, {pairs.says}"
 
 
 def verdict(test: KillTest) -> str:

@@ -69,8 +69,8 @@ class CandidateChoice(LabelObjective):
             logits: Tensor = self.model(**batch.inputs, use_cache=False).logits
         missing = (batch.targets < 0).all(dim=1)
         scores = mean_log_probs(logits, batch.targets.where(~missing.unsqueeze(1), 0)).masked_fill(missing, -torch.inf)
-        found = scores.view(len(batch), -1).log_softmax(dim=1)
-        return torch.nn.functional.pad(found, (0, self.rows - found.shape[1]), value=-torch.inf)
+        log_probs = scores.view(len(batch), -1).log_softmax(dim=1)
+        return torch.nn.functional.pad(log_probs, (0, self.rows - log_probs.shape[1]), value=-torch.inf)
 
     def size(self, example: Example) -> int:
         """Return how many tokens all rows of the example take, padding apart."""

@@ -27,12 +27,12 @@ def evaluate(
     if not examples:
         raise ValueError("there are no examples to evaluate on")
     order = sorted(range(len(examples)), key=lambda number: objective.length(examples[number]))
-    found: list[tuple[Tensor, Tensor]] = []
+    parts_: list[tuple[Tensor, Tensor]] = []
     for first in range(0, len(order), batch_size):
         batch = objective.batch([examples[number] for number in order[first : first + batch_size]])
         with torch.no_grad():
-            found.append(((log_probs or objective.log_probs)(batch), batch.labels))
-    answers, labels = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+            parts_.append(((log_probs or objective.log_probs)(batch), batch.labels))
+    answers, labels = (torch.cat(parts).cpu() for parts in zip(*parts_, strict=True))
     losses = torch.empty(len(examples), dtype=torch.float64)
     losses[order] = LOSS(answers, labels).double()  # back in the examples' order, in which they are summed
     right = int((answers.argmax(dim=1) == labels).sum())

@@ -89,8 +89,8 @@ class NextTokens(Objective):
         order, sums = sorted(examples, key=self.length), torch.zeros(3, dtype=torch.float64)
         for first in range(0, len(order), batch_size):
             with torch.no_grad():
-                found = within(self.batch(order[first : first + batch_size]), self._asked)
-            sums += found.double().sum(dim=0).cpu()
+                sums_of_rows = within(self.batch(order[first : first + batch_size]), self._asked)
+            sums += sums_of_rows.double().sum(dim=0).cpu()
         loss, right, count = sums.tolist()
         scores = {"perplexity": exp(min(loss / count, 700.0))}  # beyond, a float is infinite
         if self.metric:
@@ -124,13 +124,13 @@ class NextTokens(Objective):
     def _score(self, examples: Sequence[Example], batch_size: int) -> float:
         """The mean score of what the model writes after the prompts."""
         assert self.metric is not None
-        found: list[float] = []
+        scores: list[float] = []
         for first in range(0, len(examples), batch_size):
             rows = examples[first : first + batch_size]
             written = self.writer.after([row.fields[PROMPT] for row in rows], EVALUATION)
             texts = zip(rows, written, strict=True)
-            found += [best(SCORES[self.metric], text, row.fields[ANSWER]) for row, text in texts]
-        return sum(found) / len(found)
+            scores += [best(SCORES[self.metric], text, row.fields[ANSWER]) for row, text in texts]
+        return sum(scores) / len(scores)
 
     def _beginning(self, row: Row) -> str:
         if row.fields.get(PROMPT):

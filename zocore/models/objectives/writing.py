@@ -58,20 +58,20 @@ class Writing:
         over, ends = torch.zeros(len(mask), dtype=torch.bool, device=mask.device), torch.tensor(stops).to(mask.device)
         written: list[Tensor] = []
         with only_rows(model, last):
-            found: Any = model(**inputs, use_cache=True)
+            output: Any = model(**inputs, use_cache=True)
         while True:
             at = None if draws is None else draws[:, len(written)]
-            token = self.pick(found.logits[:, -1], at).to(mask.device).masked_fill(over, pad)
+            token = self.pick(output.logits[:, -1], at).to(mask.device).masked_fill(over, pad)
             written.append(token)
             over = over | torch.isin(token, ends)
             if len(written) == self.most or bool(over.all()):
                 return torch.stack(written, dim=1)
             mask, places = torch.cat([mask, torch.ones_like(places)], dim=1), places + 1
-            found = model(
+            output = model(
                 input_ids=token.unsqueeze(1),
                 attention_mask=mask,
                 position_ids=places,
-                past_key_values=found.past_key_values,
+                past_key_values=output.past_key_values,
                 use_cache=True,
             )
 
