@@ -197,10 +197,11 @@ def test_the_recordings_that_come_with_the_page_are_read(name: str) -> None:
     assert verdict.proved, verdict.lines
 
 
-def test_steps_that_were_recorded_for_drawing_alone_are_not_replayed() -> None:
-    """A step without its coefficients would leave the weights where they were: it is refused."""
-    with pytest.raises(ValueError, match="without its coefficients"):
-        rebuild(ROOT / "app" / "recorded" / "race" / "lane-0")
+@pytest.mark.parametrize(("lane", "missing"), [(0, "pushes"), (3, "coefficients")])
+def test_steps_that_were_recorded_for_drawing_alone_are_not_replayed(lane: int, missing: str) -> None:
+    """A step without what it moved along would leave the weights where they were: it is refused."""
+    with pytest.raises(ValueError, match=f"without its {missing}"):
+        rebuild(ROOT / "app" / "recorded" / "race" / f"lane-{lane}")
 
 
 def test_verify_checks_a_recording_without_its_model(

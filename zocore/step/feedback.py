@@ -144,9 +144,11 @@ class Feedback:
         self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State
     ) -> None:
         """Do a recorded step again: a clean forward, and the pushes where the recording holds no responses."""
+        pushes = tuple(push for push in recorded.directions if isinstance(push, Pushes))
+        if not pushes:
+            raise ValueError(f"step {key.step} was recorded without its pushes: it cannot be replayed")
         oracle = losses()
         answers, seen = oracle.clean(self.readout.ask)
-        pushes = tuple(push for push in recorded.directions if isinstance(push, Pushes))
         if recorded.responses is None:
             responses = self._responses([self._probe(oracle, push, answers, recorded.eps) for push in pushes])
         else:
