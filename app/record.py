@@ -34,7 +34,8 @@ def main() -> None:
         for number, config in enumerate(race.lanes(replace(toy, eval_every=0), RACERS, SEEDS, BUDGET)):
             _run(config, FOLDER / "race" / f"lane-{number}", slim=True)
     if "microscope" in wanted:
-        (FOLDER / "microscope.json").write_text(json.dumps(readings(toy)) + "\n")
+        # on the task that the claims are measured on
+        (FOLDER / "microscope.json").write_text(json.dumps(readings(replace(toy, task="topic"))) + "\n")
     if "opening" in wanted:
         found = opening_run.readings(opening_run.settings())
         (FOLDER / "opening.json").write_text(json.dumps(found, separators=(",", ":")) + "\n")

@@ -17,6 +17,7 @@ from zocore.subspaces.blocks import of_blocks
 from zocore.subspaces.by_name import GLOB
 
 NAMED = ("auto", "all", "lora", "scales")  # subspaces that are no pattern
+SWITCHES = tuple(field.name for field in fields(RunConfig) if isinstance(field.default, bool))
 PART = re.compile(r"[A-Za-z0-9_.*?-]{1,200}")  # of a parameter's name, with * and ? for what varies
 
 
@@ -25,7 +26,7 @@ def settings(values: object, limits: Limits) -> RunConfig:
     if not isinstance(values, Mapping):
         raise InputError(f"settings are an object of names and values, not {_short(values)}")
     for name, value in values.items():
-        if isinstance(value, bool) and name not in ("master", "allow_pickle"):
+        if isinstance(value, bool) and name not in SWITCHES:
             raise InputError(f"{_short(name)} has the wrong type: {value}")
         if isinstance(value, str) and len(value) > MOST_TEXT:
             raise InputError(f"{_short(name)} has {len(value)} characters, over the limit of {MOST_TEXT}")

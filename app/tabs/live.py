@@ -17,7 +17,7 @@ from zocore.config import RunConfig
 from zocore.runs.events import SampleShown
 
 VERDICTS = ("right", "wrong", "unknown")  # numbered as in probes.js
-ROWS_PER_TICK = 4  # keeps a tick, with what Gradio wraps round it, below 1 KB
+ROWS_PER_TICK = 3  # keeps a tick, with what Gradio wraps round it, below 1 KB
 BESIDE = ("lora-adamw", "adamw")  # bars shown beside the method's own
 
 

@@ -76,7 +76,7 @@ def test_what_costs_unseen_work_or_a_download_is_refused(settings: Any, sentence
 
 def test_work_counts_all_that_a_run_does() -> None:
     """Every way to ask for more is more work, in proportion where the price is."""
-    plain = RunConfig(steps=100, eval_examples=10)
+    plain = RunConfig(method="mezo", steps=100, eval_examples=10)
     assert work(replace(plain, steps=1000)) == pytest.approx(10 * work(plain), rel=0.1)
     for more in (
         {"batch_size": 64}, {"method": "mezo-gv"}, {"method": "n-spsa", "directions": 32}, {"method": "grzo"},
