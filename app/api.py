@@ -73,7 +73,7 @@ def add(store: JobStore) -> None:
         try:
             yield from store.drive(job, visitor)
         except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            raise _refusal(error) from None
         yield words.status(store.get(job), 0)
 
     def resume(job: str, visitor: str, cpu: bool, request: gr.Request) -> str:
@@ -106,4 +106,9 @@ def _or_sentence(act: Callable[[], Found]) -> Found:
     try:
         return act()
     except (ValueError, TypeError, OverflowError, OSError) as error:
-        raise gr.Error(str(error), print_exception=False) from None
+        raise _refusal(error) from None
+
+
+def _refusal(error: Exception) -> gr.Error:
+    """The sentence of a problem; half characters that came with a request cannot be sent back."""
+    return gr.Error(str(error).encode("utf-8", "replace").decode(), print_exception=False)

@@ -1,11 +1,11 @@
 """The kept page: what is answered again is what was answered before, and only where it may be."""
 
-import asyncio
 from typing import Any
 
 import pytest
 
 from app.front import MOST, Front
+from tests.support.coroutines import finish
 
 
 class Inner:
@@ -28,7 +28,7 @@ def ask(front: Front, path: str = "/", query: bytes = b"", host: bytes = b"a", m
         sent.append(message)
 
     scope = {"type": "http", "method": method, "path": path, "query_string": query, "headers": [(b"host", host)]}
-    asyncio.run(front(scope, None, send))  # type: ignore[arg-type]
+    finish(front(scope, None, send))  # type: ignore[arg-type]
     return sent[1]["body"]  # type: ignore[no-any-return]
 
 

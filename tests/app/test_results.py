@@ -1,6 +1,5 @@
 """A run as a link: its tags and picture, the list of one's own runs, and in what runs differ."""
 
-import asyncio
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from app.jobs.limits import Limits
 from app.jobs.store import JobStore
 from app.preview import Preview
 from app.tabs import runs
+from tests.support.coroutines import finish
 from tests.support.places import RECORDED
 from tests.support.thread_child import launcher
 from zocore.config import RunConfig
@@ -54,7 +54,7 @@ def ask(store: JobStore, path: str = "/", query: str = "") -> tuple[int, bytes]:
 
     scope = {"type": "http", "method": "GET", "path": path, "query_string": query.encode(), "headers": []}
     scope["headers"] = [(b"host", b"lab.example"), (b"x-forwarded-proto", b"https")]
-    asyncio.run(Preview(page, store)(scope, None, send))  # type: ignore[arg-type]
+    finish(Preview(page, store)(scope, None, send))  # type: ignore[arg-type]
     assert dict(sent[0]["headers"])[b"content-length"] == str(len(sent[1]["body"])).encode()
     return sent[0]["status"], sent[1]["body"]
 
