@@ -25,7 +25,8 @@ WARNINGS = {
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     model: Path = tiny.save(tmp_path_factory.mktemp("broken") / "llama", "llama")
-    return RunConfig(method="mezo", model=str(model), lr=1e-4, eps=1e-3, steps=120, batch_size=8, eval_examples=4)
+    settled = {"method": "mezo", "task": "sentiment", "lr": 1e-4, "eps": 1e-3, "steps": 120}
+    return RunConfig(model=str(model), batch_size=8, eval_examples=4, **settled)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", FAULTS)
