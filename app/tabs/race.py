@@ -29,7 +29,7 @@ from zocore.methods import METHODS
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "race"
 ROWS_PER_TICK = 24  # over all lanes
-LANES = ("mezo", "grzo", "mezo-gv")  # entered at first
+LANES = ("mezo", "grzo", "feedback")  # entered at first
 
 
 @dataclass(frozen=True)

@@ -122,12 +122,12 @@ def test_a_race_from_the_guess_to_the_table(visit: Any) -> None:
     ann.tab("Race")
     assert ann.page.is_disabled("#zo-race")
     ann.number("budget", 40)
-    ann.page.click("#zo-guess label:has-text('MeZO-GV')")
+    ann.page.click("#zo-guess label:has-text('Learned feedback')")
     ann.page.wait_for_selector("#zo-race:has-text('Start the race')")
     assert "lowest loss" in ann.page.inner_text("#zo-race-table")  # of the recorded race
     ann.page.click("#zo-race")
     ann.page.wait_for_selector("#zo-race-status:has-text('finished')", timeout=120_000)
-    ann.page.wait_for_selector("#zo-race-table td:has-text('MeZO-GV')")
+    ann.page.wait_for_selector("#zo-race-table td:has-text('Learned feedback')")
     assert ann.page.locator("#zo-race-table tbody tr").count() == 3
     assert "lowest loss" in ann.page.inner_text("#zo-race-table")
 
