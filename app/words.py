@@ -138,7 +138,7 @@ RACE_AXES = [("plain forwards' worth", "cost"), *AXES]
 ABOUT_RACE = (
     "Two to five methods on the model and task of the Play tab, with the same seeds, batches and budget of "
     "arithmetic; each with its own preset learning rate. A forward in which every example has a direction of its own "
-    "counts twice. The run that has spent least always goes next."
+    "counts twice, and blocks below all that moves count once a batch. The run that has spent least always goes next."
 )
 RECORDED_RACE = "recorded · a race that came with the project. Choose lanes, make a guess, and start your own."
 PREDICT = "Predict first: which will have the lowest loss at the end?"
