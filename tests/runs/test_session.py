@@ -98,10 +98,10 @@ def test_a_rate_nobody_tuned_is_an_estimate_that_says_so(method: str, subspace: 
 
 
 def test_estimates_follow_the_presets_of_their_kind_of_step() -> None:
-    """From a large model to the bundled one MeZO's rate grows 300 times; a step of fixed length grows 100 times."""
+    """From a large model to the bundled one rates grow 300 times, by slope as by length."""
     mezo, es = METHODS["mezo"], METHODS["openai-es"]
     assert mezo.preset("all", "bundled").lr / mezo.preset("all", "large").lr == pytest.approx(300)
-    assert es.preset("all", "bundled").lr / es.preset("all", "large").lr == pytest.approx(100)
+    assert es.preset("all", "bundled").lr / es.preset("all", "large").lr == pytest.approx(300)
     assert mezo.preset("lora", "encoder").lr == pytest.approx(60 * mezo.preset("lora", "large").lr)
 
 
