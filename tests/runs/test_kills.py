@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -192,6 +193,7 @@ def test_a_full_disk_under_the_recording_is_one_sentence_and_the_run_goes_on(who
 
         def train(folder: Path = folder, byte: int = byte) -> int:
             claim(folder, CONFIG)
+            sys.stderr = log.open("w", buffering=1)  # the tests' own is no file of this process
             resource.setrlimit(resource.RLIMIT_FSIZE, (byte, resource.RLIM_INFINITY))  # a write beyond it fails
             return main(["resume", str(folder)]) - 2
 

@@ -115,7 +115,7 @@ def test_measuring_and_evaluating_leave_the_run_as_it_is(name: str) -> None:
     assert watched[-1] == plain[-1]
     assert [(e.step, e.split) for e in of(EvalDone, watched)] == [
         (0, "test"),
-        *((s, "dev") for s in (1, 2, 3)),
+        *((s, "dev") for s in (1, 2, 3, 4)),
         (4, "test"),
     ]
     measured = of(EstimatorMeasured, watched)
