@@ -85,12 +85,12 @@ def test_slopes_that_drown_in_rounding_are_told_before_the_first_step() -> None:
     """On the bundled model bfloat16 drowns GRZO's slopes, not MeZO's; float16 and float32 neither; a run says so."""
     shares: dict[tuple[str, str], float] = {}
     for method, dtype in (("grzo", "bf16"), ("grzo", "fp16"), ("grzo", "fp32"), ("mezo", "bf16")):
-        s = open_session(RunConfig(method=method, dtype=dtype, device="cpu"))
+        s = open_session(RunConfig(method=method, task="sentiment", dtype=dtype, device="cpu"))
         assert s.config.eps is not None
         assert isinstance(s.method, Method)
         shares[method, dtype] = rounding_share(s.method, s.losses(1), s.key(1), s.config.eps) or 0.0
     assert shares["grzo", "bf16"] > DROWNED > shares["mezo", "bf16"] > shares["grzo", "fp16"] > shares["grzo", "fp32"]
-    config = RunConfig(method="grzo", dtype="bf16", steps=1, eval_examples=8, device="cpu")
+    config = RunConfig(method="grzo", task="sentiment", dtype="bf16", steps=1, eval_examples=8, device="cpu")
     said = [event.message for event in run(config) if isinstance(event, Warned)]
     assert any("is rounding in bf16" in message and "--dtype fp32" in message for message in said)
     assert not [e for e in run(replace(config, dtype="fp16")) if isinstance(e, Warned) and "rounding" in e.message]
