@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from zocore.optimizer import ZeroOrder
     from zocore.runs.delta import open_delta
     from zocore.runs.events import EvalDone, Event, RunEnded, RunStarted, StepDone
-    from zocore.runs.loop import replay, run
+    from zocore.runs.loop import run
     from zocore.runs.predict import predictions
+    from zocore.runs.rebuilding import replay
     from zocore.runs.recording import claim, read_recording, record
     from zocore.runs.replay import export_run, rebuild
     from zocore.runs.session import Session, open_session
@@ -38,7 +39,8 @@ _HOMES = {
     "optimizer": ("ZeroOrder",),
     "runs.delta": ("open_delta",),
     "runs.events": ("EvalDone", "Event", "RunEnded", "RunStarted", "StepDone"),
-    "runs.loop": ("replay", "run"),
+    "runs.loop": ("run",),
+    "runs.rebuilding": ("replay",),
     "runs.predict": ("predictions",),
     "runs.recording": ("claim", "read_recording", "record"),
     "runs.replay": ("export_run", "rebuild"),

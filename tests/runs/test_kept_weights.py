@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support.short_runs import settings
-from zocore.runs import loop
+from zocore.runs import rebuilding
 from zocore.runs.events import RunEnded, SnapshotKept, StepDone, Warned
 from zocore.runs.kept_weights import FOLDER
 from zocore.runs.loop import run
@@ -46,13 +46,13 @@ def ended(events: list[Any]) -> RunEnded:
 def replayed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The steps that are done again from the recording, as they come."""
     steps: list[int] = []
-    real = loop.replay_step
+    real = rebuilding.replay_step
 
     def noted(session: Any, event: StepDone) -> None:
         steps.append(event.step)
         real(session, event)
 
-    monkeypatch.setattr(loop, "replay_step", noted)
+    monkeypatch.setattr(rebuilding, "replay_step", noted)
     return steps
 
 

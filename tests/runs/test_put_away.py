@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.short_runs import settings
 from zocore.config import RunConfig
-from zocore.runs import loop
+from zocore.runs import loop, rebuilding
 from zocore.runs.events import RunEnded, StepDone
 from zocore.runs.kept_weights import put_away_at, seal_of
 from zocore.runs.recording import read_recording, record
@@ -47,7 +47,7 @@ def test_a_run_in_slices_is_the_run(case: dict[str, Any], tmp_path: Path, monkey
     config, weights = settings(**({"lr": 1e-2} | case | {"steps": 6})), tmp_path / "weights.safetensors"
     whole = list(loop.run(config))
     replayed: list[int] = []
-    monkeypatch.setattr(loop, "replay_step", lambda session, event: replayed.append(event.step))
+    monkeypatch.setattr(rebuilding, "replay_step", lambda session, event: replayed.append(event.step))
     for steps in (1, 3, 100):
         go(config, tmp_path / "run", steps, weights)
     found = read_recording(tmp_path / "run")
@@ -68,8 +68,8 @@ def test_steps_after_the_kept_weights_are_replayed(tmp_path: Path, monkeypatch: 
     go(config, tmp_path / "run", 2, weights)
     weights.write_bytes(older)
     replayed: list[int] = []
-    replay = loop.replay_step
-    monkeypatch.setattr(loop, "replay_step", lambda s, event: (replayed.append(event.step), replay(s, event)))
+    replay = rebuilding.replay_step
+    monkeypatch.setattr(rebuilding, "replay_step", lambda s, event: (replayed.append(event.step), replay(s, event)))
     go(config, tmp_path / "run", 100, weights)
     assert replayed == [3, 4]
     end = read_recording(tmp_path / "run").end

@@ -23,8 +23,9 @@ from zocore.noise import addressed
 from zocore.runs.delta import open_delta, read_delta
 from zocore.runs.events import EvalDone, Event, RunEnded, RunStarted, StepDone
 from zocore.runs.export import write_model
-from zocore.runs.loop import replay, run, run_session
+from zocore.runs.loop import run, run_session
 from zocore.runs.predict import predictions
+from zocore.runs.rebuilding import replay
 from zocore.runs.recording import EVENTS, claim, read_recording, record
 from zocore.runs.replay import (
     IN_PLACE_TOLERANCE,

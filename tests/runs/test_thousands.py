@@ -13,7 +13,7 @@ from tests.support.short_runs import data_file, model_folder
 from zocore.cli import main
 from zocore.data.tasks import read_task
 from zocore.errors import InputError
-from zocore.runs.loop import check_base, replay
+from zocore.runs.rebuilding import check_base, replay
 from zocore.runs.recording import EVENTS, begun, examine
 from zocore.runs.replay import rebuild
 from zocore.runs.session import open_session

@@ -15,7 +15,8 @@ from zocore.noise import addressed, device_pass
 from zocore.noise.addressed import Key, Purpose, address
 from zocore.noise.shift import Shift
 from zocore.runs.events import Event, RunEnded, StepDone
-from zocore.runs.loop import replay, run
+from zocore.runs.loop import run
+from zocore.runs.rebuilding import replay
 from zocore.runs.session import open_session
 from zocore.weights.displaced import displace
 from zocore.weights.rounding import store

@@ -3,23 +3,20 @@
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version as version_of
 from pathlib import Path
 
 import torch
 
-from zocore.carriers.scratch import Scratch
 from zocore.config import RunConfig
 from zocore.defaults import estimates
 from zocore.errors import InputError
 from zocore.noise import addressed
 from zocore.parallel.ranks import Ranks
 from zocore.runs.best_point import BestPoint
-from zocore.runs.estimator import measure
 from zocore.runs.events import (
     CompletionsShown,
-    EstimatorMeasured,
     EvalDone,
     Event,
     RunEnded,
@@ -29,13 +26,14 @@ from zocore.runs.events import (
     Warned,
 )
 from zocore.runs.kept_weights import after, keep, put_away, restore, take_back
+from zocore.runs.measuring import estimator_measured, rounding_told
 from zocore.runs.peak_memory import PeakMemory
 from zocore.runs.rate_search import RateSearch, with_found_rate
-from zocore.runs.recording import SUMS, Recording, decode_step, encode_directions, encode_tensor
-from zocore.runs.rounding_share import DROWNED, rounding_share
+from zocore.runs.rebuilding import check_base, check_data, replay
+from zocore.runs.recording import SUMS, Recording, encode_directions, encode_tensor
 from zocore.runs.session import Session, data_fingerprint, open_session
 from zocore.runs.warnings import MAX_SKIPPED, Watch
-from zocore.step.step import Method, Step
+from zocore.step.step import Step
 
 Stop = Callable[[], bool]
 SAMPLES = 5  # sentences shown before and after
@@ -82,8 +80,8 @@ def run(
         replay(session, take_back(session, weights, after(recording.steps, begin)))
         course.take_up(recording)
     yield course.started(recording, search)
-    for sentence_ in damaged:
-        yield Warned(course.done, sentence_)
+    for damage in damaged:
+        yield Warned(course.done, damage)
     if recording and recording.steps and config.carrier == "in-place":
         yield Warned(recording.last, IN_PLACE)
     try:
@@ -98,55 +96,6 @@ def run_session(session: Session, stop: Stop = lambda: False) -> Iterator[Event]
     course = _Course(session, stop)
     yield course.started(None)
     yield from course.events()
-
-
-def replay(session: Session, steps: list[StepDone], until: int | None = None) -> None:
-    """Bring a fresh session's weights to where the recorded steps left them, without a probe where weights were moved.
-
-    Methods that push outputs do the forward passes that the recording's header tells, on the run's own batches.
-    Bitwise equal to the live run on the same device, unless probes were carried in place. Raises ValueError
-    when the method cannot be replayed.
-    """
-    for event in steps:
-        if (until is None or event.step <= until) and not event.skipped:
-            replay_step(session, event)
-
-
-def replay_step(session: Session, event: StepDone) -> None:
-    """Do one recorded step again on the session's weights. Raises ValueError when its method cannot."""
-    key = session.key(event.step)
-    recorded = decode_step(event, key, session.method.law)
-    session.method.replay(session.leaves, recorded, lambda: session.losses(event.step), key, session.state)
-
-
-def check_base(session: Session, recording: Recording) -> None:
-    """Raise ValueError when the base model, the labels or the noise are not those the recording was made with.
-
-    Where a replay asks the batches of the run, the training data is checked too.
-    """
-    header = recording.header
-    if list(session.task.label_names) != header.labels:
-        raise ValueError(
-            f"the labels in the data are {', '.join(session.task.label_names[:8])} where the run had "
-            f"{', '.join(header.labels[:8])}: its recording does not fit"
-        )
-    if header.fingerprint != session.loaded.fingerprint:
-        raise ValueError(
-            f"the weights of {header.model} are not those the run started from: its recording does not fit"
-        )
-    if header.versions.get("noise") != str(addressed.VERSION):
-        raise ValueError("the recording was made with another version of the noise: its directions cannot be rebuilt")
-    if session.method.replay_passes():
-        check_data(session, recording)
-
-
-def check_data(session: Session, recording: Recording) -> None:
-    """Raise ValueError when the training data is not what the recorded steps drew their batches from."""
-    if data_fingerprint(session.task) != recording.header.data_fingerprint:
-        raise ValueError("the training data, template or label words have changed since the run: it cannot go on")
-    for name, version in session.objective.versions.items():
-        if recording.header.versions.get(name, "") != version:
-            raise ValueError(f"the file of the {name} has changed since the run: it cannot go on")
 
 
 @dataclass
@@ -188,7 +137,9 @@ class _Course:
         try:
             if self.done == 0:
                 yield from self._test(0)
-                yield from self._rounding()
+                with self.memory.apart():
+                    warning = rounding_told(self.session)
+                yield from warning
             reason = None
             while reason is None:
                 reason = self._over()
@@ -213,7 +164,7 @@ class _Course:
         if best is not None and 0 < patience <= self.dev.since:
             looks = f"{self.dev.since} evaluation{'s' * (self.dev.since > 1)}"
             return "finished", f"the dev loss has not fallen in {looks}: it was lowest after step {best.step}"
-        if not self.stop() and not (self.late and self.session.ranks.count == 1):
+        if not self.stop():
             return None
         why = f"the {self.session.config.hours:g} hours are over; `zocore resume` goes on" if self.late else ""
         return "stopped", f"stopped after step {self.done}" + (f": {why}" if why else "")
@@ -228,7 +179,9 @@ class _Course:
         session, number = self.session, self.done + 1
         config = session.config
         if config.measure_every and (number - 1) % config.measure_every == 0:
-            yield from self._measure(number)
+            with self.memory.apart():
+                reading = estimator_measured(session, number)
+            yield from reading
         event = self.last = self._step(number)
         yield event
         yield from self.watch.add(event)
@@ -280,42 +233,6 @@ class _Course:
             round(self.forward_seconds, 6),
             measured.moved if measured else 1.0,
         )
-
-    def _measure(self, number: int) -> Iterator[Event]:
-        """Measure the estimator with forwards of its own, where the method draws directions at all."""
-        session, eps = self.session, self.session.config.eps
-        if not session.method.zeroth_order or eps is None:
-            return
-        plain = not session.flat and all(leaf.shown_dtype is None and leaf.floor is None for leaf in session.leaves)
-        with self.memory.apart():
-            # never in place: a measurement must not leave even a rounding behind
-            losses = replace(session.losses(number), shared=Scratch(session.leaves))
-            alone = session.ranks.count == 1
-            key, state = session.key(number), session.state
-            reading = measure(session.method, session.leaves, losses, key, eps, state, backprop=plain and alone)
-        if reading is None:
-            yield Warned(number, "the estimator could not be measured: a loss was not a finite number")
-        else:
-            r = reading
-            yield EstimatorMeasured(
-                number - 1, r.estimates, r.variance, r.norm, r.cosine, r.norm_ratio, r.forward_passes
-            )
-
-    def _rounding(self) -> Iterator[Event]:
-        """Warn when the model's 16 bits round away most of what the steps are to measure."""
-        session, eps = self.session, self.session.config.eps
-        method, dtype = session.method, session.config.dtype
-        if dtype == "fp32" or not isinstance(method, Method) or method.pushes or eps is None:
-            return
-        with self.memory.apart():
-            losses = replace(session.losses(1), shared=Scratch(session.leaves))
-            share = rounding_share(method, losses, session.key(1), eps)
-        if share is not None and share > DROWNED:
-            yield Warned(
-                0,
-                f"about {min(share, 1):.0%} of what a step measures is rounding in {dtype}: take --dtype fp32, "
-                "--dtype fp16 or a larger --eps",
-            )
 
     def _test(self, step: int) -> Iterator[Event]:
         """Accuracy and a few answers on held-out examples, before the first step and after the last."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zocore.runs.events import StepDone
-from zocore.runs.loop import check_base, replay
+from zocore.runs.rebuilding import check_base, replay
 from zocore.runs.recording import Recording, read_recording
 from zocore.runs.session import Session, open_session
 from zocore.runs.snapshot import Snapshot
