@@ -36,6 +36,7 @@ ENGINE = [
     "compare",
     "tournament",
     "terminal",
+    "arguments",
     "cli",
 ]
 APP = [

@@ -7,35 +7,24 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn, cast, get_args, get_type_hints
+from typing import Any, cast
 
+from zocore.arguments import BEST, ONLY, RUNS, Commands, config_of, parser
 from zocore.config import RunConfig
 from zocore.errors import InputError
 from zocore.terminal import Output, complain, is_text, say
 
-RUNS = Path("runs")
-ONLY = ""  # `export RUN --delta`, without a file
-BEST, AUTO = "best", "auto"  # words in place of a step, and of a learning rate
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that answers a wrong option with one line, like any other bad input."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and exit with status 2."""
-        self.exit(2, f"zocore: {message} (`{self.prog} --help` lists the options)\n")
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 when a run failed, 2 for bad input."""
-    parser, words = _parser(), sys.argv[1:] if arguments is None else arguments
+    words = sys.argv[1:] if arguments is None else arguments
     for word in words:
         if not is_text(word):
-            parser.error(f"the argument {word!r} is not text in UTF-8: type it anew, or rename the file")
-    options = parser.parse_args(words)
+            _parser().error(f"the argument {word!r} is not text in UTF-8: type it anew, or rename the file")
+    options = _parser().parse_args(words)
     try:
         if getattr(options, "recipe", None):
             options = _parser(_of_recipe(options.recipe)).parse_args(words)
@@ -73,7 +62,7 @@ def train(options: argparse.Namespace) -> int:
     from zocore.runs.loop import run
     from zocore.runs.recording import claim
 
-    config = _config(options)
+    config = config_of(options)
     with joined(config.device) as (ranks, device), _stop_on_interrupt() as stop:
         folder = options.out or _next_folder(config)
         events = run(replace(config, device=device), stop, ranks=ranks, folder=folder if ranks.first else None)
@@ -154,7 +143,7 @@ def compare(options: argparse.Namespace) -> int:
     """Race methods on the same seeds and batches at an equal budget."""
     from zocore.compare import lanes, run_race
 
-    config = _config(options)
+    config = config_of(options)
     runs = lanes(config, options.methods.split(","), options.seeds, *_budget(options), lrs=_rates(options.lrs))
     out = options.out or _numbered("race")
     with _stop_on_interrupt() as stop:
@@ -172,8 +161,8 @@ def tournament(options: argparse.Namespace) -> int:
     plan = plan_of(options)
     with _stop_on_interrupt() as stop:
         for line in () if options.tables_only else hold(plan, options.out, options.jobs, stop):
-            print(line, flush=True)
-    print(write_report(plan, options.out, command(options)))
+            say(line)
+    say(write_report(plan, options.out, command(options)))
     return 0
 
 
@@ -238,7 +227,7 @@ def frozen(options: argparse.Namespace) -> int:
     """Time steps that move only the last blocks, with and without running the others every time."""
     from zocore.bench import frozen as timing
 
-    config = _config(options)
+    config = config_of(options)
     methods, subspaces = options.methods.split(","), options.subspaces.split(",")
     chosen = [replace(config, method=method, subspace=subspace) for subspace in subspaces for method in methods]
     say(timing.render([timing.saving(one, options.repeats) for one in chosen]))
@@ -274,10 +263,6 @@ def _rates(text: str) -> dict[str, float]:
         return {name: float(rate) for name, rate in (pair.split("=") for pair in text.split(",") if pair)}
     except ValueError:
         raise ValueError(f"--lrs must look like mezo=1e-4,grzo=5e-5, not {text!r}") from None
-
-
-def _seeds(text: str) -> list[int]:
-    return [int(seed) for seed in text.split(",")]
 
 
 def _report(options: argparse.Namespace, folder: Path) -> Any:
@@ -360,13 +345,6 @@ def _numbered(name: str) -> Path:
     return RUNS / f"{max(numbers, default=0) + 1:04d}-{name}"
 
 
-def _config(options: argparse.Namespace) -> RunConfig:
-    values = {field.name: getattr(options, field.name) for field in fields(RunConfig)}
-    if values["lr"] == AUTO:
-        values |= {"lr": None, "auto_lr": True}
-    return RunConfig(**values)
-
-
 def _step_of(options: argparse.Namespace) -> int | None:
     """The step that is asked for. Raises InputError where the best of a run that never looked at dev is."""
     from zocore.runs.best_point import BestPoint
@@ -380,153 +358,14 @@ def _step_of(options: argparse.Namespace) -> int | None:
     return best.step
 
 
-def _step(text: str) -> int | str:
-    """A step's number, or the word for the best."""
-    return BEST if text == BEST else int(text)
-
-
-def _rate(text: str) -> float | str:
-    """A learning rate, or the word for one that is looked for."""
-    return AUTO if text == AUTO else float(text)
-
-
-_step.__name__, _rate.__name__ = f"number or {BEST}", f"number or {AUTO}"  # as argparse names what is wrong
-
-
 def _parser(defaults: Mapping[str, Any] = MappingProxyType({})) -> argparse.ArgumentParser:
-    parser = Parser(prog="zocore", description="zeroth-order fine-tuning of language models")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    training = _command(commands, "train", train)
-    _settings(training)
-    training.set_defaults(**defaults)
-    training.add_argument(
-        "--recipe", metavar="NAME", help="begin with the settings of a paper's run (see `zocore recipes`)"
+    return parser(COMMANDS, defaults)
+
+
+COMMANDS: Commands = {
+    function.__name__.replace("_", "-"): function
+    for function in (
+        *(train, resume, verify, replay, export, predict),
+        *(compare, tournament, tasks, recipes, memory, bench, frozen, gpu_check),
     )
-    training.add_argument("--out", type=Path, help=f"run folder (default: the next number under {RUNS}/)")
-    _reporting(training)
-    for function in (resume, verify, replay, export, predict):
-        name = function.__name__
-        command = _command(commands, name, function)
-        if name in ("export", "predict"):
-            command.add_argument(
-                "run", metavar="RUN", help="run folder, or the base model that --delta FILE belongs to"
-            )
-        else:
-            command.add_argument("run", type=Path, metavar="RUN", help="run folder")
-        if name == "resume":
-            _reporting(command)
-        if name not in ("resume", "verify"):
-            command.add_argument(
-                "--step",
-                type=_step,
-                help=f"the weights after this step, or {BEST}: the step of the lowest dev loss (default: the last)",
-            )
-        if name == "replay":
-            command.add_argument("--verify", action="store_true", help="prove the rebuilt weights equal to the run's")
-        if name == "export":
-            command.add_argument("--to", type=Path, required=True, help="folder to write")
-            command.add_argument(
-                "--delta",
-                nargs="?",
-                const=ONLY,
-                metavar="FILE",
-                help="write only what changed, as one safetensors file; with FILE, lay it over the base model RUN",
-            )
-            command.add_argument(
-                "--adapter", action="store_true", help="write the adapter of a LoRA run, as PEFT reads it"
-            )
-            command.add_argument("--push-to-hub", metavar="OWNER/NAME", help="upload the folder to the model hub too")
-        if name == "predict":
-            command.add_argument("--delta", metavar="FILE", help="what a run changed, to lay over the base model RUN")
-            command.add_argument("text", nargs="+", help="sentences to label")
-    _measures(commands)
-    return parser
-
-
-def _reporting(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--report-to", default="", metavar="TRACKERS", help="tensorboard, trackio or wandb, separated by commas"
-    )
-
-
-def _measures(commands: Any) -> None:
-    """The commands that compare and measure."""
-    from zocore.tournament.options import add_options
-
-    racing = _command(commands, "compare", compare)
-    _settings(racing, without=("method", "steps", "seed"))
-    racing.add_argument("--methods", required=True, help="methods separated by commas")
-    racing.add_argument("--seeds", type=_seeds, default=[0, 1, 2], help="seeds separated by commas (default: 0,1,2)")
-    racing.add_argument("--forward-cost", type=float, help="budget of each run in plain forwards' worth of compute")
-    racing.add_argument(
-        "--forward-passes", type=float, help="budget of each run in calls of the model, as papers count"
-    )
-    racing.add_argument("--lrs", default="", help="learning rates by method, as in mezo=1e-4,grzo=5e-5")
-    racing.add_argument("--out", type=Path, help="folder for the runs and the table")
-    add_options(_command(commands, "tournament", tournament))
-    _command(commands, "tasks", tasks)
-    _command(commands, "recipes", recipes)
-    bill = _command(commands, "memory", memory)
-    bill.add_argument("--model", default="llama-3-8b", help="a built-in name or a folder with config.json")
-    bill.add_argument(
-        "--method",
-        help="one method, or lora-adamw, qlora-adamw, adamw-pure or inference (default: all methods and lora-adamw)",
-    )
-    bill.add_argument("--batch-size", type=int, default=16, help="examples per step (default: 16)")
-    bill.add_argument("--max-tokens", type=int, default=128, help="tokens per example (default: 128)")
-    bill.add_argument("--dtype", default="bf16", help="fp32, bf16 or fp16 (default: bf16)")
-    bill.add_argument(
-        "--kept-examples",
-        type=int,
-        default=0,
-        help="training examples, where the first blocks stay frozen and their outputs are kept (default: 0)",
-    )
-    timing = _command(commands, "bench", bench)
-    timing.add_argument("--shape", default="llama-15M", help="such as llama-15M, opt-30M, opt-1.3b, llama-3-8b")
-    timing.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    timing.add_argument("--batch-size", type=int, default=16, help="examples (default: 16)")
-    timing.add_argument("--tokens", type=int, default=64, help="tokens per example (default: 64)")
-    timing.add_argument("--repeats", type=int, default=15, help="rounds, of which the medians are taken (default: 15)")
-    saving = _command(commands, "frozen", frozen)
-    _settings(saving, without=("method", "subspace"))
-    saving.add_argument("--methods", default="mezo,grzo", help="methods separated by commas (default: mezo,grzo)")
-    saving.add_argument("--subspaces", default="top:2,top:1", help="subspaces likewise (default: top:2,top:1)")
-    saving.add_argument("--repeats", type=int, default=15, help="steps, of which the medians are taken (default: 15)")
-    checking = _command(commands, "gpu-check", gpu_check)
-    checking.add_argument("--device", help="cuda, or cpu for the same in miniature (default: the GPU if there is one)")
-    checking.add_argument("--out", type=Path, required=True, help="folder for check.md and check.json")
-    checking.add_argument("--minutes", type=float, default=8.0, help="begin no part after so many minutes (default: 8)")
-    checking.add_argument("--model", help="local folder of a model to tune for a few steps")
-
-
-def _command(commands: Any, name: str, function: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-    summary = (function.__doc__ or "").splitlines()[0]
-    command: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary)
-    command.set_defaults(command=function)
-    return command
-
-
-def _settings(parser: argparse.ArgumentParser, without: Sequence[str] = ()) -> None:
-    """One option per field of RunConfig."""
-    hints = get_type_hints(RunConfig)
-    parser.set_defaults(**{field.name: field.default for field in fields(RunConfig)})
-    for field in (field for field in fields(RunConfig) if field.name not in (*without, "auto_lr")):
-        flag = "--" + field.name.replace("_", "-")
-        help_text = field.metadata["help"] + (f"; {field.metadata['breaks']}" if field.metadata["breaks"] else "")
-        if hints[field.name] is bool:
-            parser.add_argument(flag, action="store_true", help=help_text)
-            continue
-        kind = (
-            _rate
-            if field.name == "lr"
-            else next(kind for kind in (*get_args(hints[field.name]), hints[field.name]) if kind is not type(None))
-        )
-        default = "" if field.default is None else f" (default: {field.default})"
-        choices = field.metadata["choices"]
-        parser.add_argument(
-            flag,
-            type=kind,
-            default=field.default,
-            metavar="|".join(choices) or field.name.upper(),
-            help=(help_text + default).replace("%", "%%"),
-        )
+}

@@ -64,11 +64,12 @@ def test_the_notebook_runs_and_agrees(tmp_path):
 def test_the_command_is_read_back_as_the_same_settings(tmp_path):
     import shlex
 
-    from zocore.cli import _config, _parser
+    from zocore.arguments import config_of
+    from zocore.cli import _parser
 
     config = RunConfig(method="qzo", lr=3e-5, seed=7, template='{text} It "was"', allow_pickle=True)
     words = shlex.split(export.command(config))
-    assert _config(_parser().parse_args(words[3:])) == config
+    assert config_of(_parser().parse_args(words[3:])) == config
 
 
 def test_a_link_carries_everything_but_paths():
