@@ -1,5 +1,7 @@
 """The door of the server: requests that are too large or too many are answered before anything reads them."""
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from threading import Event
@@ -15,6 +17,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MOST_BYTES = 1_000_000  # of a request that is no upload
+# bytes and seconds for which a refused request is read to its end: who is still sending would not hear the answer
+MOST_DISCARDED, PATIENCE = 20_000_000, 5.0
 
 
 class _TooLarge(Exception):
@@ -33,20 +37,25 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it with one sentence."""
         if scope["type"] == "http" and not self._opened.is_set() and not _of_the_start(scope):
-            await _refuse(send, 503, "the server is starting: try again in a moment")
-            return
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS") or not self._limits.hosted:
+            await _refuse(_Body(receive, MOST_BYTES), send, 503, "the server is starting: try again in a moment")
+        elif scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS") or not self._limits.hosted:
             await self._app(scope, receive, send)
-            return
+        else:
+            await self._admit(scope, receive, send)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = scope["client"][0] if scope.get("client") else ""
         upload = scope["path"].rstrip("/").endswith("/upload")
-        if wait := (self._uploads if upload else self._posts).spend(address):
-            await _refuse(send, 429, f"too many requests from your address: try again in {min(wait, 60):.0f} s")
-            return
         most = MOST_BYTES + (self._limits.upload_bytes if upload else 0)
-        if _announced(scope) > most:
-            await _refuse(send, 413, f"the request has more than {most:,} bytes")
-            return
+        body = _Body(receive, most)
+        if wait := (self._uploads if upload else self._posts).spend(address):
+            await _refuse(body, send, 429, f"too many requests from your address: try again in {min(wait, 60):.0f} s")
+        elif _announced(scope) > most:
+            await _refuse(body, send, 413, f"the request has more than {most:,} bytes")
+        else:
+            await self._pass_on(scope, body, send)
+
+    async def _pass_on(self, scope: Scope, body: "_Body", send: Send) -> None:
         started = False
 
         async def sent(message: MutableMapping[str, Any]) -> None:
@@ -55,14 +64,14 @@ class Door:
             await send(message)
 
         try:
-            await self._app(scope, _measured(receive, most), sent)
+            await self._app(scope, body.receive, sent)
         except _TooLarge:
             if not started:
-                await _refuse(send, 413, f"the request has more than {most:,} bytes")
+                await _refuse(body, send, 413, f"the request has more than {body.most:,} bytes")
         except Exception:
             self._errors.print_exc()
             if not started:
-                await _refuse(send, 400, "this request is none that the server knows")
+                await _refuse(body, send, 400, "this request is none that the server knows")
 
 
 def _of_the_start(scope: Scope) -> bool:
@@ -76,22 +85,36 @@ def _announced(scope: Scope) -> int:
     return int(said) if said.isdigit() else 0
 
 
-def _measured(receive: Receive, most: int) -> Receive:
-    left = most
+class _Body:
+    """What a request sends: passed on up to a size, or read away."""
 
-    async def counted() -> MutableMapping[str, Any]:
-        nonlocal left
-        message = await receive()
-        left -= len(message.get("body", b""))
-        if left < 0:
+    def __init__(self, receive: Receive, most: int) -> None:
+        self.most, self._receive, self._bytes, self._ended = most, receive, 0, False
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """Return the next message. Raises _TooLarge at the one that is too much."""
+        message = await self._next()
+        if self._bytes > self.most:
             raise _TooLarge
         return message
 
-    return counted
+    async def discard(self) -> None:
+        """Read what is left, up to a size and for a while."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                while not self._ended and self._bytes < self.most + MOST_DISCARDED:
+                    await self._next()
+
+    async def _next(self) -> MutableMapping[str, Any]:
+        message = await self._receive()
+        self._bytes += len(message.get("body", b""))
+        self._ended = not message.get("more_body", False)
+        return message
 
 
-async def _refuse(send: Send, status: int, sentence: str) -> None:
-    body = json.dumps({"error": sentence, "detail": sentence}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+async def _refuse(body: _Body, send: Send, status: int, sentence: str) -> None:
+    await body.discard()
+    content = json.dumps({"error": sentence, "detail": sentence}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": content})

@@ -1,5 +1,6 @@
 """A hosted server under attack: a real one on loopback, requests of every bad kind, and a visitor who is not harmed."""
 
+import http.client
 import json
 import os
 import random
@@ -257,6 +258,26 @@ def test_junk_at_the_door(hosted: Hosted) -> None:
             assert status in (200, 400, 404, 405, 422, 500), (path, body)  # a place in the queue is an answer too
     status, answer = hosted.send.post("run/start", b" " * 2_000_000, "application/json", "198.51.100.9")
     assert status == 413 and "1,000,000 bytes" in answer["error"]
+
+
+def test_who_sends_too_much_slowly_hears_why(hosted: Hosted) -> None:
+    """A refusal waits for a request that is still on its way: a connection shut in its face says nothing."""
+    host, port = hosted.address.split("/")[2].split(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    connection.putrequest("POST", "/gradio_api/run/start")
+    for name, value in (
+        ("Content-Type", "application/json"),
+        ("Content-Length", "3000000"),
+        ("X-Forwarded-For", "10.1.1.1"),
+        ("Connection", "close"),
+    ):
+        connection.putheader(name, value)
+    connection.endheaders()
+    for _ in range(30):
+        connection.send(b" " * 100_000)
+        time.sleep(0.02)
+    answer = connection.getresponse()
+    assert answer.status == 413 and "1,000,000 bytes" in json.loads(answer.read())["error"]
 
 
 def test_a_flood_from_one_address_is_held_back(hosted: Hosted) -> None:
