@@ -10,21 +10,17 @@ import torch
 
 from app import api, results, scripts, words
 from app.form import controls, data_form, pricing, share
-from app.jobs.store import JobStore
+from app.jobs.store import MISSING, JobStore
 from app.quiet import QUIET
 from app.tabs import break_it, claims, classroom, learn, lent, memory, microscope, play, race, runs
 from app.tabs.live import Drawn
-from app.tabs.tab import Copy, Site, Tab
-from zocore.errors import InputError
+from app.tabs.tab import Site, Tab
 
 COPY = """async (code) => {
   if (!code) return;
-  const query = '?cfg=' + code + '%(more)s', link = location.origin + location.pathname + query;
-  if (!'%(more)s') history.replaceState(null, '', query);
-  const button = document.querySelector('#%(button)s'), name = button.textContent;
-  try { await navigator.clipboard.writeText(link); button.textContent = 'Link copied'; }
-  catch (error) { prompt('The link:', link); }
-  setTimeout(() => { button.textContent = name; }, 2500);
+  const query = '?cfg=' + code;
+  history.replaceState(null, '', query);
+  await zoCopyLink('#zo-link', query);
 }"""
 HERE = Path(__file__).parent
 STYLES = [
@@ -120,23 +116,21 @@ def _header() -> Header:
 
 
 def _share(header: Header, site: Site) -> None:
-    """The buttons that copy a link to the page as it is set: with its controls, or for a class without them."""
+    """The button that copies a link to the page as it is set."""
     form = site.play.form
 
     def coded(tab: str, *values: Any) -> tuple[str, str]:
         try:
             return share.encode(controls.collect(form.named(values), site.store.limits), tab), ""
         except ValueError as error:
-            return "", f'<p class="zo-error">No link: {escape(str(error))}</p>'
+            return "", data_form.error(f"No link: {error}")
 
     def chosen(event: gr.SelectData) -> str:
         return next(tab.id for tab in TABS if tab.label == event.value)
 
     site.tabs.select(chosen, None, header.tab, **QUIET)
-    for copy in (Copy(header.link, "", ""), *site.copies):
-        tab = gr.State(copy.tab) if copy.tab else header.tab
-        done = copy.button.click(coded, [tab, *form.inputs], [header.code, header.note], **QUIET)
-        done.then(None, header.code, None, js=COPY % {"more": copy.more, "button": copy.button.elem_id})
+    done = header.link.click(coded, [header.tab, *form.inputs], [header.code, header.note], **QUIET)
+    done.then(None, header.code, None, js=COPY)
 
 
 def _on_load(blocks: gr.Blocks, header: Header, site: Site) -> None:
@@ -152,9 +146,9 @@ def _on_load(blocks: gr.Blocks, header: Header, site: Site) -> None:
         }
         changes, tab, note = _from_link(request, store)
         if shared := request.query_params.get("run", ""):
-            found, changes, note = _shared(store, shared)
-            newest |= found
-            tab = gr.update(selected=next(iter(found), "run").replace("run", "play")) if found else gr.skip()
+            job, changes, note = _shared(store, shared)
+            newest |= job
+            tab = gr.update(selected="race" if "race" in job else "play") if job else gr.skip()
         form = playing.form.updates(changes)
         return visitor, newest["run"], Drawn(), newest["race"], race.Drawn(), tab, note, *form
 
@@ -176,10 +170,9 @@ def _on_load(blocks: gr.Blocks, header: Header, site: Site) -> None:
 
 def _shared(store: JobStore, name: str) -> tuple[dict[str, str], dict[str, Any], str]:
     """The run of a link by its kind, the form's changes for its settings, and a note."""
-    try:
-        job = store.get(name)
-    except InputError as error:
-        return {}, {}, data_form.error(str(error))
+    job = store.find(name)
+    if job is None:
+        return {}, {}, data_form.error(MISSING)
     note = f"<p class='zo-shared'><b>{escape(results.title(job))}.</b> {escape(words.SHARED)}</p>"
     return {"race" if job.kind == "race" else "run": job.id}, controls.filled(job.lane.config), note
 

@@ -9,7 +9,6 @@ from app import results, words
 from app.front import App, Message, Receive, Scope, Send, of_the_page
 from app.jobs.job import Job
 from app.jobs.store import JobStore
-from zocore.errors import InputError
 
 TAGS = re.compile(r'<meta\s+(?:property|name)="(?:og|twitter):[^"]*"\s+content="[^"]*"\s*/>')
 HEAD = 6000  # characters in which the tags stand
@@ -77,10 +76,7 @@ class Preview:
         return TAGS.sub("", head).replace("<head>", f"<head>{ours}", 1)
 
     def _job(self, name: str) -> Job | None:
-        try:
-            job = self._store.get(name) if name else None
-        except InputError:
-            return None
+        job = self._store.find(name)
         return job if job is not None and job.lane.view.header is not None else None
 
 

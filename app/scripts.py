@@ -13,6 +13,7 @@ SCRIPTS = (
     HERE / "form" / "upload.js",
     HERE / "tabs" / "probes.js",
     HERE / "tabs" / "opening.js",
+    HERE / "tabs" / "link.js",
 )
 
 

@@ -23,6 +23,7 @@ from zocore.config import RunConfig
 from zocore.errors import InputError
 from zocore.runs.events import Event
 
+MISSING = "there is no such run here: it may have been removed"
 SHARED = 3  # times what one visitor may ask, for an address that several share
 
 
@@ -152,21 +153,27 @@ class JobStore:
             self._stop(job, by)
         return job
 
+    def find(self, job_id: object) -> Job | None:
+        """Return a job by its id and note that somebody looked; None when there is none."""
+        job = self.jobs.get(job_id) if isinstance(job_id, str) else None
+        if job is not None:
+            job.seen = time.monotonic()
+            with self._ready:
+                job.recall()
+        return job
+
     def get(self, job_id: str) -> Job:
-        """Return a job by its id and note that somebody looked. Raises InputError when there is none."""
-        job = self.jobs.get(job_id)
+        """Return a job as `find` does. Raises InputError when there is none."""
+        job = self.find(job_id)
         if job is None:
-            raise InputError("there is no such run here: it may have been removed")
-        job.seen = time.monotonic()
-        with self._ready:
-            job.recall()
+            raise InputError(MISSING)
         return job
 
     def mine(self, job_id: str, visitor: str) -> Job:
         """Return the visitor's own job. Raises InputError for anybody else's, as if it did not exist."""
         job = self.get(job_id)
         if not job.owned_by(visitor):
-            raise InputError("there is no such run here: it may have been removed")
+            raise InputError(MISSING)
         return job
 
     def of(self, visitor: str) -> list[Job]:
@@ -193,8 +200,8 @@ class JobStore:
     def events(self, job_id: str, since: int = 0) -> tuple[list[tuple[int, Event]], int]:
         """Return the events from a cursor on, each with the number of its lane, and the next cursor."""
         log = self.get(job_id).log
-        found = log[max(0, since) :]
-        return found, max(0, since) + len(found)
+        news = log[max(0, since) :]
+        return news, max(0, since) + len(news)
 
     def close(self) -> None:
         """Stop everything: running jobs end after their step and can be resumed."""

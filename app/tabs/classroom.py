@@ -23,11 +23,7 @@ ABOUT = (
 )
 COPY = """async (code, lesson) => {
   if (!code) return;
-  const link = location.origin + location.pathname + '?cfg=' + code + '&lesson' + (lesson ? '=' + lesson : '');
-  const button = document.querySelector('#zo-lesson-link'), name = button.textContent;
-  try { await navigator.clipboard.writeText(link); button.textContent = 'Link copied'; }
-  catch (error) { prompt('The link:', link); }
-  setTimeout(() => { button.textContent = name; }, 2500);
+  await zoCopyLink('#zo-lesson-link', '?cfg=' + code + '&lesson' + (lesson ? '=' + lesson : ''));
 }"""
 
 

@@ -61,8 +61,6 @@ def _resumer(store: JobStore) -> Any:
     return resume
 
 
-def _paused(store: JobStore, job: str) -> bool:
-    try:
-        return bool(job) and store.get(job).phase == "paused"
-    except InputError:
-        return False
+def _paused(store: JobStore, job_id: str) -> bool:
+    job = store.find(job_id)
+    return job is not None and job.phase == "paused"

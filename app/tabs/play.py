@@ -1,6 +1,5 @@
 """The Play tab: the form on the left, the run on the right, and what joins them."""
 
-import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,7 +164,7 @@ class Handlers:
 
     def tick(self, job_id: str, drawn: Drawn, axis: str, weight: float, log: bool) -> list[Any]:
         """Send what changed since the last tick; the clock runs only while there is something to wait for."""
-        job = self._job(job_id)
+        job = self.store.find(job_id)
         look = Look(axis, weight, log)
         position = self.store.position(job) if job else 0
         if job and job.version == drawn.version and look == drawn.look and job.phase != "queued":
@@ -175,11 +174,6 @@ class Handlers:
         news, now = live.tick(job, view, position, drawn, look, wait)
         turned = drawn.phase != now.phase or drawn.version < 0
         return [*news.values(), now, *(_buttons(job) if turned else [gr.skip()] * 5)]
-
-    def _job(self, job_id: str) -> Job | None:
-        with contextlib.suppress(InputError):
-            return self.store.get(job_id) if job_id else None
-        return None
 
 
 def _buttons(job: Job | None) -> list[Any]:

@@ -204,9 +204,7 @@ def _in_order(methods: Sequence[str]) -> list[str]:
 
 def race_tick(store: JobStore, job_id: str, drawn: Drawn, axis: str, guess: str | None) -> list[Any]:
     """Send what changed since the last tick."""
-    job = None
-    with contextlib.suppress(InputError):
-        job = store.get(job_id) if job_id else None
+    job = store.find(job_id)
     if job is None or (job.version == drawn.version and axis == drawn.axis and job.phase != "queued"):
         return [gr.skip()] * 8
     views = [lane.view for lane in job.lanes]

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from html import escape
 from itertools import cycle
 from typing import Any
@@ -15,7 +14,6 @@ from app.jobs.job import Job
 from app.jobs.store import JobStore
 from app.quiet import QUIET
 from app.tabs.tab import Site, Tab
-from zocore.errors import InputError
 
 MOST_LISTED, MOST_SHOWN = 40, 6
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
@@ -39,9 +37,9 @@ def lay_out(site: Site) -> None:
     def opened(visitor: str, chosen: list[str], event: gr.SelectData) -> Any:
         if event.value != TAB.label:
             return gr.skip()
-        found = [(label(job), job.id) for job in shown(store, visitor)]
-        known = {name for _, name in found}
-        return gr.update(choices=found, value=[name for name in chosen or [] if name in known])
+        choices = [(label(job), job.id) for job in shown(store, visitor)]
+        ids = {name for _, name in choices}
+        return gr.update(choices=choices, value=[name for name in chosen or [] if name in ids])
 
     def drawn(chosen: list[str], over: str) -> tuple[Any, str]:
         jobs = _jobs(store, chosen)
@@ -53,20 +51,12 @@ def lay_out(site: Site) -> None:
 
 def shown(store: JobStore, visitor: str) -> list[Job]:
     """Return the visitor's runs that have something to show; races are on their own tab."""
-    found = []
-    for job in store.of(visitor)[:MOST_LISTED]:
-        if len(job.lanes) == 1:
-            store.get(job.id)
-            found.append(job)
-    return [job for job in found if job.lane.view.steps]
+    alone = [job for job in store.of(visitor)[:MOST_LISTED] if len(job.lanes) == 1]
+    return [job for job in alone if store.find(job.id) and job.lane.view.steps]  # found: its events are in memory
 
 
 def _jobs(store: JobStore, chosen: Sequence[str]) -> list[Job]:
-    jobs = []
-    for name in list(chosen or [])[:MOST_SHOWN]:
-        with suppress(InputError, TypeError):
-            jobs.append(store.get(name))
-    return jobs
+    return [job for name in list(chosen or [])[:MOST_SHOWN] if (job := store.find(name))]
 
 
 def label(job: Job) -> str:

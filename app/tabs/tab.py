@@ -16,15 +16,6 @@ if TYPE_CHECKING:
     from app.tabs.race import RacePage
 
 
-@dataclass(frozen=True)
-class Copy:
-    """A button that copies a link to the page as it is set."""
-
-    button: gr.Button
-    tab: str  # the id of the tab to open, empty for the one that is open
-    more: str  # added to the link
-
-
 @dataclass
 class Site:
     """What the tabs share: the store, the visitor, and the two tabs that others drive."""
@@ -34,7 +25,6 @@ class Site:
     tabs: gr.Tabs
     play: "Play" = field(init=False)  # set when Play is laid out, which comes first
     race: "RacePage" = field(init=False)
-    copies: list[Copy] = field(default_factory=list)
 
 
 def nothing(site: Site) -> None:

@@ -21,12 +21,11 @@ ABOUT = (
     "The recording is what <code>zocore replay</code> reads."
 )
 LINK = """async (job) => {
-  const button = document.querySelector('#zo-run-link'), name = 'Copy a link to this run';
-  const link = location.origin + location.pathname + '?run=' + job;
-  if (!job) { button.textContent = 'Start a run of your own first'; }
-  else try { await navigator.clipboard.writeText(link); button.textContent = 'Link copied'; }
-  catch (error) { prompt('The link:', link); }
-  setTimeout(() => { button.textContent = name; }, 2500);
+  const button = document.querySelector('#zo-run-link');
+  button.dataset.name ||= button.textContent;
+  if (job) return await zoCopyLink('#zo-run-link', '?run=' + job);
+  button.textContent = 'Start a run of your own first';
+  setTimeout(() => { button.textContent = button.dataset.name; }, 2500);
 }"""
 KINDS = [
     ("Recording", "recording"),
