@@ -24,8 +24,8 @@ def connect(data: DataForm, store: JobStore, visitor: gr.BrowserState) -> None:
     def uploaded(secret: str, file: str | None, request: gr.Request) -> tuple[Any, ...]:
         return read(store, Guest.of(store, secret, request), file)
 
-    def worded(path: str, label: str | None) -> Any:
-        return words(store, path, label)
+    def worded(path: str, label: str | None, texts: Sequence[str] | None) -> Any:
+        return words(store, path, label, texts or ())
 
     def prompted(path: str, model: Any, texts: Sequence[str] | None) -> str:
         return reading.template_for(kind_of(store, model), texts or ()) if path else ""
@@ -45,10 +45,10 @@ def connect(data: DataForm, store: JobStore, visitor: gr.BrowserState) -> None:
 
     data.source.input(chosen, data.source, [data.task, data.own], **QUIET)
     sent = data.file.change(uploaded, [visitor, data.file], [data.rows, data.path, data.texts, data.label], **QUIET)
-    named = sent.then(worded, [data.path, data.label], data.words, **QUIET)
+    named = sent.then(worded, [data.path, data.label, data.texts], data.words, **QUIET)
     asked = named.then(prompted, [data.path, data.model, data.texts], data.template, **QUIET)
     asked.then(previewed, data.inputs, [data.read, data.prompt], **QUIET)
-    data.label.input(worded, [data.path, data.label], data.words, **QUIET)
+    data.label.input(worded, [data.path, data.label, data.texts], data.words, **QUIET)
     data.texts.input(prompted, [data.path, data.model, data.texts], data.template, **QUIET)
     data.model.change(again, [data.path, data.model, data.texts, data.template], data.template, **QUIET)  # type: ignore[attr-defined]
     gr.on(
@@ -79,12 +79,13 @@ def read(store: JobStore, guest: Guest, file: str | None) -> tuple[Any, ...]:
     return data_form.first_rows(found), str(path.resolve()), *chosen
 
 
-def words(store: JobStore, path: str, label: str | None) -> str:
+def words(store: JobStore, path: str, label: str | None, texts: Sequence[str]) -> str:
     """Return a word for each label of an upload, to be changed; none where the labels cannot be read."""
     if not path or not label:
         return ""
     try:
-        found = store.files.ask("labels", path=path, label=label, most=store.limits.upload_bytes)
+        facts = {"path": path, "label": label, "texts": list(texts), "most": store.limits.upload_bytes}
+        found = store.files.ask("labels", **facts)
     except InputError:  # the preview says what is wrong
         return ""
     return reading.words_for(found["labels"], found["names"])

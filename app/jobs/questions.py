@@ -202,10 +202,10 @@ def table(shelf: Shelf, facts: Json) -> Json:
 
 
 def labels(shelf: Shelf, facts: Json) -> Json:
-    """Read the labels of a file: their names in order, and what another column calls them if one does."""
+    """Read the labels of the rows that are kept: their names in order, and what another column calls them."""
     found = read_table(Path(facts["path"]), max_bytes=facts["most"])
     label = find_label(found, facts["label"])
-    kept = found.labelled(label)
+    kept = found.labelled(label).filled(find_texts(found, facts["texts"], label))
     named = find_names(kept, label)
     return {"labels": list(find_labels(kept, label)), "names": named[1] if named else None}
 
@@ -242,6 +242,8 @@ def prompt(shelf: Shelf, facts: Json) -> Json:
         "leaked": len(trained & tested),
         "unlabelled": len(task.unlabelled),
         "lines": list(task.unlabelled[:SHOWN]),
+        "textless": len(task.textless),
+        "textless_lines": list(task.textless[:SHOWN]),
     }
 
 
