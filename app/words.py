@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
-from app.jobs.job import Job
+from app.jobs.job import Job, Lane
 from app.jobs.view import View
+from zocore.runs.rate_search import MOST
 
 FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*)")  # of the command line
 NAME = "ZO Lab"
@@ -36,6 +38,10 @@ SUBSPACES = [
     ("Low rank: directions of rank 4", "low-rank"),
     ("Quantisation scales (loads in 4 bits)", "scales"),
 ]
+FIND_RATE = "Find the rate by a short range test"
+ABOUT_FIND_RATE = (
+    f"At most {MOST} steps at rising rates on four batches, before the first step; their forward passes count."
+)
 AXES = [("forward passes", "forwards"), ("steps", "steps"), ("seconds", "seconds")]
 
 ABOUT_LOSS = "Faint: the loss each step measured. Bold: its debiased running mean. No backward pass is ever run."
@@ -68,10 +74,28 @@ def status(job: Job | None, position: int, wait: float = 0.0) -> str:
         place = f"queued, {ordinal(position + 1)} in line" if position else "queued, next"
         return f"{place} · about {clock(max(wait, 5))} to wait" if wait else place
     if job.phase == "loading":
-        return "stopping before the first step" if job.stop.is_set() else "loading model and data, first evaluation"
+        return "stopping before the first step" if job.stop.is_set() else _loading(job.lane)
     if job.phase == "running":
         return " · ".join(_running(lane.view, job) for lane in job.lanes[:1]) + _others(job)
     return _over(job)
+
+
+def _loading(lane: Lane) -> str:
+    """What a run does before its first step."""
+    if not lane.config.searches:
+        return "loading model and data, first evaluation"
+    if lane.view.header is None:
+        return f"loading, then looking for a learning rate: a range test of at most {MOST} steps"
+    return f"learning rate {lane.view.header.config['lr']:g} found, first evaluation"
+
+
+def rate_found(search: Mapping[str, Any]) -> str:
+    """Return how a run found its learning rate, in words."""
+    first, last = search["tried"][0][0], search["tried"][-1][0]
+    return (
+        f"Learning rate {search['lr']:g}, found by a range test from {first:g} to {last:g}: an eighth of the rate at "
+        f"which the loss of four batches was lowest. Its {search['forward_passes']} forward passes are counted."
+    )
 
 
 def _running(view: View, job: Job) -> str:

@@ -22,6 +22,7 @@ from zocore.defaults import before_loading
 from zocore.errors import InputError
 from zocore.memory.bill import Bill, bill
 from zocore.models.files import BUNDLED
+from zocore.runs import rate_search
 from zocore.runs.session import OF_DATA, read
 from zocore.subspaces.blocks import of_blocks
 
@@ -49,16 +50,22 @@ class Cost:
     looks: float = 0.0  # seconds of loading and of the evaluations
     blocker: str = ""
     lent: Plan | None = None  # slices of a GPU that is lent by the call
+    search: int = 0  # steps that looking for the learning rate takes at most
 
     @property
     def seconds(self) -> float:
-        """Of the whole run, evaluations included."""
-        return self.steps * self.per_step + self.looks
+        """Of the whole run, evaluations and the search for a rate included."""
+        return (self.steps + self.search) * self.per_step + self.looks
 
     @property
     def forwards(self) -> int:
-        """Forward passes of the whole run."""
-        return self.steps * self.passes
+        """Forward passes of the whole run, at most."""
+        return (self.steps + self.search) * self.passes
+
+
+def search_steps(config: RunConfig) -> int:
+    """Return how many steps a run does at most to find its learning rate."""
+    return rate_search.MOST if config.searches else 0
 
 
 def passes(config: RunConfig) -> int:
@@ -147,6 +154,7 @@ def cost(config: RunConfig, speeds: Speeds) -> Cost:
         _looks(config, per_step),
         _blocker(c, found, room),
         Plan.of(c.steps * per_step + _looks(config, per_step)) if lends(config) else None,
+        search_steps(config),
     )
 
 
@@ -271,7 +279,7 @@ def _looks(config: RunConfig, per_step: float) -> float:
     """Seconds of loading and of the evaluations before, between and after, from the seconds of a step."""
     count = 2 + (config.steps // config.eval_every if config.eval_every else 0)
     forward = per_step / price(config) / config.batch_size  # of one example
-    return LOAD + count * config.eval_examples * forward
+    return LOAD * (2 if config.searches else 1) + count * config.eval_examples * forward
 
 
 def _download(model: str) -> int | None:
@@ -294,7 +302,7 @@ def card(price: Cost) -> str:
     """Return the card as HTML."""
     kind = "measured on this machine" if price.measured else "estimated, until a run was timed"
     rows = [
-        ("Forward passes", f"{price.forwards:,}", f"{price.steps:,} steps × {price.passes}"),
+        _forwards_row(price),
         ("Time", f"about {clock(price.seconds)}", kind),
         _memory_row(price),
         _download_row(price.download),
@@ -304,6 +312,13 @@ def card(price: Cost) -> str:
         f"<dt>{name}</dt><dd><b>{escape(value)}</b><span>{escape(note)}</span></dd>" for name, value, note in rows
     )
     return f"<h3>This run will cost</h3><dl>{body}</dl>"
+
+
+def _forwards_row(price: Cost) -> tuple[str, str, str]:
+    each = f"{price.steps:,} steps × {price.passes}"
+    if not price.search:
+        return "Forward passes", f"{price.forwards:,}", each
+    return "Forward passes", f"at most {price.forwards:,}", f"{each}, and {price.search} × {price.passes} for the rate"
 
 
 def _memory_row(price: Cost) -> tuple[str, str, str]:
@@ -344,6 +359,7 @@ def facts(price: Cost) -> dict[str, Any]:
     return {
         "steps": price.steps,
         "forward_passes": price.forwards,
+        "search_steps": price.search,
         "seconds": price.seconds,
         "seconds_measured": price.measured,
         "memory_bytes": price.bill.total if price.bill else None,

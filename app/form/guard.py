@@ -49,8 +49,6 @@ def checked(config: RunConfig, limits: Limits, uploads: Path) -> RunConfig:
         raise InputError("this server loads safetensors only: leave allow_pickle out")
     if config.reward and ":" in config.reward:
         raise InputError("this server runs no code of its visitors: take the reward em or f1")
-    if config.auto_lr and config.lr is None:
-        raise InputError("this server does not search for a learning rate: give one, or take the preset's")
     if config.task not in bundled_tasks():
         raise InputError(f"this server takes the tasks {', '.join(bundled_tasks())}, and data by upload")
     if config.data and not Path(config.data).resolve().is_relative_to(uploads.resolve()):

@@ -38,7 +38,7 @@ class Drawn:
     version: int = -1
     rows: int = 0  # steps covered
     points: int = 0  # points drawn on a line
-    marks: tuple[int, int, int, int] = (-1, -1, -1, -1)  # evaluations, estimates, samples, warnings
+    marks: tuple[int, int, int, int] = (-1, -1, -1, -1)  # evaluations, estimates, samples, warnings with the header
     phase: str = ""
     look: Look = Look()
     accuracy: tuple[int, ...] = ()  # points of each trace
@@ -74,7 +74,8 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, w
     name = job.id if job else ""
     fresh = drawn.job != name or drawn.look != look or drawn.version < 0
     ended = job is not None and job.over and drawn.phase != job.phase
-    marks = (len(view.evaluations), len(view.estimator), len(view.samples), len(view.warnings))
+    told = len(view.warnings) + (view.header is not None)  # the header has notes of its own
+    marks = (len(view.evaluations), len(view.estimator), len(view.samples), told)
     phase = job.phase if job else "recorded"
     blank = job is not None and job.over and not view.points  # it failed before its first step
     (loss, gradient, foreseen), rows, points = _lines(view, drawn, look, fresh or ended)
@@ -211,4 +212,6 @@ def warnings(view: View, job: Job | None) -> str:
     """What the detectors and the model's loader said, and why a run failed."""
     notes = [f"Step {warning.step}: {warning.message}." for warning in view.warnings]
     notes += list(view.header.notes) if view.header else []
-    return "".join(f'<p class="zo-warning">{escape(words.plain(note))}</p>' for note in notes)
+    search = view.header.rate_search if view.header else None
+    found = f'<p class="zo-quiet zo-found">{escape(words.rate_found(search))}</p>' if search else ""
+    return found + "".join(f'<p class="zo-warning">{escape(words.plain(note))}</p>' for note in notes)

@@ -91,7 +91,7 @@ def _bare(config: RunConfig, method: str) -> RunConfig:
     """The settings without what belongs to another method."""
     home = METHODS[method].home
     subspace = "auto" if home == "scales" or config.subspace == "scales" else config.subspace
-    return replace(config.without_options(), method=method, subspace=subspace, measure_every=0)
+    return replace(config.without_options(), method=method, subspace=subspace, measure_every=0, auto_lr=False)
 
 
 @lru_cache(maxsize=1)
