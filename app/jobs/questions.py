@@ -18,6 +18,7 @@ from zocore.data.template import Template
 from zocore.diagnostics import alignment as measured
 from zocore.diagnostics import loss_slices
 from zocore.diagnostics.phase import Phase
+from zocore.diagnostics.recorded_pushes import open_step
 from zocore.diagnostics.step_trace import trace
 from zocore.errors import InputError
 from zocore.runs.replay import export_run
@@ -114,6 +115,13 @@ def answers(shelf: Shelf, facts: Json) -> Json:
     return {"step": now, "before": before, "now": timeline.answers(asked)}
 
 
+def pushes(shelf: Shelf, facts: Json) -> Json:
+    """Open a recorded step of a method that pushes outputs, layer by layer."""
+    folder, step_ = Path(facts["folder"]), int(facts["step"])
+    timeline = shelf.take(f"replay {folder} {facts['steps']}", lambda: open_timeline(folder))
+    return asdict(open_step(timeline, min(step_, timeline.last)))
+
+
 def mistakes(shelf: Shelf, facts: Json) -> Json:
     """Ask the test examples of a run at its last step: how often each label is taken for each, and the worst errors.
 
@@ -165,7 +173,7 @@ def look(shelf: Shelf, facts: Json) -> Json:
 
 def look_along(session: Session, number: int, eps: list[float]) -> Json:
     """Return the loss and the slope at the weights, and both probes at every eps, along a direction."""
-    along = loss_slices.direction(session, max(0, number))
+    along = loss_slices.probe(session, max(0, number))
     base = loss_slices.slice_along(session, along, [0.0])
     found = [asdict(one) for one in loss_slices.secants(session, along, eps)]
     return {"base": base.losses[0], "slope": base.slope, "found": found, "name": session.config.method}
@@ -277,7 +285,7 @@ def longest_prompt(task: Task) -> int:
 QUESTIONS: Mapping[str, Callable[[Shelf, Json], Any]] = {
     function.__name__: function
     for function in (
-        *(step, answers, mistakes, look, alignment, batch_law, seconds, export),
+        *(step, answers, pushes, mistakes, look, alignment, batch_law, seconds, export),
         *(table, labels, prompt, texts),
     )
 }
