@@ -1,7 +1,6 @@
 """Beside the replay, for methods that push outputs: what the feedback had learned by then, and that step's layers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -15,8 +14,9 @@ from app.tabs.stage import recorded
 from zocore.diagnostics.recorded_pushes import PushedLayer, PushedStep
 
 ABOUT_SHARE = (
-    "How much of the responses to its pushes the learned feedback J foresaw, 1 - |r|² / |dz|², in every recorded step. "
-    "It grows as J learns; the mark is the step of the slider."
+    "How much of the responses to its pushes the learned feedback J foresaw, 1 - |r|² / |dz|², in every recorded step: "
+    "it rises while J learns, and falls where what J has learned fits the present model less. The mark is the step of "
+    "the slider."
 )
 ABOUT_LAYERS = (
     "Which outputs that step pushed, with what noise, and what became of the answers. All of it is done again from "
@@ -25,25 +25,19 @@ ABOUT_LAYERS = (
 HINT = "Move the slider and let go: the step is opened here."
 
 
-@dataclass
-class Beside:
-    """The components that follow the slider."""
-
-    share: gr.HTML
-    layers: gr.HTML
-
-
-def build() -> Beside:
-    """Lay out the two panels, the chart of the recorded run marked at its last step."""
+def build_share() -> gr.HTML:
+    """Lay out the share foreseen, of the recorded run with its last step marked."""
     view = recorded()
-    with gr.Row(equal_height=False):
-        with gr.Column(elem_classes="zo-panel", min_width=280):
-            gr.HTML(f"<h2>The feedback at that step</h2><p class='zo-quiet'>{ABOUT_SHARE}</p>")
-            figure = plots.foreseen_at(view, view.steps)
-            share = chart("replayed", "Share foreseen, with the replayed step", 240, figure)
-        with gr.Column(elem_classes="zo-panel zo-if-filled", min_width=280):
-            layers = gr.HTML(hint(), elem_id="zo-layers")
-    return Beside(share, layers)
+    with gr.Column(elem_classes="zo-panel", min_width=280):
+        gr.HTML(f"<h2>The feedback at that step</h2><p class='zo-quiet'>{ABOUT_SHARE}</p>")
+        figure = plots.foreseen_at(view, view.steps)
+        return chart("replayed", "Share foreseen, with the replayed step", 220, figure)
+
+
+def build_layers() -> gr.HTML:
+    """Lay out the panel of the layers, which is seen when there is something in it."""
+    with gr.Column(elem_classes="zo-panel zo-if-filled", min_width=280):
+        return gr.HTML(hint(), elem_id="zo-layers")
 
 
 def marked(view: View, step: int) -> Any:
@@ -77,10 +71,10 @@ def _head(title: str) -> str:
 def _layer(layer: PushedLayer, first: bool) -> str:
     facts = [f"{layer.rows} × {layer.width} outputs pushed", f"|g| {layer.length:.3g}"]
     if layer.feedback is not None and layer.learned is not None and layer.foreseen is not None:
-        facts += [f"|J| {layer.feedback:.3g} → {layer.learned:.3g}", f"J alone foresaw {layer.foreseen:.0%}"]
+        facts += [f"|J| {layer.feedback:.4g} → {layer.learned:.4g}", f"J alone foresaw {layer.foreseen:.0%}"]
     noise = cells(layer.noise, "Noise xi: the first rows that were pushed, by the first outputs")
     made = "J carried the errors back to g" if layer.feedback is not None else "each answer times its own noise, g"
     projected = cells(layer.projected, f"{made}: the same rows and outputs")
     state = " open" if first else ""
     summary = f"<b>{escape(layer.name)}</b><span>{escape(' · '.join(facts))}</span>"
-    return f"<details{state}><summary>{summary}</summary>{noise}{projected}</details>"
+    return f"<details{state}><summary>{summary}</summary><div>{noise}{projected}</div></details>"

@@ -135,6 +135,7 @@ def layout() -> RacePage:
             with gr.Column(elem_classes="zo-panel"):
                 gr.HTML("<h2>At equal cost</h2>")
                 table = gr.HTML(standings.table(recorded(), None), elem_id="zo-race-table")
+                gr.HTML(f"<p class='zo-quiet'>{words.MEASURED_RACE}</p>")
     return RacePage(methods, seeds, budget, guess, start, stop, axis, line, problem, loss, accuracy, table)
 
 

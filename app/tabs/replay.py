@@ -37,27 +37,29 @@ def build(play: "Play", site: Site) -> gr.Slider:
     """Lay out and connect the two panels; return the slider, whose length follows the run."""
     store, visitor = site.store, site.visitor
     with gr.Row(equal_height=False):
-        with gr.Column(elem_classes="zo-panel", min_width=280):
-            gr.HTML(f"<h2>Replay</h2><p class='zo-quiet'>{ABOUT_REPLAY}</p>")
-            steps = recorded().steps
-            slider = gr.Slider(
-                0, steps, value=steps, step=1, label="Weights after step", elem_id="zo-replay", buttons=[]
-            )
-            sentence = gr.Textbox(
-                label="Your own sentence",
-                placeholder="Write one and press Enter",
-                max_length=MOST_TEXT,
-                elem_id="zo-own-text",
-            )
-            ask = gr.Button("Ask at this step", elem_id="zo-ask", size="sm")
-            answers = gr.HTML("", elem_id="zo-answers", min_height=20)
+        with gr.Column(min_width=280):
+            with gr.Column(elem_classes="zo-panel", min_width=280):
+                gr.HTML(f"<h2>Replay</h2><p class='zo-quiet'>{ABOUT_REPLAY}</p>")
+                steps = recorded().steps
+                slider = gr.Slider(
+                    0, steps, value=steps, step=1, label="Weights after step", elem_id="zo-replay", buttons=[]
+                )
+                sentence = gr.Textbox(
+                    label="Your own sentence",
+                    placeholder="Write one and press Enter",
+                    max_length=MOST_TEXT,
+                    elem_id="zo-own-text",
+                )
+                ask = gr.Button("Ask at this step", elem_id="zo-ask", size="sm")
+                answers = gr.HTML("", elem_id="zo-answers", min_height=20)
+            share = layers.build_share()
         with gr.Column(elem_classes="zo-panel", min_width=280):
             gr.HTML(f"<h2>One step, opened</h2><p class='zo-quiet'>{ABOUT_STEP}</p>")
             with gr.Row():
                 forward = gr.Button("Next part", elem_id="zo-next", size="sm")
                 again = gr.Button("Start over", elem_id="zo-again", size="sm")
             opened = gr.HTML("", elem_id="zo-opened", min_height=20)
-    beside = layers.build()
+    layered = layers.build_layers()
     quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "lab", "concurrency_limit": 1}
 
     def asked(secret: str, job: str, step: float, text: str, request: gr.Request) -> str:
@@ -73,9 +75,9 @@ def build(play: "Play", site: Site) -> gr.Slider:
 
     for event in (slider.release, ask.click, sentence.submit):
         done = event(asked, [visitor, play.job, slider, sentence], answers, **quiet, show_progress_on=answers)
-        done.then(looked_into, [visitor, play.job, slider], beside.layers, **quiet, show_progress_on=beside.layers)
+        done.then(looked_into, [visitor, play.job, slider], layered, **quiet, show_progress_on=layered)
     changes = [slider.change, play.panel.spoken.change]
-    gr.on(changes, marked, [play.job, slider], beside.share, **QUIET, trigger_mode="always_last")
+    gr.on(changes, marked, [play.job, slider], share, **QUIET, trigger_mode="always_last")
 
     def moved(secret: str, request: gr.Request, *values: Any) -> str:
         guest = Guest.of(store, secret, request)

@@ -158,13 +158,13 @@ def test_the_replayed_step_is_marked_and_opened_layer_by_layer(visit: Any) -> No
     ann.page.click("#zo-ask")
     ann.page.wait_for_selector("#zo-layers h2:has-text('Step 30')", timeout=60_000)
     assert "J foresaw" in ann.page.inner_text("#zo-layers") and ann.page.locator("#zo-layers details").count() == 4
-    ann.open(f"?cfg={share.encode(RunConfig(method='mezo', steps=5))}")
-    ann.page.click("#zo-start")
-    ann.until("finished")
-    ann.page.wait_for_selector("#zo-replayed", state="hidden")
-    ann.page.click("#zo-ask")
-    ann.page.wait_for_selector("#zo-answers caption:has-text('step 5')")
-    ann.page.wait_for_selector("#zo-layers h2", state="detached")
+    ben = visit(query=f"?cfg={share.encode(RunConfig(method='mezo', steps=5))}")
+    ben.page.click("#zo-start")
+    ben.until("finished")
+    ben.page.wait_for_selector("#zo-replayed", state="hidden")
+    ben.page.click("#zo-ask")
+    ben.page.wait_for_selector("#zo-answers caption:has-text('step 5')")
+    ben.page.wait_for_selector("#zo-layers h2", state="detached")
 
 
 def test_a_step_is_walked_open(visit: Any) -> None:

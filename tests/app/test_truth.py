@@ -266,6 +266,27 @@ def test_the_share_foreseen_is_drawn_for_learned_feedback_alone() -> None:
     assert "foresaw 50% of" in replay.foresaw(View.of(told), 2) and replay.foresaw(View.of(told), 0) == ""
 
 
+def test_the_race_says_what_the_tournaments_measured() -> None:
+    """Who ended lower than learned feedback, counted anew in the files of both."""
+    feedback, lower = "feedback@writers:2", {"zeroth": 0, "linear-probe": 0, "adamw@writers:2": 0}
+    tasks = 0
+    for name in ("tournament", "verdict"):
+        found: dict[str, dict[str, float]] = {}
+        for one in json.loads(Path(f"docs/{name}/tournament.json").read_text())["standings"]:
+            losses = [run_["loss"] for run_ in one["runs"]]
+            found.setdefault(one["task"], {})[one["entry"]] = sum(losses) / len(losses) if losses else math.inf
+        for entries in found.values():
+            tasks += 1
+            below = [entry for entry, loss in entries.items() if loss < entries[feedback]]
+            named = {entry.partition("@")[0] for entry in below} & set(METHODS)
+            lower["zeroth"] += any(METHODS[method].zeroth_order for method in named)
+            for rival in ("linear-probe", "adamw@writers:2"):
+                lower[rival] += rival in below
+    assert (tasks, lower) == (9, {"zeroth": 0, "linear-probe": 6, "adamw@writers:2": 6})
+    for said in ("on all nine tasks", "lower on six of the nine", "ended lower on six of eight"):
+        assert said in words.MEASURED_RACE
+
+
 def test_the_replayed_step_is_marked_on_the_share_foreseen() -> None:
     """With its own value of the recording; a step without one, or another method, has no mark."""
     view = View.of([replace(step(n, 1.0), unexplained=1 / n) for n in range(1, 4)])
