@@ -17,9 +17,10 @@ from zocore.runs import session as sessions
 from zocore.runs.events import Event, RunEnded, RunStarted, StepDone
 from zocore.runs.kept_prefix import joined, taken_apart
 from zocore.runs.loop import run, run_session
+from zocore.runs.opening import open_session
 from zocore.runs.recording import claim, read_recording, record
 from zocore.runs.replay import run_again
-from zocore.runs.session import Session, open_session
+from zocore.runs.session import Session
 from zocore.subspaces.blocks import blocks_of
 
 TRAIN = 20  # examples of the short data file that are for training: five batches of four
