@@ -13,7 +13,7 @@ from tests.support.short_runs import settings
 from zocore.config import RunConfig
 from zocore.methods import METHODS
 from zocore.models.objectives.evaluation import evaluate
-from zocore.runs import session as sessions
+from zocore.runs import opening
 from zocore.runs.events import Event, RunEnded, RunStarted, StepDone
 from zocore.runs.kept_prefix import joined, taken_apart
 from zocore.runs.loop import run, run_session
@@ -78,8 +78,8 @@ def mixing(monkeypatch: pytest.MonkeyPatch) -> None:
         blocks_of(loaded.model)[0].register_forward_hook(mix)
         return loaded
 
-    before = sessions.load  # type: ignore[attr-defined]
-    monkeypatch.setattr(sessions, "load", load)
+    before = opening.load  # type: ignore[attr-defined]
+    monkeypatch.setattr(opening, "load", load)
 
 
 @pytest.mark.parametrize("method", ON_TOP)
