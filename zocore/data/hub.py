@@ -43,7 +43,7 @@ def _loaded(name: str, config: str | None, revision: str | None) -> Any:
         import datasets
     except ImportError:
         raise InputError(
-            'rows on the hub need the package datasets: pip install "datasets>=4,<6", or name a local folder with --data'
+            'rows on the hub need the package datasets: pip install "datasets>=4,<6", or name a folder with --data'
         ) from None
     try:
         datasets.disable_progress_bars()
