@@ -15,8 +15,9 @@ from zocore.diagnostics.loss_slices import direction, probe, secants, slice_alon
 from zocore.diagnostics.step_trace import trace
 from zocore.directions.pushes import Pushes
 from zocore.runs.loop import run
+from zocore.runs.opening import open_session
 from zocore.runs.recording import claim, record
-from zocore.runs.session import Session, open_session
+from zocore.runs.session import Session
 from zocore.runs.timeline import open_timeline
 
 

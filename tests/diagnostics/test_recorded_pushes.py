@@ -12,8 +12,8 @@ from zocore.diagnostics.recorded_pushes import open_step
 from zocore.errors import InputError
 from zocore.runs.events import StepDone
 from zocore.runs.loop import run
+from zocore.runs.opening import open_session
 from zocore.runs.recording import claim, record
-from zocore.runs.session import open_session
 from zocore.runs.timeline import Timeline, open_timeline
 
 METHODS: dict[str, dict[str, Any]] = {

@@ -12,9 +12,9 @@ from tests.support.short_runs import home, model_folder, same, settings, weights
 from zocore.config import RunConfig
 from zocore.runs.events import CompletionsShown, EvalDone, RunEnded, RunStarted, StepDone
 from zocore.runs.loop import run
+from zocore.runs.opening import open_session
 from zocore.runs.recording import claim, read_recording, record
 from zocore.runs.replay import replay_run
-from zocore.runs.session import open_session
 
 REWARD = """
 def vowels(prompt, completion, row):
