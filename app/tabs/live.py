@@ -78,6 +78,7 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, w
     marks = (len(view.evaluations), len(view.estimator), len(view.samples), told)
     phase = job.phase if job else "recorded"
     blank = job is not None and job.over and not view.points  # it failed before its first step
+    empty = job is not None and not view.points  # axes of nothing would have numbers of their own
     (loss, gradient, foreseen), rows, points = _lines(view, drawn, look, fresh or ended)
     changed = [fresh or new != old for new, old in zip(marks, drawn.marks, strict=True)]
     before = ((), ()) if fresh else (drawn.accuracy, drawn.estimator)
@@ -86,9 +87,9 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, w
     news = Tick(
         status=status(phase, text),
         spoken=text if phase != drawn.phase and job else gr.skip(),
-        loss=_of_run(loss, name, blank),
-        gradient=_of_run(gradient, name, blank),
-        foreseen=_of_run(foreseen, name, blank),
+        loss=_of_run(loss, name, empty),
+        gradient=_of_run(gradient, name, empty),
+        foreseen=_of_run(foreseen, name, empty),
         accuracy=_of_run(chart.grown(accuracy, before[0]), name, blank) if changed[0] or blank else gr.skip(),
         estimator=_of_run(chart.grown(estimator, before[1]), name, blank) if changed[1] or blank else gr.skip(),
         memory=_of_run(memory(view), name, blank) if fresh or ended or (rows and not drawn.rows) else gr.skip(),

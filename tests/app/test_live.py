@@ -143,6 +143,18 @@ def test_a_search_for_the_rate_is_told_and_then_what_it_found(events, tmp_path):
     assert words.status(job, 0) == "failed: lr auto found no rate from 0.01 to 9 that lowers the loss"
 
 
+def test_axes_have_no_numbers_before_the_first_step(events, job):
+    """The first step brings a whole figure, with axes of its own."""
+    said, drawn = live.tick(job, job.lane.view, 0, Drawn(), Look())
+    assert said.loss["figure"]["layout"]["yaxis"]["showticklabels"] is False
+    assert said.gradient["figure"]["layout"]["xaxis"]["showticklabels"] is False
+    job.add(0, events[0])
+    job.add(0, next(event for event in events if isinstance(event, StepDone)))
+    said, _ = live.tick(job, job.lane.view, 0, drawn, Look())
+    for message in (said.loss, said.gradient):
+        assert not {"showticklabels", "range"} & set(message["figure"]["layout"]["yaxis"])
+
+
 @pytest.mark.parametrize(
     ("number", "said"), [(1, "1st"), (2, "2nd"), (3, "3rd"), (4, "4th"), (11, "11th"), (22, "22nd")]
 )
