@@ -70,14 +70,18 @@ def build(play: "Play", site: Site) -> gr.Slider:
         guest = Guest.of(store, secret, request)
         return _or_problem(lambda: pushed(store, guest, job, int(step or 0)))
 
-    def marked(job: str, step: float) -> Any:
-        return layers.marked(_run(store, job)[1], int(step or 0)) if not job or store.find(job) else gr.skip()
+    def marked(job: str, step: float | None = None) -> Any:
+        if job and not store.find(job):
+            return gr.skip()
+        view = _run(store, job)[1]
+        return layers.marked(view, view.steps if step is None else int(step))
 
     for event in (slider.release, ask.click, sentence.submit):
         done = event(asked, [visitor, play.job, slider, sentence], answers, **quiet, show_progress_on=answers)
         done.then(looked_into, [visitor, play.job, slider], layered, **quiet, show_progress_on=layered)
-    changes = [slider.change, play.panel.spoken.change]
-    gr.on(changes, marked, [play.job, slider], share, **QUIET, trigger_mode="always_last")
+    slider.change(marked, [play.job, slider], share, **QUIET, trigger_mode="always_last")
+    # without the slider: as a run ends, it may still stand beyond the end of its new length, which is an error
+    play.panel.spoken.change(marked, play.job, share, **QUIET, trigger_mode="always_last")
 
     def moved(secret: str, request: gr.Request, *values: Any) -> str:
         guest = Guest.of(store, secret, request)

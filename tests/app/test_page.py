@@ -167,6 +167,16 @@ def test_the_replayed_step_is_marked_and_opened_layer_by_layer(visit: Any) -> No
     ben.page.wait_for_selector("#zo-layers h2", state="detached")
 
 
+def test_a_shorter_run_than_the_one_before_is_marked_at_its_own_end(visit: Any) -> None:
+    """The slider stood at 300: a message with that value and the new length was refused by the server."""
+    ann = visit()
+    ann.number("steps", 30)
+    ann.page.click("#zo-start")
+    ann.until("finished")
+    ann.page.wait_for_function("document.querySelector('#zo-replayed .zo-plot').data?.[1]?.x[0] === 30")
+    assert ann.points("replayed") == 30
+
+
 def test_a_step_is_walked_open(visit: Any) -> None:
     ann = visit()
     for count in range(1, 6):
