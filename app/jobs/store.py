@@ -182,20 +182,20 @@ class JobStore:
 
     def position(self, job: Job) -> int:
         """Return how many jobs come first, counting those under way; 0 when the job is not waiting."""
-        with self._ready:
-            waiting = list(self._queue)
-        busy = sum(other.phase in ("loading", "running") for other in list(self.jobs.values()))
-        return busy + waiting.index(job) if job in waiting else 0
+        return len(self._ahead(job))
 
     def wait(self, job: Job) -> float:
         """Return about how many seconds a waiting job has to wait for those before it."""
+        return sum(min(other.left, self.limits.seconds) for other in self._ahead(job)) / self.limits.workers
+
+    def _ahead(self, job: Job) -> list[Job]:
+        """The jobs under way, one that a worker has just taken among them, and those that wait before this one."""
         with self._ready:
-            waiting = list(self._queue)
+            waiting, jobs = list(self._queue), list(self.jobs.values())
         if job not in waiting:
-            return 0.0
-        live = [other for other in list(self.jobs.values()) if other.phase in ("loading", "running")]
-        ahead = [*live, *waiting[: waiting.index(job)]]
-        return sum(min(other.left, self.limits.seconds) for other in ahead) / self.limits.workers
+            return []
+        under_way = [other for other in jobs if not (other.over or other.lent or other in waiting)]
+        return under_way + waiting[: waiting.index(job)]
 
     def events(self, job_id: str, since: int = 0) -> tuple[list[tuple[int, Event]], int]:
         """Return the events from a cursor on, each with the number of its lane, and the next cursor."""

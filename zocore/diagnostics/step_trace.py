@@ -89,7 +89,8 @@ def _pushed(session: Session, direction: AnyDirection, losses: Losses) -> tuple[
     site = session.outputs.sites[0]
     numbers = torch.arange(min(ROWS, losses.count), device=session.objective.device)
     signs = direction.signs(site.id, numbers, 1, site.width).squeeze(1)
-    return corner(signs), f"xi of the first examples (rows) on the first of {site.width} outputs of one layer"
+    rows = "examples" if direction.tie == "tokens" else "tokens"
+    return corner(signs), f"xi of the first {rows} (rows) on the first of {site.width} outputs of one layer"
 
 
 def _chosen(directions: tuple[AnyDirection, ...], losses: Losses) -> str:
