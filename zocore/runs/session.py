@@ -19,8 +19,9 @@ from zocore.carriers.scratch import Scratch, unreached
 from zocore.config import RunConfig, flag
 from zocore.data.few import few
 from zocore.data.named import named_tasks, read_named
+from zocore.data.rewards import Reward
 from zocore.data.tasks import Example, Task, load_task, read_task
-from zocore.data.texts import read_texts
+from zocore.data.texts import as_prompts, read_texts
 from zocore.defaults import before_loading, filled
 from zocore.directions.laws import SharedDirection, law
 from zocore.directions.per_example import PerExample
@@ -29,7 +30,7 @@ from zocore.models.load import LoadedModel, load
 from zocore.models.objectives.base import Objective
 from zocore.models.objectives.batch import Batch
 from zocore.models.objectives.choose import objective_for
-from zocore.models.objectives.writing import Writing
+from zocore.models.objectives.writing import Writing, check_writing
 from zocore.models.prefix import Once, Prefix, frozen_prefix
 from zocore.noise.addressed import Key, permutation
 from zocore.objectives import OBJECTIVES, refuse_mismatch
@@ -276,14 +277,25 @@ def _read(config: RunConfig) -> Task:
 
 
 def _read_texts(config: RunConfig) -> Task:
-    if config.data is None:
-        raise InputError(f"--objective {config.objective} needs --data: a file of prompts, texts or chats")
     for name in ("text_columns", "label_words"):
         if getattr(config, name) is not None:
             raise InputError(f"{flag(name)} and --objective {config.objective} do not go together: it has no labels")
+    if config.data is None:
+        return _as_prompts(config)
     named = named_tasks().get(config.task)  # SQuAD and DROP have their prompts in the table
     template = config.template or (named.template if named and named.generated else None)
     return read_texts(config.data, template=template, answer_column=config.label_column, seed=config.split_seed)
+
+
+def _as_prompts(config: RunConfig) -> Task:
+    """A task with labels, as prompts whose right answers are the label words."""
+    task = _read(config)
+    if task.candidates:
+        raise InputError(
+            f"--task {config.task} and --objective {config.objective} do not go together: its answers are candidates of "
+            "each example; give a file of prompts, texts or chats with --data"
+        )
+    return as_prompts(task)
 
 
 def open_session(
@@ -327,6 +339,18 @@ def open_session(
     stepper = method.prepared(leaves, _fixed_head(objective, leaves) if method.pushes else None)
     parts = (carrier, flipout, outputs, prefix)
     return Session(config, task, loaded, objective, leaves, frozen, stepper, *parts, ranks=ranks)
+
+
+def check(config: RunConfig, kind: str | None = None) -> None:
+    """Raise ValueError with one sentence for settings that cannot make a run, read from them alone.
+
+    `kind` is the model's, where it is known; neither model nor data is opened, and no code of a reward is run.
+    """
+    _method(before_loading(config), Ranks())
+    if OBJECTIVES[config.objective].text:
+        check_writing(config.model, config.kind or kind or "causal", config.max_tokens, config.max_new_tokens)
+    if config.reward:
+        Reward(config.reward)
 
 
 def _shared(config: RunConfig, ranks: Ranks) -> RunConfig:
