@@ -136,8 +136,8 @@ def as_prompts(task: Task) -> Task:
             found.append(Row({**example.fields, **texts}, 0, f"{task.name}, {split} example {number}"))
         return tuple(found)
 
-    splits = {split: rows(split) for split in ("train", "dev", "test")}
-    return replace(task, template="", label_names=(), label_words=(), wordings={}, **splits)
+    bare = replace(task, template="", label_names=(), label_words=(), wordings={})
+    return replace(bare, train=rows("train"), dev=rows("dev"), test=rows("test"))
 
 
 def as_row(example: Example) -> Row:

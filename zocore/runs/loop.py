@@ -58,8 +58,8 @@ def run(
 
     Snapshots of the weights go to `folder`, where the settings ask for them; with `weights`, that file keeps those of
     the last step when the generator is left. Either spares a replay of the steps before. `sentences` are asked first
-    wherever a few test examples are; they have no true label, and where text is written are prompts. With `ranks`, several processes share each batch, and
-    each of them has to go through the events.
+    wherever a few test examples are; they have no true label, and are prompts where text is written. With `ranks`,
+    several processes share each batch, and each of them has to go through the events.
     Raises ValueError before the first event when the settings cannot work. A failure inside a step leaves the
     weights where the step began, yields RunEnded with the reason, and is raised again.
     """

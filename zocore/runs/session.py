@@ -292,8 +292,8 @@ def _as_prompts(config: RunConfig) -> Task:
     task = _read(config)
     if task.candidates:
         raise InputError(
-            f"--task {config.task} and --objective {config.objective} do not go together: its answers are candidates of "
-            "each example; give a file of prompts, texts or chats with --data"
+            f"--task {config.task} and --objective {config.objective} do not go together: its answers are candidates "
+            "of each example; give a file of prompts, texts or chats with --data"
         )
     return as_prompts(task)
 
