@@ -130,7 +130,7 @@ def _parts(config: RunConfig) -> Parts:
 def cost(config: RunConfig, speeds: Speeds) -> Cost:
     """Return what a run will cost on this machine. Raises ValueError for settings that do not go together."""
     _check_device(config)
-    check(replace(config, device=None), catalogue.kind(config.model) if catalogue.is_named(config.model) else None)
+    check(replace(config, device=None), catalogue.kind(config.model))
     c = before_loading(config)
     device, dtype = str(c.device), str(c.dtype)
     known = speeds.seconds(config)

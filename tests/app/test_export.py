@@ -115,7 +115,7 @@ def test_a_bad_value_is_one_sentence(name, value, said):
 
 
 def test_only_the_methods_own_options_are_shown():
-    assert [name for name, on in forms.shown("mezo").items() if on] == ["eps", "noise", "measure_every"]
+    assert [name for name, on in forms.shown("mezo").items() if on] == ["eps", "noise", "measure_every", "k_shot"]
     assert forms.shown("mezo-gv")["pool"] and not forms.shown("grzo")["pool"]
     assert not forms.shown("adamw")["eps"]
 
