@@ -59,7 +59,7 @@ def note(config: RunConfig) -> str:
     try:
         check(config, catalogue.kind(config.model) if catalogue.is_named(config.model) else None)
     except ValueError as error:
-        return f'<span class="zo-error" role="alert">{escape(plain(str(error)))}</span>'
+        return f'<p class="zo-error" role="alert">{escape(plain(str(error)))}</p>'
     row = OBJECTIVES[config.objective]
     flat = " It has no gradient: only forward passes can lower it." if row.flat else ""
     return f"Lowers: {escape(plain(row.summary))}.{flat}"

@@ -72,7 +72,7 @@ def build(config: RunConfig, preset: gr.Radio, most: int) -> Controls:
     values = forms.to_form(config)
     parts: dict[str, gr.components.Component] = {}
     recipe = gr.Dropdown(recipes.CHOICES, value=recipes.NONE, label="A paper's recipe", elem_id="zo-recipe")
-    notes = {"recipe note": gr.HTML("", elem_id="zo-recipe-note", elem_classes="zo-note")}
+    notes = {"recipe note": gr.HTML("", visible=False, elem_id="zo-recipe-note", elem_classes="zo-note")}
     parts["model"] = gr.Dropdown(
         catalogue.choices(),
         value=values["model"],

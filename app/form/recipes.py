@@ -59,7 +59,7 @@ def _missing(name: str, store: JobStore) -> str:
     try:
         guard.checked(found, store.limits, store.root / "uploads")
     except InputError as error:
-        return f'<br><span class="zo-error">{escape(plain(str(error)))}</span>'
+        return f'<p class="zo-error" role="alert">{escape(plain(str(error)))}</p>'
     if catalogue.downloaded(found.model):
         return ""
     return f"<br>{escape(found.model)} is not on this machine: a run downloads it from the hub first."

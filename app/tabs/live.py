@@ -83,6 +83,7 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, w
     changed = [fresh or new != old for new, old in zip(marks, drawn.marks, strict=True)]
     before = ((), ()) if fresh else (drawn.accuracy, drawn.estimator)
     accuracy, estimator = plots.held_out([view], look.axis), plots.estimator(view, look.axis)
+    judged = chart.grown(accuracy, before[0] if drawn.marks[0] > 0 else ())  # the first one names the score
     text = words.status(job, position, wait)
     news = Tick(
         status=status(phase, text),
@@ -91,7 +92,7 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, w
         gradient=_of_run(gradient, name, blank),
         foreseen=_of_run(foreseen, name, blank),
         moved=_of_run(moved, name, blank),
-        accuracy=_of_run(chart.grown(accuracy, before[0]), name, blank) if changed[0] or blank else gr.skip(),
+        accuracy=_of_run(judged, name, blank) if changed[0] or blank else gr.skip(),
         estimator=_of_run(chart.grown(estimator, before[1]), name, blank) if changed[1] or blank else gr.skip(),
         memory=_of_run(memory(view), name, blank) if fresh or ended or (rows and not drawn.rows) else gr.skip(),
         probes=probes(view) if fresh or drawn.marks[2] < 1 or (changed[2] and view.completions) else gr.skip(),

@@ -190,10 +190,11 @@ def _connect_choices(form: controls.Controls, store: JobStore) -> None:
     """A preset or a recipe fills the form; another model, method, subspace or objective brings its own rates."""
 
     def preset(name: str) -> list[Any]:
-        return [recipes.NONE, *form.updates(controls.filled(forms.PRESETS[name]) | {"recipe note": ""})]
+        changes = controls.filled(forms.PRESETS[name]) | {"recipe note": gr.update(visible=False)}
+        return [recipes.NONE, *form.updates(changes)]
 
     def cooked(name: str) -> list[Any]:
-        changes: dict[str, Any] = {"recipe note": recipes.note(name, store)}
+        changes: dict[str, Any] = {"recipe note": gr.update(value=recipes.note(name, store), visible=bool(name))}
         if name:
             changes |= controls.filled(recipes.config(name)) | {"source": data_form.KNOWN}
         return form.updates(changes)

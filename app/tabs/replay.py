@@ -104,7 +104,7 @@ def rewritten(store: JobStore, guest: Guest, folder: Path, view: View, step: int
     prompts = [*([own] if own else []), *first.prompts]
     wanted = [*([""] if own else []), *first.wanted] if first.wanted else []
     before = CompletionsShown(0, prompts, found["before"], wanted, [])
-    return completions.table(before, CompletionsShown(found["step"], prompts, found["now"], wanted, []))
+    return completions.listed(before, CompletionsShown(found["step"], prompts, found["now"], wanted, []))
 
 
 def foresaw(view: View, step: int) -> str:
