@@ -11,7 +11,8 @@ from zocore.diagnostics.loss_surface import Plane, heights, weights
 from zocore.directions.laws import Direction
 from zocore.runs.events import EvalDone, StepDone
 from zocore.runs.loop import run_session
-from zocore.runs.session import Session, open_session
+from zocore.runs.opening import open_session
+from zocore.runs.session import Session
 
 BEATS = 24  # moments shown
 GRID = 19  # places each way

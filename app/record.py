@@ -15,8 +15,8 @@ from zocore.config import RunConfig
 from zocore.diagnostics import alignment
 from zocore.runs.events import Event, StepDone
 from zocore.runs.loop import run
+from zocore.runs.opening import open_session
 from zocore.runs.recording import CONFIG, SUMMARY, record
-from zocore.runs.session import open_session
 
 FOLDER = Path(__file__).parent / "recorded"
 RACERS = ("feedback", "grzo", "mezo")

@@ -15,11 +15,6 @@ PRESETS: Mapping[str, str] = {
     "cpu": "CPU fine-tune",
     "gpu": "GPU fine-tune",
 }
-PRESET_NOTES: Mapping[str, str] = {
-    "toy": "The bundled model learns a small task while you watch. No download, no account.",
-    "cpu": "A 23 M parameter sentence encoder, downloaded once (90 MB). Some minutes on a laptop.",
-    "gpu": "A 0.5 B parameter language model in 16 bits, downloaded once (1 GB). Needs a GPU.",
-}
 BREAKS: Mapping[str, str] = {
     "lr": "Too high: the loss jumps and then sticks. Too low: nothing happens.",
     "eps": "Too large: the third derivative biases the difference. Too small: rounding drowns it.",

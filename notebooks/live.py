@@ -23,8 +23,8 @@ from IPython.display import display
 from transformers.utils.logging import disable_progress_bar
 
 from app.charts import plots
-from zocore import RunConfig
-from zocore.runs import session as engine
+from zocore import RunConfig, Session
+from zocore.runs import opening
 
 disable_progress_bar()  # a bar for each session opened says nothing here
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # nor does the lack of its optional kernels
@@ -61,10 +61,10 @@ def steps(full: int, fast: int) -> int:
     return fast if FAST else full
 
 
-def open_session(config: RunConfig) -> engine.Session:
+def open_session(config: RunConfig) -> Session:
     """Return a session of its own; one at a time, since transformers cannot load two models in two threads."""
     with _loading:
-        return engine.open_session(config)
+        return opening.open_session(config)
 
 
 def versions() -> None:

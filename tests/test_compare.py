@@ -13,8 +13,8 @@ from tests.support.short_runs import settings
 from zocore.compare import Lane, Unit, lanes, race, render, run_race, standings
 from zocore.errors import InputError
 from zocore.runs.events import EvalDone, StepDone
+from zocore.runs.opening import open_session
 from zocore.runs.recording import read_recording
-from zocore.runs.session import open_session
 
 METHODS = ("mezo", "grzo", "mezo-gv", "fzoo", "adamw")
 # calls of the model per step, and the same in plain forwards' worth of arithmetic (GRZO's from its session)

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from zocore.runs.delta import open_delta
     from zocore.runs.events import EvalDone, Event, RunEnded, RunStarted, StepDone
     from zocore.runs.loop import run
+    from zocore.runs.opening import open_session
     from zocore.runs.predict import predictions
     from zocore.runs.rebuilding import replay
     from zocore.runs.recording import claim, read_recording, record
     from zocore.runs.replay import export_run, rebuild
-    from zocore.runs.session import Session, open_session
+    from zocore.runs.session import Session
     from zocore.runs.timeline import open_timeline
     from zocore.step.step import Method
 
@@ -40,11 +41,12 @@ _HOMES = {
     "runs.delta": ("open_delta",),
     "runs.events": ("EvalDone", "Event", "RunEnded", "RunStarted", "StepDone"),
     "runs.loop": ("run",),
-    "runs.rebuilding": ("replay",),
+    "runs.opening": ("open_session",),
     "runs.predict": ("predictions",),
+    "runs.rebuilding": ("replay",),
     "runs.recording": ("claim", "read_recording", "record"),
     "runs.replay": ("export_run", "rebuild"),
-    "runs.session": ("Session", "open_session"),
+    "runs.session": ("Session",),
     "runs.timeline": ("open_timeline",),
     "step.step": ("Method",),
 }

@@ -13,8 +13,8 @@ from zocore.errors import InputError
 from zocore.methods import METHODS
 from zocore.runs.events import EvalDone, Event, RunEnded, StepDone
 from zocore.runs.loop import run
+from zocore.runs.opening import open_session
 from zocore.runs.recording import EVENTS, Recording, begun, claim, read_recording, record
-from zocore.runs.session import open_session
 from zocore.runs.summary import write_text
 from zocore.step.step import Backprop
 from zocore.tables import markdown

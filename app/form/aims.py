@@ -11,7 +11,7 @@ from app.words import plain
 from zocore.config import RunConfig
 from zocore.data.built_in_rewards import BUILT_IN
 from zocore.objectives import OBJECTIVES
-from zocore.runs.session import check
+from zocore.runs.opening import check
 
 CHOICES = [(row.title, name) for name, row in OBJECTIVES.items()]
 REWARDS = [(row.title, name) for name, row in BUILT_IN.items()]

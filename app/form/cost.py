@@ -24,7 +24,8 @@ from zocore.errors import InputError
 from zocore.memory.bill import Bill, bill
 from zocore.models.files import BUNDLED
 from zocore.objectives import OBJECTIVES
-from zocore.runs.session import OF_DATA, check, read
+from zocore.runs.opening import check
+from zocore.runs.task import OF_DATA, read
 from zocore.subspaces.blocks import of_blocks
 
 FLOPS = {"cpu": 8e10, "cuda": 2e13}  # a cautious guess at what a small batch reaches, until a run was measured

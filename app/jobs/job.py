@@ -20,7 +20,7 @@ from zocore.errors import InputError
 from zocore.runs.events import Event, RunStarted, StepDone
 from zocore.runs.recording import EVENTS, examine
 
-WAITING, LIVE, OVER = ("queued",), ("loading", "running"), ("finished", "stopped", "failed", "interrupted", "paused")
+OVER = ("finished", "stopped", "failed", "interrupted", "paused")
 
 
 @dataclass

@@ -22,8 +22,10 @@ from zocore.diagnostics import loss_slices
 from zocore.diagnostics.phase import Phase
 from zocore.diagnostics.step_trace import trace
 from zocore.errors import InputError
+from zocore.runs.opening import open_session
 from zocore.runs.replay import export_run
-from zocore.runs.session import Session, open_session, read
+from zocore.runs.session import Session
+from zocore.runs.task import read
 from zocore.runs.timeline import open_timeline
 
 Json = dict[str, Any]

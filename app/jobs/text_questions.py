@@ -6,7 +6,7 @@ from typing import Any
 from zocore.config import RunConfig
 from zocore.data.files import check_file
 from zocore.data.texts import ANSWER, MESSAGES, PROMPT, TEXT, as_row
-from zocore.runs.session import read
+from zocore.runs.task import read
 
 Json = dict[str, Any]
 SHOWN = 5  # rows of a table

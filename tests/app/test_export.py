@@ -24,7 +24,7 @@ from zocore.errors import InputError
 from zocore.methods import METHODS, OPTIONS
 from zocore.runs.events import EvalDone, StepDone
 from zocore.runs.loop import run
-from zocore.runs.session import open_session
+from zocore.runs.opening import open_session
 
 
 def small(folder: Path, **more: object) -> RunConfig:

@@ -11,7 +11,7 @@ from app.tabs import opening
 from zocore.config import RunConfig
 from zocore.diagnostics.loss_surface import Plane, heights, weights
 from zocore.models.objectives.evaluation import evaluate
-from zocore.runs.session import open_session
+from zocore.runs.opening import open_session
 
 
 def test_the_recording_is_whole() -> None:

@@ -33,7 +33,7 @@ from zocore.methods import METHODS
 from zocore.models.files import BUNDLED
 from zocore.runs.events import EvalDone, Event, RunEnded, SampleShown, StepDone, Warned
 from zocore.runs.loop import run
-from zocore.runs.session import open_session
+from zocore.runs.opening import open_session
 
 HEADER, *_ = [Event.from_json(line) for line in RECORDED.read_text().splitlines()[:1]]
 

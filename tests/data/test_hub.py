@@ -10,7 +10,7 @@ from zocore.config import RunConfig
 from zocore.data.hub import hub_tables
 from zocore.data.tasks import read_task
 from zocore.errors import InputError
-from zocore.runs.session import read
+from zocore.runs.task import read
 
 datasets = pytest.importorskip("datasets")
 ROWS = [(f"sentence number {i}, about something", i % 2) for i in range(24)]

@@ -17,8 +17,9 @@ from zocore.data.tasks import Task
 from zocore.data.template import Template
 from zocore.errors import InputError
 from zocore.models.objectives.choose import objective_for
+from zocore.runs.opening import open_session
 from zocore.runs.recording import read_recording
-from zocore.runs.session import open_session, read
+from zocore.runs.task import read
 
 PAPERS = ["sst2", "rte", "cb", "boolq", "wsc", "wic", "multirc", "copa", "record", "squad", "drop"]
 OTHERS = ["trec", "sst5", "snli", "mnli", "agnews"]

@@ -14,7 +14,7 @@ from zocore.config import RunConfig
 from zocore.data.tasks import bundled_tasks, load_task, read_task
 from zocore.data.template import Template
 from zocore.errors import InputError
-from zocore.runs.session import read
+from zocore.runs.task import read
 
 ROWS = [(f"sentence number {i}, about something", "good" if i % 3 else "bad") for i in range(30)]
 

@@ -11,7 +11,7 @@ from zocore.config import RunConfig
 from zocore.diagnostics.broken_runs import FAULTS, run_broken
 from zocore.diagnostics.machinery_checks import find_fault, restore_drift, update_alignment
 from zocore.runs.events import Event, RunEnded, Warned
-from zocore.runs.session import open_session
+from zocore.runs.opening import open_session
 
 WARNINGS = {
     "lr": "learning rate is too high",

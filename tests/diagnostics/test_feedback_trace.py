@@ -8,7 +8,7 @@ from tests.support.short_runs import same, settings, weights
 from zocore.diagnostics.step_trace import trace
 from zocore.runs.events import EstimatorMeasured, RunEnded
 from zocore.runs.loop import run
-from zocore.runs.session import open_session
+from zocore.runs.opening import open_session
 
 METHODS: dict[str, dict[str, Any]] = {
     "feedback": {"method": "feedback", "subspace": "writers:1"},

@@ -14,8 +14,9 @@ from zocore.diagnostics.alignment import BatchLaw, alignment, batch_law
 from zocore.diagnostics.loss_slices import direction, secants, slice_along
 from zocore.diagnostics.step_trace import trace
 from zocore.runs.loop import run
+from zocore.runs.opening import open_session
 from zocore.runs.recording import claim, record
-from zocore.runs.session import Session, open_session
+from zocore.runs.session import Session
 from zocore.runs.timeline import open_timeline
 
 

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from tests.support.short_runs import model_folder, settings
 from zocore.memory.bill import CARDS, GB, GIB, NAMES, TABLE, Bill, bill, bills, fits, render
 from zocore.memory.shapes import BUILT_IN, shape_of
-from zocore.runs.session import open_session
+from zocore.runs.opening import open_session
 
 MASKED = ("bert", "roberta")
 

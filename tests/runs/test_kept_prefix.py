@@ -13,13 +13,14 @@ from tests.support.short_runs import settings
 from zocore.config import RunConfig
 from zocore.methods import METHODS
 from zocore.models.objectives.evaluation import evaluate
-from zocore.runs import session as sessions
+from zocore.runs import opening
 from zocore.runs.events import Event, RunEnded, RunStarted, StepDone
 from zocore.runs.kept_prefix import joined, taken_apart
 from zocore.runs.loop import run, run_session
+from zocore.runs.opening import open_session
 from zocore.runs.recording import claim, read_recording, record
 from zocore.runs.replay import run_again
-from zocore.runs.session import Session, open_session
+from zocore.runs.session import Session
 from zocore.subspaces.blocks import blocks_of
 
 TRAIN = 20  # examples of the short data file that are for training: five batches of four
@@ -77,8 +78,8 @@ def mixing(monkeypatch: pytest.MonkeyPatch) -> None:
         blocks_of(loaded.model)[0].register_forward_hook(mix)
         return loaded
 
-    before = sessions.load  # type: ignore[attr-defined]
-    monkeypatch.setattr(sessions, "load", load)
+    before = opening.load  # type: ignore[attr-defined]
+    monkeypatch.setattr(opening, "load", load)
 
 
 @pytest.mark.parametrize("method", ON_TOP)

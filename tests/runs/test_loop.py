@@ -14,7 +14,8 @@ from torch import Tensor
 from tests.support.short_runs import BACKPROP, IN_PLACE, ZEROTH_ORDER, same, settings, weights
 from zocore.runs.events import EstimatorMeasured, EvalDone, Event, RunEnded, RunStarted, SampleShown, StepDone, Warned
 from zocore.runs.loop import run, run_session
-from zocore.runs.session import Session, open_session
+from zocore.runs.opening import open_session
+from zocore.runs.session import Session
 from zocore.runs.warnings import MAX_SKIPPED
 
 NEW_HEAD = {"new head": {"model": "bert", "kind": "classifier"}}  # of which transformers draws the missing weights

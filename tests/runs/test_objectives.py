@@ -9,8 +9,8 @@ from tests.support.short_runs import settings
 from zocore.config import RunConfig
 from zocore.runs.events import EvalDone, RunStarted, StepDone, Warned
 from zocore.runs.loop import run
+from zocore.runs.opening import open_session
 from zocore.runs.replay import replay_run
-from zocore.runs.session import open_session
 
 SHORT = {"steps": 4, "lr": 1e-2, "eps": 0.05, "eval_every": 2, "measure_every": 2}
 

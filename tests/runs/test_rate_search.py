@@ -10,10 +10,11 @@ from zocore.errors import InputError
 from zocore.runs import rate_search
 from zocore.runs.events import RunStarted, StepDone
 from zocore.runs.loop import run
+from zocore.runs.opening import open_session
 from zocore.runs.rate_search import BACK, FACTOR, RateSearch, find_rate
 from zocore.runs.recording import claim, read_recording, record
 from zocore.runs.replay import replay_run
-from zocore.runs.session import Session, open_session
+from zocore.runs.session import Session
 from zocore.step.step import Step
 
 

@@ -24,6 +24,7 @@ from zocore.runs.delta import open_delta, read_delta
 from zocore.runs.events import EvalDone, Event, RunEnded, RunStarted, StepDone
 from zocore.runs.export import write_model
 from zocore.runs.loop import run, run_session
+from zocore.runs.opening import open_session
 from zocore.runs.predict import predictions
 from zocore.runs.rebuilding import replay
 from zocore.runs.recording import EVENTS, claim, read_recording, record
@@ -37,7 +38,6 @@ from zocore.runs.replay import (
     rebuild,
     replay_run,
 )
-from zocore.runs.session import open_session
 from zocore.subspaces.quantised import prepare
 
 HARD = [float("nan"), float("inf"), -float("inf"), 0.1, 1 / 3, -0.0, 5e-324, 1.7976931348623157e308, 1e22, 2**-1074]

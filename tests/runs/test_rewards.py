@@ -13,9 +13,10 @@ from zocore.config import RunConfig
 from zocore.data.texts import as_row, prompt_of
 from zocore.runs.events import CompletionsShown, EvalDone, RunEnded, RunStarted, StepDone
 from zocore.runs.loop import run
+from zocore.runs.opening import check, open_session
 from zocore.runs.recording import claim, read_recording, record
 from zocore.runs.replay import replay_run
-from zocore.runs.session import check, open_session, read
+from zocore.runs.task import read
 from zocore.runs.timeline import open_timeline
 
 REWARD = """

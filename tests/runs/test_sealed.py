@@ -212,7 +212,7 @@ def test_verify_checks_a_recording_without_its_model(
     def nothing(*_: Any, **__: Any) -> Any:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("zocore.runs.session.load", nothing)
+    monkeypatch.setattr("zocore.runs.opening.load", nothing)
     lines = lines_of(six_steps("mezo"))
     folder = folder_with(tmp_path / "run", lines)
     assert main(["verify", str(folder)]) == 0

@@ -24,7 +24,8 @@ from zocore.methods import METHODS
 from zocore.presets import Models, Subspace
 from zocore.runs.events import RunStarted, StepDone
 from zocore.runs.loop import run
-from zocore.runs.session import data_fingerprint, open_session, read
+from zocore.runs.opening import open_session
+from zocore.runs.task import data_fingerprint, read
 
 
 def test_every_pass_over_the_data_draws_every_example_once_in_a_new_order() -> None:

@@ -13,10 +13,10 @@ from tests.support.short_runs import data_file, model_folder
 from zocore.cli import main
 from zocore.data.tasks import read_task
 from zocore.errors import InputError
+from zocore.runs.opening import open_session
 from zocore.runs.rebuilding import check_base, replay
 from zocore.runs.recording import EVENTS, begun, examine
 from zocore.runs.replay import rebuild
-from zocore.runs.session import open_session
 
 pytestmark = pytest.mark.slow
 Change = Callable[[Random, bytes], bytes]

@@ -17,7 +17,7 @@ from tests.support.short_runs import WORDS, home, model_folder
 from zocore.cli import main
 from zocore.config import RunConfig
 from zocore.errors import InputError
-from zocore.runs.session import open_session
+from zocore.runs.opening import open_session
 from zocore.tournament.cells import do
 from zocore.tournament.features import features
 from zocore.tournament.hold import hold

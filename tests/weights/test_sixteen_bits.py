@@ -12,8 +12,8 @@ from zocore.directions.laws import Direction, Rademacher
 from zocore.noise.addressed import Key
 from zocore.runs.events import Warned
 from zocore.runs.loop import run
+from zocore.runs.opening import open_session
 from zocore.runs.rounding_share import DROWNED, rounding_share
-from zocore.runs.session import open_session
 from zocore.step.step import Method
 from zocore.step.update import Sgd, estimate
 from zocore.subspaces import quantised

@@ -11,7 +11,8 @@ from statistics import median, quantiles
 
 from zocore.bench.bench import one_thread
 from zocore.config import RunConfig
-from zocore.runs.session import Session, open_session
+from zocore.runs.opening import open_session
+from zocore.runs.session import Session
 
 BATCHES = 3  # different ones, in turns
 

@@ -16,8 +16,8 @@ from zocore.noise.addressed import Key, Purpose, address
 from zocore.noise.shift import Shift
 from zocore.runs.events import Event, RunEnded, StepDone
 from zocore.runs.loop import run
+from zocore.runs.opening import open_session
 from zocore.runs.rebuilding import replay
-from zocore.runs.session import open_session
 from zocore.weights.displaced import displace
 from zocore.weights.rounding import store
 

@@ -16,7 +16,8 @@ from zocore.directions.laws import Direction, SharedDirection
 from zocore.noise.addressed import Key
 from zocore.runs.events import Event, StepDone, Warned
 from zocore.runs.loop import run_session
-from zocore.runs.session import Session, open_session
+from zocore.runs.opening import open_session
+from zocore.runs.session import Session
 from zocore.step.losses import AnyDirection, Trace
 from zocore.step.step import Method
 from zocore.step.update import State

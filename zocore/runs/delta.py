@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from zocore.config import RunConfig
 from zocore.data.tasks import Task
 from zocore.errors import InputError
-from zocore.runs.session import Session, open_session
+from zocore.runs.opening import open_session
+from zocore.runs.session import Session
 from zocore.subspaces.quantised import is_four_bit, quant_scales, quantised
 from zocore.subspaces.quantised_sites import FourBitScales, RowScales, refuse_packed
 from zocore.weights.leaf import Leaf

@@ -28,11 +28,13 @@ from zocore.runs.events import (
 )
 from zocore.runs.kept_weights import after, keep, put_away, restore, take_back
 from zocore.runs.measuring import estimator_measured, rounding_told
+from zocore.runs.opening import open_session
 from zocore.runs.peak_memory import PeakMemory
 from zocore.runs.rate_search import RateSearch, with_found_rate
 from zocore.runs.rebuilding import check_base, check_data, replay
 from zocore.runs.recording import SUMS, Recording, encode_directions, encode_tensor
-from zocore.runs.session import Session, data_fingerprint, open_session
+from zocore.runs.session import Session
+from zocore.runs.task import data_fingerprint
 from zocore.runs.warnings import MAX_SKIPPED, Watch
 from zocore.step.step import Step
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from zocore.config import RunConfig
 from zocore.errors import InputError
-from zocore.runs.session import Session, open_session
+from zocore.runs.opening import open_session
+from zocore.runs.session import Session
 
 BATCHES = 4  # taken in turn
 FIRST = 0.1  # times the preset: where the rates begin

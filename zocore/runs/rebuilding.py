@@ -3,7 +3,8 @@
 from zocore.noise import addressed
 from zocore.runs.events import StepDone
 from zocore.runs.recording import Recording, decode_step
-from zocore.runs.session import Session, data_fingerprint
+from zocore.runs.session import Session
+from zocore.runs.task import data_fingerprint
 
 
 def replay(session: Session, steps: list[StepDone], until: int | None = None) -> None:

@@ -9,10 +9,11 @@ from zocore.runs.card import write_card
 from zocore.runs.delta import open_delta, save_session
 from zocore.runs.export import check_free, whole, write_model
 from zocore.runs.kept_weights import after, restore
+from zocore.runs.opening import open_session
 from zocore.runs.predict import predictions
 from zocore.runs.rebuilding import check_base, check_data, replay
 from zocore.runs.recording import SUMMARY, Recording, examine, read_recording
-from zocore.runs.session import Session, open_session
+from zocore.runs.session import Session
 from zocore.runs.typed import parsed
 
 IN_PLACE_TOLERANCE = 1e-5  # moves there and back are roundings: allowed difference over the largest weight

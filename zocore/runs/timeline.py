@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zocore.runs.events import StepDone
+from zocore.runs.opening import open_session
 from zocore.runs.rebuilding import check_base, replay
 from zocore.runs.recording import Recording, read_recording
-from zocore.runs.session import Session, open_session
+from zocore.runs.session import Session
 from zocore.runs.snapshot import Snapshot
 
 BUDGET = 300_000_000  # bytes of remembered copies

@@ -14,7 +14,9 @@ from zocore.methods import METHODS
 from zocore.models.objectives.evaluation import evaluate
 from zocore.runs.events import EvalDone, Event, RunEnded, StepDone
 from zocore.runs.loop import run_session
-from zocore.runs.session import Session, open_session, read
+from zocore.runs.opening import open_session
+from zocore.runs.session import Session
+from zocore.runs.task import read
 from zocore.tournament.ledger import Cell, Done, Point
 from zocore.tournament.parts import commonest, part
 from zocore.tournament.plan import Plan

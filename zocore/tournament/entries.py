@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from zocore.errors import InputError
 from zocore.methods import METHODS, OPTIONS
 
+SETTINGS = (*OPTIONS, "update")  # what an entry may set
 PROBE, ZERO_SHOT = "linear-probe", "zero-shot"
 WITHOUT_RATE = {
     PROBE: "softmax regression on what the untrained model hands to its head",
@@ -49,7 +50,7 @@ def entry(text: str) -> Entry:
     subspace = subspace or METHODS[method].home
     pairs = tuple((name, value) for name, _, value in (option.partition("=") for option in options))
     for name, value in pairs:
-        if name not in METHODS[method].options or name not in OPTIONS or not value:
+        if name not in METHODS[method].options or name not in SETTINGS or not value:
             raise InputError(f"{_written(name, value)!r} is no option of {method}: write as in +directions=2")
     return Entry("+".join([f"{method}@{subspace}", *(_written(*pair) for pair in pairs)]), method, subspace, pairs)
 
