@@ -223,6 +223,7 @@ def _bundled(task: str) -> int:
         return RunConfig.max_tokens * CHARS
 
 
+FEW = ("k_shot", "train_examples")  # settings that take a part of the examples
 _MEASURED: dict[tuple[object, ...], dict[str, Any]] = {}  # what the question "texts" found
 MOST_KNOWN = 1000
 
@@ -232,7 +233,7 @@ def _text_key(config: RunConfig) -> tuple[object, ...]:
     path = Path(config.data or "")
     changed = path.stat().st_mtime_ns if config.data and path.exists() else 0
     text = bool(OBJECTIVES[config.objective].text)
-    return changed, text, *(getattr(config, name) for name in ("model", "task", "data", *OF_DATA))
+    return changed, text, *(getattr(config, name) for name in ("model", "task", "data", *OF_DATA, *FEW))
 
 
 def measure_texts(config: RunConfig, files: Lab) -> None:
@@ -242,11 +243,12 @@ def measure_texts(config: RunConfig, files: Lab) -> None:
     downloaded for it.
     """
     key, known = _text_key(config), config.data is None
-    if key in _MEASURED or (known and (config.model == "bundled" or not _tokenizer(config.model))):
+    few = any(getattr(config, name) for name in FEW)  # there may be fewer
+    if key in _MEASURED or (known and not few and (config.model == "bundled" or not _tokenizer(config.model))):
         return
     if known and config.task not in bundled_tasks():
         return
-    names = ("task", "data", "objective", "reward", "metric", *OF_DATA)
+    names = ("task", "data", "objective", "reward", "metric", *OF_DATA, *FEW)
     asked = RunConfig(**{name: getattr(config, name) for name in names})
     causal = (config.kind or catalogue.kind(config.model) or "causal") == "causal"
     sizes = files.ask("texts", config=asked.to_json(), tokenizer=_tokenizer(config.model), causal=causal)

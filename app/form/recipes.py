@@ -47,7 +47,7 @@ def note(name: str, store: JobStore) -> str:
     row = recipe(name)
     said = row.said.removeprefix(f"{row.name}: ")
     return (
-        f"{escape(row.paper)}, {escape(plain(row.where))}.<br><b>Expected cost</b>, {escape(said)}."
+        f"{escape(row.paper)}, {escape(row.where)}.<br><b>Expected cost</b>, {escape(said)}."
         f"{_missing(name, store)}"
         f"<br>On a command line: <code>zocore train --recipe {escape(row.name)}</code>"
     )

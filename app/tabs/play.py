@@ -197,7 +197,7 @@ def _connect_choices(form: controls.Controls, store: JobStore) -> None:
         changes: dict[str, Any] = {"recipe note": gr.update(value=recipes.note(name, store), visible=bool(name))}
         if name:
             changes |= controls.filled(recipes.config(name)) | {"source": data_form.KNOWN}
-        return form.updates(changes)
+        return [gr.update(value=None) if name else gr.skip(), *form.updates(changes)]
 
     def judged(objective: str, reward: Any) -> Any:
         return gr.update(visible=aims.shown(objective, reward)["word"])
@@ -206,7 +206,7 @@ def _connect_choices(form: controls.Controls, store: JobStore) -> None:
         return form.updates(controls.rechosen(form.named(values)))
 
     form.preset.input(preset, form.preset, [form.recipe, *form.outputs], **QUIET)
-    form.recipe.input(cooked, form.recipe, form.outputs, **QUIET)
+    form.recipe.input(cooked, form.recipe, [form.preset, *form.outputs], **QUIET)
     form.parts["reward"].input(judged, [form.parts["objective"], form.parts["reward"]], form.parts["word"], **QUIET)  # type: ignore[attr-defined]
     form.data.task.input(recipes.task_note, form.data.task, form.notes["task note"], **QUIET)
     for name in ("model", "method", "subspace", "objective"):
