@@ -32,7 +32,10 @@ def add(store: JobStore) -> None:
     """Add the endpoints to the page being built."""
 
     def start(settings: dict[str, Any], visitor: str, request: gr.Request) -> dict[str, str]:
-        """Start a run of these settings, named as the options of `zocore train`; keep `visitor`, a secret, to stop it. One not issued here gets a new one."""
+        """Start a run of these settings, named as the options of `zocore train`.
+
+        Keep `visitor`, a secret, to stop it. One not issued here gets a new one.
+        """
         guest = Guest.of(store, visitor, request)
         job = _or_sentence(lambda: begin(store, guest, [_config(settings, store)]))
         return {"job": job.id, "visitor": guest.secret}

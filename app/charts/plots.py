@@ -189,7 +189,7 @@ def held_out_title(views: Sequence[View]) -> str:
     view = views[0] if views else View()
     source = view.header.config.get("reward") if view.header and view.score == "reward" else None
     of = f": {Path(str(source)).name}" if source else ""
-    return f"held-out {score_name(view)}{of}"
+    return f"{score_name(view)}{of}" if of else f"held-out {score_name(view)}"
 
 
 def score_name(view: View) -> str:

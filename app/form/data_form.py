@@ -77,7 +77,7 @@ class DataForm:
         task = gr.Dropdown(list(tasks), value=chosen, label="Task", elem_id="zo-task")
         about = gr.HTML(task_note(chosen), elem_id="zo-task-note", elem_classes="zo-note")
         with gr.Column(visible=False, elem_classes="zo-own") as own:
-            gr.HTML(_step(1, "Upload a file"))
+            gr.HTML(_step("Upload a file"))
             file = gr.File(
                 label=f"CSV, TSV or JSON Lines, at most {size(most)}",
                 type="filepath",
@@ -87,13 +87,13 @@ class DataForm:
             )
             gr.HTML('<div id="zo-too-large" role="alert"></div>')  # filled by upload.js
             rows = gr.HTML("", elem_id="zo-rows")
-            gr.HTML(_step(2, "Which columns"))
+            gr.HTML(_step("Which columns"))
             with gr.Row(elem_classes="zo-pair"):
                 texts = gr.Dropdown([], multiselect=True, label="Text columns", elem_id="zo-texts", min_width=120)
                 label = gr.Dropdown([], label="Label column", elem_id="zo-label", min_width=120)
             read = gr.HTML("", elem_id="zo-read")
-            with gr.Column(elem_classes="zo-own") as labelled:
-                gr.HTML(_step(3, "A word for each label"))
+            with gr.Column(elem_classes="zo-labelled") as labelled:
+                gr.HTML(_step("A word for each label"))
                 words = gr.Textbox(
                     "",
                     label="Label words",
@@ -106,7 +106,7 @@ class DataForm:
                     elem_id="zo-words",
                     max_length=2000,
                 )
-            gr.HTML(_step(4, "How it is asked"))
+            gr.HTML(_step("How it is asked"))
             template = gr.Textbox(
                 "",
                 label="Template",
@@ -123,8 +123,8 @@ class DataForm:
         return cls(source, task, about, own, file, *fields)
 
 
-def _step(number: int, title: str) -> str:
-    return f'<h3 class="zo-wizard"><span>{number}</span>{title}</h3>'
+def _step(title: str) -> str:
+    return f'<h3 class="zo-wizard"><span></span>{title}</h3>'  # counted by form.css, as some are not always there
 
 
 def data_settings(values: Mapping[str, Any]) -> dict[str, Any]:

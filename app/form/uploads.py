@@ -20,8 +20,9 @@ def connect(data: DataForm, store: JobStore, visitor: gr.BrowserState) -> None:
     """Join the components of the data form."""
     most = store.limits.upload_bytes
 
-    def chosen(source: str) -> tuple[Any, Any]:
-        return gr.update(visible=source != data_form.OWN), gr.update(visible=source == data_form.OWN)
+    def chosen(source: str) -> tuple[Any, Any, Any]:
+        own = source == data_form.OWN
+        return gr.update(visible=not own), gr.update(visible=not own), gr.update(visible=own)
 
     def uploaded(secret: str, file: str | None, objective: Any, request: gr.Request) -> tuple[Any, ...]:
         return read(store, Guest.of(store, secret, request), file, objective)
@@ -57,7 +58,7 @@ def connect(data: DataForm, store: JobStore, visitor: gr.BrowserState) -> None:
             return "", data_form.error(str(error)) if chosen["data"] else ""
         return (reading.report(found), data_form.example(found)) if found else ("", "")
 
-    data.source.change(chosen, data.source, [data.task, data.own], **QUIET)
+    data.source.change(chosen, data.source, [data.task, data.about, data.own], **QUIET)
     sent = data.file.change(
         uploaded,
         [visitor, data.file, data.objective],

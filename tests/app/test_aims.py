@@ -192,7 +192,7 @@ def test_a_run_of_a_reward_is_shown_by_what_it_is(tmp_path: Path) -> None:
         job.add(0, event)
     news, _ = live.tick(job, job.lane.view, 0, drawn, Look())
     shown = news.accuracy["figure"]
-    assert shown["layout"]["yaxis"]["title"]["text"] == "held-out reward: says=happy"
+    assert shown["layout"]["yaxis"]["title"]["text"] == "reward: says=happy"
     assert [trace["y"] for trace in shown["data"]] == [[1.0], [0.25, 1.0]]
     assert news.loss["figure"]["layout"]["yaxis"]["title"]["text"] == "minus the reward"
     assert news.moved["figure"]["data"][0]["y"] == [0.4] and not news.moved["figure"]["absent"]
