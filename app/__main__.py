@@ -14,6 +14,7 @@ def main() -> None:
     options = _options()
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads of a run would starve the page
     from app.jobs.lent import lender
 
     lend = lender()  # before anything that wants CUDA

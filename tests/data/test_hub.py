@@ -126,5 +126,5 @@ def test_a_dataset_without_training_rows_is_told(monkeypatch: pytest.MonkeyPatch
 def test_without_the_package_files_work_and_the_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package is asked for by name."""
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    with pytest.raises(InputError, match='needs the package datasets: pip install "datasets'):
+    with pytest.raises(InputError, match='need the package datasets: pip install "datasets'):
         hub_tables("hub:me/mine")

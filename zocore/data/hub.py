@@ -42,7 +42,9 @@ def _loaded(name: str, config: str | None, revision: str | None) -> Any:
     try:
         import datasets
     except ImportError:
-        raise InputError('--data hub:... needs the package datasets: pip install "datasets>=4,<6"') from None
+        raise InputError(
+            'rows on the hub need the package datasets: pip install "datasets>=4,<6", or name a folder with --data'
+        ) from None
     try:
         datasets.disable_progress_bars()
         if revision == PARQUET or (config and (Path(name) / config).is_dir()):  # there each configuration is a folder
