@@ -13,7 +13,10 @@ from app.jobs.store import JobStore
 from app.quiet import QUIET
 from zocore.errors import InputError
 
-NOTHING = gr.update(choices=[], value=[]), gr.update(choices=[], value=None)
+
+def _nothing() -> tuple[Any, Any]:
+    """The two lists of columns, empty; made anew each time, as Gradio changes what it is given."""
+    return gr.update(choices=[], value=[]), gr.update(choices=[], value=None)
 
 
 def connect(data: DataForm, store: JobStore, visitor: gr.BrowserState) -> None:
@@ -94,7 +97,7 @@ def connect(data: DataForm, store: JobStore, visitor: gr.BrowserState) -> None:
 def read(store: JobStore, guest: Guest, file: str | None, objective: object) -> tuple[Any, ...]:
     """Return what an upload fills: its first rows or what is wrong with it, its path, text and label columns."""
     if not file:
-        return "", "", *NOTHING
+        return "", "", *_nothing()
     most, text = store.limits.upload_bytes, aims.reads_text(objective)
     try:
         folder = store.root / "uploads" / secrets.token_urlsafe(12)
@@ -102,7 +105,7 @@ def read(store: JobStore, guest: Guest, file: str | None, objective: object) -> 
         path = data_form.keep_upload(file, folder, most)
         found = store.files.ask("rows" if text else "table", path=str(path.resolve()), most=most)
     except InputError as error:
-        return data_form.error(str(error)), "", *NOTHING
+        return data_form.error(str(error)), "", *_nothing()
     columns = found["columns"]
     chosen = gr.update(choices=columns, value=found["texts"]), gr.update(choices=columns, value=found["label"])
     return data_form.first_rows(found), str(path.resolve()), *chosen
