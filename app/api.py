@@ -34,7 +34,8 @@ def add(store: JobStore) -> None:
     def start(settings: dict[str, Any], visitor: str, request: gr.Request) -> dict[str, str]:
         """Start a run of these settings, named as the options of `zocore train`.
 
-        Keep `visitor`, a secret, to stop it. One not issued here gets a new one.
+        Keep `visitor`, a secret, to stop it. One not issued here gets a new one. `{"auto_lr": true}` without `lr` has
+        the run find its learning rate by a short range test.
         """
         guest = Guest.of(store, visitor, request)
         job = _or_sentence(lambda: begin(store, guest, [_config(settings, store)]))

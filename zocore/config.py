@@ -186,6 +186,11 @@ class RunConfig:
             _require(not wrong, f"{flag(setting_.name)} must be one of {', '.join(choices)}, not {value!r}")
 
     @property
+    def searches(self) -> bool:
+        """Whether the run looks for its learning rate before the first step."""
+        return self.auto_lr and self.lr is None
+
+    @property
     def options(self) -> dict[str, Any]:
         """The method's own options, where the user set any."""
         return {name: getattr(self, name) for name in OPTIONS if getattr(self, name) is not None}

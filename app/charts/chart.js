@@ -35,7 +35,7 @@
   }
 
   // On the dark page lines are lighter, so that each has a contrast of at least 4.5 to it, and faint ones 3.
-  const LIGHTER = { "#0072B2": "#4DAFEA", "#D55E00": "#F28A45", "#009E73": "#2FC79C", "#9A8B00": "#C9B92E", "#7F7F7F": "#A0A7B0", "#8C564B": "#D09A8E", "#AA3377": "#EA85BC" };
+  const LIGHTER = { "#0072B2": "#4DAFEA", "#56B4E9": "#C2E4FA", "#D55E00": "#F28A45", "#009E73": "#2FC79C", "#9A8B00": "#C9B92E", "#7F7F7F": "#A0A7B0", "#8C564B": "#D09A8E", "#AA3377": "#EA85BC" };
   const FAINT = 0.7;
 
   function lighter(value) {

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.charts import plots
 from zocore.diagnostics import alignment, loss_slices
+from zocore.methods import build
 
 EPS = [10 ** (k / 6) for k in range(-36, 1)]  # six a decade, from 1e-6 to 1
 
@@ -63,7 +64,8 @@ def slice_figure(look: Look, chosen: loss_slices.Secant) -> plots.Figure:
                 {"color": "#009E73", "width": 2, "dash": "dot"},
             )
         )
-    shown = plots.layout(f"offset along z, eps = {chosen.eps:.2g}", "loss of the batch")
+    along = "noise on the outputs" if build(look.name).pushes else "z"
+    shown = plots.layout(f"offset along {along}, eps = {chosen.eps:.2g}", "loss of the batch")
     shown["xaxis"] |= {"tickformat": ".0e", "nticks": 5, "tickangle": 0}
     shown["yaxis"] |= {"tickformat": ".8~g", "hoverformat": ".8g"}
     return {"data": data, "layout": shown | {"uirevision": f"{chosen.eps}"}}
@@ -94,7 +96,7 @@ def bias_figure(look: Look, chosen: loss_slices.Secant) -> plots.Figure:
                 {"color": "#009E73", "width": 2, "dash": "dot"},
             )
         )
-    shown = plots.layout("eps", "z · gradient")
+    shown = plots.layout("eps", "slope along the noise" if build(look.name).pushes else "z · gradient")
     shown["xaxis"] |= {"type": "log", "tickformat": ".0e"}
     centre = look.slope if look.slope is not None else sorted(y)[len(y) // 2]
     reach = max(3 * abs(centre), 1.5 * abs(chosen.slope - centre), 0.1)

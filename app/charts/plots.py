@@ -135,6 +135,23 @@ def foreseen(view: View, axis: str = "forwards") -> Figure:
     return {"data": [{"type": "scatter", "x": x, "y": y, **look}], "layout": shown, "absent": not x}
 
 
+def foreseen_at(view: View, step: int) -> Figure:
+    """The share foreseen over the steps of a run, with one step marked; absent for methods that foresee nothing."""
+    figure = foreseen(view, "steps")
+    told = {point.place.steps: max(0.0, 1 - left) for point in view.points if (left := point.unexplained) is not None}
+    share = told.get(step)
+    if share is not None:
+        mark = {"size": 11, "color": INK, "symbol": "diamond"}
+        name = f"step {step}: {share:.0%}"
+        figure["data"].append(
+            {"type": "scatter", "mode": "markers", "marker": mark, "x": [step], "y": [_short(share)], "name": name}
+        )
+        line_ = {"color": INK, "width": 1, "dash": "dot"}
+        across = {"type": "line", "x0": step, "x1": step, "y0": 0, "y1": 1, "yref": "paper", "line": line_}
+        figure["layout"] |= {"shapes": [across], "showlegend": True}
+    return figure
+
+
 def foreseen_columns(points: Sequence[Point], axis: str, first: int = 0, most: int = MOST_POINTS) -> Column:
     """x and y of the share foreseen for at most `most` of the points from number `first` on that have one."""
     kept = [first + i for i in thinned(len(points) - first, most=most)]

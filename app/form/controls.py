@@ -10,6 +10,7 @@ from app import words
 from app.form import aims, catalogue, forms, recipes
 from app.form.data_form import DataForm, data_settings
 from app.jobs.limits import Limits
+from app.quiet import QUIET
 from zocore.config import RunConfig
 from zocore.methods import METHODS
 
@@ -105,6 +106,14 @@ def build(config: RunConfig, preset: gr.Radio, most: int) -> Controls:
                 elem_id=f"zo-{name}",
                 min_width=120,
             )
+    parts["auto_lr"] = search = gr.Checkbox(
+        values["auto_lr"],
+        label=words.FIND_RATE,
+        info=words.ABOUT_FIND_RATE,
+        visible=forms.shown(config.method)["auto_lr"],
+        elem_id="zo-auto-lr",
+    )
+    search.change(lambda on: gr.update(interactive=not on), search, parts["lr"], **QUIET)
     notes["origin"] = gr.HTML(origin_note(config), elem_classes="zo-note zo-origin")
     with gr.Row(elem_classes="zo-pair"):
         parts["steps"] = gr.Number(values["steps"], label="Steps", precision=0, elem_id="zo-steps", min_width=120)

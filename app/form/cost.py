@@ -24,6 +24,7 @@ from zocore.errors import InputError
 from zocore.memory.bill import Bill, bill
 from zocore.models.files import BUNDLED
 from zocore.objectives import OBJECTIVES
+from zocore.runs import rate_search
 from zocore.runs.opening import check
 from zocore.runs.task import OF_DATA, read
 from zocore.subspaces.blocks import of_blocks
@@ -53,16 +54,22 @@ class Cost:
     blocker: str = ""
     written: int = 0  # tokens that a forward pass may write for each example, where it writes
     lent: Plan | None = None  # slices of a GPU that is lent by the call
+    search: int = 0  # steps that looking for the learning rate takes at most
 
     @property
     def seconds(self) -> float:
-        """Of the whole run, evaluations included."""
-        return self.steps * self.per_step + self.looks
+        """Of the whole run, evaluations and the search for a rate included."""
+        return (self.steps + self.search) * self.per_step + self.looks
 
     @property
     def forwards(self) -> int:
-        """Forward passes of the whole run."""
-        return self.steps * self.passes
+        """Forward passes of the whole run, at most."""
+        return (self.steps + self.search) * self.passes
+
+
+def search_steps(config: RunConfig) -> int:
+    """Return how many steps a run does at most to find its learning rate."""
+    return rate_search.MOST if config.searches else 0
 
 
 def passes(config: RunConfig) -> int:
@@ -153,6 +160,7 @@ def cost(config: RunConfig, speeds: Speeds) -> Cost:
         _blocker(c, found, room),
         written(config),
         Plan.of(c.steps * per_step + _looks(config, per_step)) if lends(config) else None,
+        search_steps(config),
     )
 
 
@@ -303,7 +311,7 @@ def _looks(config: RunConfig, per_step: float) -> float:
     forward = per_step / price(config) / config.batch_size  # of one example
     if judged(config) and not written(config):
         forward *= 1 + judged(config) / texts(config).tokens
-    return LOAD + count * config.eval_examples * forward
+    return LOAD * (2 if config.searches else 1) + count * config.eval_examples * forward
 
 
 def _download(model: str) -> int | None:
@@ -325,9 +333,8 @@ def _blocker(c: RunConfig, found: Bill | None, room: int) -> str:
 def card(price: Cost) -> str:
     """Return the card as HTML."""
     kind = "measured on this machine" if price.measured else "estimated, until a run was timed"
-    each = f", each writing up to {price.written} tokens an example" if price.written else ""
     rows = [
-        ("Forward passes", f"{price.forwards:,}", f"{price.steps:,} steps × {price.passes}{each}"),
+        _forwards_row(price),
         ("Time", f"about {clock(price.seconds)}", kind),
         _memory_row(price),
         _download_row(price.download),
@@ -337,6 +344,14 @@ def card(price: Cost) -> str:
         f"<dt>{name}</dt><dd><b>{escape(value)}</b><span>{escape(note)}</span></dd>" for name, value, note in rows
     )
     return f"<h3>This run will cost</h3><dl>{body}</dl>"
+
+
+def _forwards_row(price: Cost) -> tuple[str, str, str]:
+    writes = f", each writing up to {price.written} tokens an example" if price.written else ""
+    each = f"{price.steps:,} steps × {price.passes}{writes}"
+    if not price.search:
+        return "Forward passes", f"{price.forwards:,}", each
+    return "Forward passes", f"at most {price.forwards:,}", f"{each}, and {price.search} × {price.passes} for the rate"
 
 
 def _memory_row(price: Cost) -> tuple[str, str, str]:
@@ -378,6 +393,7 @@ def facts(price: Cost) -> dict[str, Any]:
         "steps": price.steps,
         "forward_passes": price.forwards,
         "tokens_a_forward": price.written,
+        "search_steps": price.search,
         "seconds": price.seconds,
         "seconds_measured": price.measured,
         "memory_bytes": price.bill.total if price.bill else None,

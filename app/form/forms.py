@@ -33,6 +33,7 @@ NAMES = (
     "k_shot",
     "train_examples",
     "lr",
+    "auto_lr",
     "eps",
     "steps",
     "seed",
@@ -84,9 +85,10 @@ def origin(config: RunConfig) -> str:
 
 
 def with_presets(config: RunConfig) -> RunConfig:
-    """Return the settings with lr and eps as the form shows them."""
+    """Return the settings with lr and eps as the form shows them; a rate that the run looks for itself stays open."""
     found = _preset(config)
-    return replace(config, lr=config.lr or float(f"{found.lr:.2g}"), eps=config.eps or float(f"{found.eps:.2g}"))
+    lr = config.lr or (None if config.searches else float(f"{found.lr:.2g}"))
+    return replace(config, lr=lr, eps=config.eps or float(f"{found.eps:.2g}"))
 
 
 def offered(name: str) -> list[tuple[str, Any]]:
@@ -108,17 +110,14 @@ def shown(method: str, objective: str = RunConfig.objective, reward: object = No
     """Return which of the controls that depend on method and objective are of any use."""
     zeroth = METHODS[method].zeroth_order
     options = {name: name in METHODS[method].options for name in OPTIONS if name in NAMES}
-    return (
-        options
-        | {"eps": zeroth, "noise": "law" in METHODS[method].options, "measure_every": zeroth}
-        | aims.shown(objective, reward)
-    )
+    probed = dict.fromkeys(("eps", "auto_lr", "measure_every"), zeroth)
+    return options | probed | {"noise": "law" in METHODS[method].options} | aims.shown(objective, reward)
 
 
 def to_form(config: RunConfig) -> dict[str, Any]:
     """Return the values of the controls, in the order of NAMES."""
-    config = with_presets(config)
-    values = {name: getattr(config, name) for name in NAMES}
+    searches, config = config.searches, with_presets(replace(config, auto_lr=False))
+    values = {name: getattr(config, name) for name in NAMES} | {"auto_lr": searches}
     values |= {"lr": f"{config.lr:.2g}", "eps": f"{config.eps:.2g}"}
     values |= {name: values[name] or "auto" for name in ("noise", "schedule", "quantise", "dtype", "onto", "metric")}
     values["reward"], values["word"] = aims.split(config.reward)
@@ -137,7 +136,7 @@ def to_config(values: Mapping[str, Any], data: Mapping[str, Any] | None = None) 
     kept = {name: _typed(name, values[name]) for name in NAMES if useful.get(name, True)}
     own = METHODS[method].options
     kept = {name: None if name in own and value == own[name] else value for name, value in kept.items()}
-    kept |= _subspace(values["subspace"])
+    kept |= _subspace(values["subspace"]) | ({"lr": None} if kept.get("auto_lr") else {})
     kept["model"] = str(values["model"] or "").strip()
     if not kept["model"]:
         raise InputError("choose a model, or write a hub id or the path of a folder")

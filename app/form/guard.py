@@ -50,8 +50,6 @@ def checked(config: RunConfig, limits: Limits, uploads: Path) -> RunConfig:
         raise InputError("this server loads safetensors only: leave allow_pickle out")
     if config.reward and built_in(config.reward) is None:
         raise InputError(f"this server runs no code of its visitors: the reward must be {NAMES}")
-    if config.auto_lr and config.lr is None:
-        raise InputError("this server does not search for a learning rate: give one, or take the preset's")
     if config.task not in bundled_tasks():
         raise InputError(f"this server takes the tasks {', '.join(bundled_tasks())}, and data by upload")
     if config.data and not Path(config.data).resolve().is_relative_to(uploads.resolve()):

@@ -78,14 +78,20 @@ def _facts(task: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Kept", f"<b>{used:,}</b> of {task['rows']:,} rows: {counts}"
     dropped = []
     if task["unlabelled"]:
-        lines = ", ".join(map(str, task["lines"])) + (", …" if task["unlabelled"] > len(task["lines"]) else "")
-        where = "lines" if task["unlabelled"] > 1 else "line"
-        dropped.append(f"<b>{task['unlabelled']:,}</b> without a label ({where} {lines})")
-    beyond = task["rows"] - task["unlabelled"] - used
+        dropped.append(_lost(task["unlabelled"], "without a label", task["lines"]))
+    if task["textless"]:
+        dropped.append(_lost(task["textless"], "with an empty text", task["textless_lines"]))
+    beyond = task["rows"] - task["unlabelled"] - task["textless"] - used
     if beyond > 0:
         dropped.append(f"<b>{beyond:,}</b> at random, beyond the {used:,} that a run reads")
     yield "Dropped", "; ".join(dropped) or "none"
     yield "Duplicates", _duplicates(task)
+
+
+def _lost(count: int, why: str, lines: Sequence[int]) -> str:
+    """How many rows were dropped and why, and the first of their lines."""
+    said = ", ".join(map(str, lines)) + (", …" if count > len(lines) else "")
+    return f"<b>{count:,}</b> {why} ({'lines' if count > 1 else 'line'} {said})"
 
 
 def _duplicates(task: Mapping[str, Any]) -> str:

@@ -38,8 +38,8 @@ def connect(data: DataForm, store: JobStore, visitor: gr.BrowserState) -> None:
         places = {**texts, "visible": not text}, {**label, "label": "Answer column" if text else "Label column"}
         return rows, path, *places, gr.update(visible=not text), text
 
-    def worded(path: str, label: str | None, objective: Any) -> Any:
-        return "" if aims.reads_text(objective) else words(store, path, label)
+    def worded(path: str, label: str | None, texts: Sequence[str] | None, objective: Any) -> Any:
+        return "" if aims.reads_text(objective) else words(store, path, label, texts or ())
 
     def prompted(path: str, model: Any, texts: Sequence[str] | None) -> str:
         return reading.template_for(kind_of(store, model), texts or ()) if path else ""
@@ -68,7 +68,7 @@ def connect(data: DataForm, store: JobStore, visitor: gr.BrowserState) -> None:
         [data.rows, data.path, data.texts, data.label],
         **QUIET,
     )
-    named = sent.then(worded, [data.path, data.label, data.objective], data.words, **QUIET)
+    named = sent.then(worded, [data.path, data.label, data.texts, data.objective], data.words, **QUIET)
     asked = named.then(prompted, [data.path, data.model, data.texts], data.template, **QUIET)
     asked.then(previewed, data.inputs, [data.read, data.prompt], **QUIET)
     text = gr.State(False)  # whether the file was last read as texts
@@ -78,10 +78,10 @@ def connect(data: DataForm, store: JobStore, visitor: gr.BrowserState) -> None:
         [data.rows, data.path, data.texts, data.label, data.labelled, text],
         **QUIET,
     )
-    named = seen.then(worded, [data.path, data.label, data.objective], data.words, **QUIET)
+    named = seen.then(worded, [data.path, data.label, data.texts, data.objective], data.words, **QUIET)
     asked = named.then(prompted, [data.path, data.model, data.texts], data.template, **QUIET)
     asked.then(previewed, data.inputs, [data.read, data.prompt], **QUIET)
-    data.label.input(worded, [data.path, data.label, data.objective], data.words, **QUIET)
+    data.label.input(worded, [data.path, data.label, data.texts, data.objective], data.words, **QUIET)
     data.texts.input(prompted, [data.path, data.model, data.texts], data.template, **QUIET)
     data.model.change(again, [data.path, data.model, data.texts, data.template], data.template, **QUIET)  # type: ignore[attr-defined]
     gr.on(
@@ -111,12 +111,13 @@ def read(store: JobStore, guest: Guest, file: str | None, objective: object) -> 
     return data_form.first_rows(found), str(path.resolve()), *chosen
 
 
-def words(store: JobStore, path: str, label: str | None) -> str:
+def words(store: JobStore, path: str, label: str | None, texts: Sequence[str]) -> str:
     """Return a word for each label of an upload, to be changed; none where the labels cannot be read."""
     if not path or not label:
         return ""
     try:
-        found = store.files.ask("labels", path=path, label=label, most=store.limits.upload_bytes)
+        facts = {"path": path, "label": label, "texts": list(texts), "most": store.limits.upload_bytes}
+        found = store.files.ask("labels", **facts)
     except InputError:  # the preview says what is wrong
         return ""
     return reading.words_for(found["labels"], found["names"])

@@ -1,7 +1,8 @@
 """How much work a run is, from its settings alone: the unit is one weight seen by one token in a forward pass.
 
-It counts everything a run does: the steps' forwards at their price, the noise of every direction, evaluations
-before, after and between, measurements of the estimator, and each token of the completions that it writes.
+It counts everything a run does: the steps' forwards at their price, those of a search for the rate at their most, the
+noise of every direction, evaluations before, after and between, measurements of the estimator, and each token of the
+completions that it writes.
 """
 
 import math
@@ -32,4 +33,5 @@ def work(config: RunConfig) -> float:
     looks = 2 + (config.steps // config.eval_every if config.eval_every else 0)
     measured = math.ceil(config.steps / config.measure_every) if config.measure_every else 0
     evaluated = looks * config.eval_examples * (long + cost.judged(config))
-    return shape.parameters * ((config.steps + measured * ESTIMATES) * tokens_a_step + evaluated)
+    steps = config.steps + cost.search_steps(config) + measured * ESTIMATES
+    return shape.parameters * (steps * tokens_a_step + evaluated)

@@ -48,8 +48,8 @@ def offered() -> bool:
 
 def lends(config: RunConfig) -> bool:
     """Whether a run of these settings is done in slices: others, such as backprop's, are done on the CPU."""
-    searching = config.auto_lr and config.lr is None  # what is tried before the first step is in no recording
-    return offered() and config.device != "cpu" and METHODS[config.method].zeroth_order and not searching
+    # what is tried before the first step is in no recording, so that no second slice could go on from it
+    return offered() and config.device != "cpu" and METHODS[config.method].zeroth_order and not config.searches
 
 
 def lender() -> Lend | None:

@@ -20,6 +20,7 @@ from zocore.data.texts import ANSWER, MESSAGES, PROMPT, TEXT, as_row
 from zocore.diagnostics import alignment as measured
 from zocore.diagnostics import loss_slices
 from zocore.diagnostics.phase import Phase
+from zocore.diagnostics.recorded_pushes import open_step
 from zocore.diagnostics.step_trace import trace
 from zocore.errors import InputError
 from zocore.runs.opening import open_session
@@ -130,6 +131,13 @@ def completions(shelf: Shelf, facts: Json) -> Json:
     return {"step": timeline.step, "before": found[0], "now": found[1]}
 
 
+def pushes(shelf: Shelf, facts: Json) -> Json:
+    """Open a recorded step of a method that pushes outputs, layer by layer."""
+    folder, step_ = Path(facts["folder"]), int(facts["step"])
+    timeline = shelf.take(f"replay {folder} {facts['steps']}", lambda: open_timeline(folder))
+    return asdict(open_step(timeline, min(step_, timeline.last)))
+
+
 def mistakes(shelf: Shelf, facts: Json) -> Json:
     """Ask the test examples of a run at its last step: how often each label is taken for each, and the worst errors.
 
@@ -183,7 +191,7 @@ def look(shelf: Shelf, facts: Json) -> Json:
 
 def look_along(session: Session, number: int, eps: list[float]) -> Json:
     """Return the loss and the slope at the weights, and both probes at every eps, along a direction."""
-    along = loss_slices.direction(session, max(0, number))
+    along = loss_slices.probe(session, max(0, number))
     base = loss_slices.slice_along(session, along, [0.0])
     found = [asdict(one) for one in loss_slices.secants(session, along, eps)]
     return {"base": base.losses[0], "slope": base.slope, "found": found, "name": session.config.method}
@@ -220,10 +228,10 @@ def table(shelf: Shelf, facts: Json) -> Json:
 
 
 def labels(shelf: Shelf, facts: Json) -> Json:
-    """Read the labels of a file: their names in order, and what another column calls them if one does."""
+    """Read the labels of the rows that are kept: their names in order, and what another column calls them."""
     found = read_table(Path(facts["path"]), max_bytes=facts["most"])
     label = find_label(found, facts["label"])
-    kept = found.labelled(label)
+    kept = found.labelled(label).filled(find_texts(found, facts["texts"], label))
     named = find_names(kept, label)
     return {"labels": list(find_labels(kept, label)), "names": named[1] if named else None}
 
@@ -260,6 +268,8 @@ def prompt(shelf: Shelf, facts: Json) -> Json:
         "leaked": len(trained & tested),
         "unlabelled": len(task.unlabelled),
         "lines": list(task.unlabelled[:SHOWN]),
+        "textless": len(task.textless),
+        "textless_lines": list(task.textless[:SHOWN]),
     }
 
 
@@ -299,7 +309,7 @@ def _prompt(task: Task, example: Example) -> str:
 QUESTIONS: Mapping[str, Callable[[Shelf, Json], Any]] = {
     function.__name__: function
     for function in (
-        *(step, answers, mistakes, look, alignment, batch_law, seconds, export),
+        *(step, answers, pushes, mistakes, look, alignment, batch_law, seconds, export),
         *(table, labels, prompt, texts, completions, text_questions.rows, text_questions.written),
     )
 }

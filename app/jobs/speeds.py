@@ -69,7 +69,7 @@ def warm_up(config: RunConfig) -> float:
 
     Raises ValueError when the settings cannot work.
     """
-    short = replace(config, steps=WARM, eval_every=0, eval_examples=1, measure_every=0)
+    short = replace(config, steps=WARM, eval_every=0, eval_examples=1, measure_every=0, auto_lr=False)
     limit, timing, found = time.monotonic() + PATIENCE, Timing(WARM), 0.0
     with closing(run(short, stop=lambda: time.monotonic() > limit)) as events:  # type: ignore[type-var]
         for event in events:

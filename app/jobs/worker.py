@@ -80,6 +80,8 @@ def _ended(job: Job, death: str) -> tuple[str, str]:
 def outcome(job: Job, problem: str) -> tuple[str, str]:
     """Return a job's last phase and the reason. A race of which a lane is left has not failed."""
     end = job.lane.view.end
+    if problem and job.stop.is_set() and end is None:
+        return "stopped", problem
     if problem:
         return "failed", end.reason if end and end.status == "failed" else problem
     lost = [f"{lane.config.method} dropped out: {lane.problem}" for lane in job.lanes if lane.problem]

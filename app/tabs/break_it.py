@@ -43,7 +43,7 @@ def _starter(name: str, form: controls.Controls, store: JobStore) -> Any:
             config = controls.collect(form.named(values), store.limits)
             if config.method != "mezo":
                 config = replace(config.without_options(), method="mezo", subspace="auto", lr=None, eps=None)
-            config = replace(config, steps=STEPS, measure_every=0, eval_every=0, update="auto")
+            config = replace(config, steps=STEPS, measure_every=0, eval_every=0, update="auto", auto_lr=False)
             job = begin(store, guest, [config], name)
         except ValueError as error:
             return data_form.error(str(error)), gr.skip(), guest.secret, gr.skip(), gr.skip()

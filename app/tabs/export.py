@@ -37,8 +37,11 @@ WRITTEN = """    if isinstance(event, CompletionsShown):
 
 
 def changed(config: RunConfig) -> dict[str, Any]:
-    """Return the settings that are not the defaults; an upload by its file name alone."""
-    found = {f.name: getattr(config, f.name) for f in fields(config)}
+    """Return the settings that are not the defaults; an upload by its file name alone.
+
+    A rate that was found stands as a number: nothing is searched again.
+    """
+    found = {f.name: getattr(config, f.name) for f in fields(config)} | {"auto_lr": config.searches}
     kept = {name: value for name, value in found.items() if value != getattr(RunConfig(), name)}
     return kept | ({"data": Path(config.data).name} if config.data else {})
 
@@ -47,6 +50,7 @@ def command(config: RunConfig) -> str:
     """Return the command line of a run."""
     parts = ["python -m zocore train"]
     for name, value in changed(config).items():
+        name, value = ("lr", "auto") if name == "auto_lr" else (name, value)
         flag = "--" + name.replace("_", "-")
         parts.append(flag if value is True else f"{flag} {shlex.quote(str(value))}")
     return " ".join(parts)

@@ -39,7 +39,7 @@ class Drawn:
     version: int = -1
     rows: int = 0  # steps covered
     points: int = 0  # points drawn on a line
-    marks: tuple[int, int, int, int] = (-1, -1, -1, -1)  # evaluations, estimates, samples, warnings
+    marks: tuple[int, int, int, int] = (-1, -1, -1, -1)  # evaluations, estimates, samples, warnings with the header
     phase: str = ""
     look: Look = Look()
     accuracy: tuple[int, ...] = ()  # points of each trace
@@ -76,9 +76,11 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, w
     name = job.id if job else ""
     fresh = drawn.job != name or drawn.look != look or drawn.version < 0
     ended = job is not None and job.over and drawn.phase != job.phase
-    marks = (len(view.evaluations), len(view.estimator), _asked(view), len(view.warnings))
+    told = len(view.warnings) + (view.header is not None)  # the header has notes of its own
+    marks = (len(view.evaluations), len(view.estimator), _asked(view), told)
     phase = job.phase if job else "recorded"
     blank = job is not None and job.over and not view.points  # it failed before its first step
+    empty = job is not None and not view.points  # axes of nothing would have numbers of their own
     (loss, gradient, foreseen, moved), rows, points = _lines(view, drawn, look, fresh or ended)
     changed = [fresh or new != old for new, old in zip(marks, drawn.marks, strict=True)]
     before = ((), ()) if fresh else (drawn.accuracy, drawn.estimator)
@@ -88,10 +90,10 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, w
     news = Tick(
         status=status(phase, text),
         spoken=text if phase != drawn.phase and job else gr.skip(),
-        loss=_of_run(loss, name, blank),
-        gradient=_of_run(gradient, name, blank),
-        foreseen=_of_run(foreseen, name, blank),
-        moved=_of_run(moved, name, blank),
+        loss=_of_run(loss, name, empty),
+        gradient=_of_run(gradient, name, empty),
+        foreseen=_of_run(foreseen, name, empty),
+        moved=_of_run(moved, name, empty),
         accuracy=_of_run(judged, name, blank) if changed[0] or blank else gr.skip(),
         estimator=_of_run(chart.grown(estimator, before[1]), name, blank) if changed[1] or blank else gr.skip(),
         memory=_of_run(memory(view), name, blank) if fresh or ended or (rows and not drawn.rows) else gr.skip(),
@@ -225,4 +227,6 @@ def warnings(view: View, job: Job | None) -> str:
     """What the detectors and the model's loader said, and why a run failed."""
     notes = [f"Step {warning.step}: {warning.message}." for warning in view.warnings]
     notes += list(view.header.notes) if view.header else []
-    return "".join(f'<p class="zo-warning">{escape(words.plain(note))}</p>' for note in notes)
+    search = view.header.rate_search if view.header else None
+    found = f'<p class="zo-quiet zo-found">{escape(words.rate_found(search))}</p>' if search else ""
+    return found + "".join(f'<p class="zo-warning">{escape(words.plain(note))}</p>' for note in notes)

@@ -20,6 +20,7 @@ from app.tabs.tab import Site, Tab
 from zocore.config import RunConfig
 from zocore.diagnostics import alignment
 from zocore.errors import InputError
+from zocore.methods import build
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "microscope.json"
 COUNTS = [1, 2, 4, 8, 16, 32]  # directions
@@ -30,6 +31,10 @@ ABOUT = (
     "plus and minus eps; the line through them is what a zeroth-order step believes."
 )
 ABOUT_RECORDED = "recorded · the bundled model on its first batch. Look and measure for the settings of the Play tab."
+PUSHES = (
+    ". Its probes push outputs of layers, and so does this look; the cosines below are those of directions in the "
+    "weights. A recorded step is opened layer by layer on the Play tab, beside the replay."
+)
 ABOUT_SLICE = "Dots: the two probes. Dashed: the line a step believes. Dotted: the tangent."
 ABOUT_EPS = (
     "Left: rounding noise drowns the difference. Right: the third derivative tilts the secant, by an amount that grows "
@@ -179,7 +184,8 @@ def _panel(name: str, title: str, about: str, height: int, first: chart.Message)
 def measured(config: RunConfig) -> str:
     """Say what was looked at."""
     what = Path(config.data).name if config.data else config.task
-    return status("finished", f"measured · {config.method} on {config.model}, {what}, {config.dtype}")
+    pushes = PUSHES if build(config.method, **config.options).pushes else ""
+    return status("finished", f"measured · {config.method} on {config.model}, {what}, {config.dtype}{pushes}")
 
 
 def config_of(config: RunConfig, dtype: str, method: str = "") -> RunConfig:

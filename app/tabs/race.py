@@ -91,7 +91,7 @@ def _bare(config: RunConfig, method: str) -> RunConfig:
     """The settings without what belongs to another method."""
     home = METHODS[method].home
     subspace = "auto" if home == "scales" or config.subspace == "scales" else config.subspace
-    return replace(config.without_options(), method=method, subspace=subspace, measure_every=0)
+    return replace(config.without_options(), method=method, subspace=subspace, measure_every=0, auto_lr=False)
 
 
 @lru_cache(maxsize=1)
@@ -135,6 +135,7 @@ def layout() -> RacePage:
             with gr.Column(elem_classes="zo-panel"):
                 gr.HTML("<h2>At equal cost</h2>")
                 table = gr.HTML(standings.table(recorded(), None), elem_id="zo-race-table")
+                gr.HTML(f"<p class='zo-quiet'>{words.MEASURED_RACE}</p>")
     return RacePage(methods, seeds, budget, guess, start, stop, axis, line, problem, loss, accuracy, table)
 
 

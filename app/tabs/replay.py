@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from app.charts.cells import cells
 from app.form import controls, data_form
 from app.form.starting import Guest, taken
 from app.jobs.job import hashed
 from app.jobs.store import JobStore
 from app.jobs.view import View
-from app.tabs import completions, live
+from app.quiet import QUIET
+from app.tabs import completions, layers, live
 from app.tabs.stage import RECORDED, recorded
 from app.tabs.tab import Site
 from zocore.diagnostics.phase import Phase
@@ -28,7 +30,6 @@ ABOUT_REPLAY = (
     "Drag and let go: the sentences are asked again at that step, your own first."
 )
 ABOUT_STEP = "Press Next and the engine does the next part of a real step of the settings on the left, then waits."
-PLUS, MINUS = "#0072B2", "#E69F00"  # of the cells of a picture
 MOST_TEXT = 2000  # characters of one's own sentence
 
 
@@ -36,34 +37,51 @@ def build(play: "Play", site: Site) -> gr.Slider:
     """Lay out and connect the two panels; return the slider, whose length follows the run."""
     store, visitor = site.store, site.visitor
     with gr.Row(equal_height=False):
-        with gr.Column(elem_classes="zo-panel", min_width=280):
-            gr.HTML(f"<h2>Replay</h2><p class='zo-quiet'>{ABOUT_REPLAY}</p>")
-            steps = recorded().steps
-            slider = gr.Slider(
-                0, steps, value=steps, step=1, label="Weights after step", elem_id="zo-replay", buttons=[]
-            )
-            sentence = gr.Textbox(
-                label="Your own sentence",
-                placeholder="Write one and press Enter",
-                max_length=MOST_TEXT,
-                elem_id="zo-own-text",
-            )
-            ask = gr.Button("Ask at this step", elem_id="zo-ask", size="sm")
-            answers = gr.HTML("", elem_id="zo-answers", min_height=20)
+        with gr.Column(min_width=280):
+            with gr.Column(elem_classes="zo-panel", min_width=280):
+                gr.HTML(f"<h2>Replay</h2><p class='zo-quiet'>{ABOUT_REPLAY}</p>")
+                steps = recorded().steps
+                slider = gr.Slider(
+                    0, steps, value=steps, step=1, label="Weights after step", elem_id="zo-replay", buttons=[]
+                )
+                sentence = gr.Textbox(
+                    label="Your own sentence",
+                    placeholder="Write one and press Enter",
+                    max_length=MOST_TEXT,
+                    elem_id="zo-own-text",
+                )
+                ask = gr.Button("Ask at this step", elem_id="zo-ask", size="sm")
+                answers = gr.HTML("", elem_id="zo-answers", min_height=20)
+            share = layers.build_share()
         with gr.Column(elem_classes="zo-panel", min_width=280):
             gr.HTML(f"<h2>One step, opened</h2><p class='zo-quiet'>{ABOUT_STEP}</p>")
             with gr.Row():
                 forward = gr.Button("Next part", elem_id="zo-next", size="sm")
                 again = gr.Button("Start over", elem_id="zo-again", size="sm")
             opened = gr.HTML("", elem_id="zo-opened", min_height=20)
+    layered = layers.build_layers()
     quiet: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "lab", "concurrency_limit": 1}
 
     def asked(secret: str, job: str, step: float, text: str, request: gr.Request) -> str:
         guest = Guest.of(store, secret, request)
         return _or_problem(lambda: replayed(store, guest, job, int(step or 0), text))
 
+    def looked_into(secret: str, job: str, step: float, request: gr.Request) -> str:
+        guest = Guest.of(store, secret, request)
+        return _or_problem(lambda: pushed(store, guest, job, int(step or 0)))
+
+    def marked(job: str, step: float | None = None) -> Any:
+        if job and not store.find(job):
+            return gr.skip()
+        view = _run(store, job)[1]
+        return layers.marked(view, view.steps if step is None else int(step))
+
     for event in (slider.release, ask.click, sentence.submit):
-        event(asked, [visitor, play.job, slider, sentence], answers, **quiet, show_progress_on=answers)
+        done = event(asked, [visitor, play.job, slider, sentence], answers, **quiet, show_progress_on=answers)
+        done.then(looked_into, [visitor, play.job, slider], layered, **quiet, show_progress_on=layered)
+    slider.change(marked, [play.job, slider], share, **QUIET, trigger_mode="always_last")
+    # without the slider: as a run ends, it may still stand beyond the end of its new length, which is an error
+    play.panel.spoken.change(marked, play.job, share, **QUIET, trigger_mode="always_last")
 
     def moved(secret: str, request: gr.Request, *values: Any) -> str:
         guest = Guest.of(store, secret, request)
@@ -80,8 +98,7 @@ def build(play: "Play", site: Site) -> gr.Slider:
 
 def replayed(store: JobStore, guest: Guest, job_id: str, step: int, text: str) -> str:
     """Return the visitor's own sentence and the probe sentences, at step 0 and at the step, as HTML."""
-    folder = store.get(job_id).lane.folder if job_id else RECORDED
-    view = store.get(job_id).lane.view if job_id else recorded()
+    folder, view = _run(store, job_id)
     if view.header is None or not (view.samples or view.completions):
         raise InputError("the run has not been evaluated yet: wait for its first step")
     if view.completions:
@@ -105,6 +122,23 @@ def rewritten(store: JobStore, guest: Guest, folder: Path, view: View, step: int
     wanted = [*([""] if own else []), *first.wanted] if first.wanted else []
     before = CompletionsShown(0, prompts, found["before"], wanted, [])
     return completions.listed(before, CompletionsShown(found["step"], prompts, found["now"], wanted, []))
+
+
+def pushed(store: JobStore, guest: Guest, job_id: str, step: int) -> str:
+    """Return a recorded step layer by layer as HTML; empty for a run that pushes no outputs."""
+    folder, view = _run(store, job_id)
+    if view.header is None or not view.header.replay_passes:
+        return ""
+    if not step:
+        return layers.hint()
+    facts = {"folder": str(folder.resolve()), "steps": view.steps, "step": step}
+    return layers.opened(_ask(store, guest, "pushes", **facts))
+
+
+def _run(store: JobStore, job_id: str) -> tuple[Path, View]:
+    """The folder and the view of the run that is shown: the recorded one where there is none yet."""
+    lane = store.get(job_id).lane if job_id else None
+    return (lane.folder, lane.view) if lane else (RECORDED, recorded())
 
 
 def foresaw(view: View, step: int) -> str:
@@ -137,23 +171,9 @@ def _phase(part: Phase, newest: bool) -> str:
     loss = f'<b class="zo-figure">loss {part.loss:.5f}</b>' if part.loss is not None else ""
     state = " open" if newest else ""
     code = f"<details{state}><summary>The lines that ran</summary><pre>{escape(part.code)}</pre></details>"
-    return f"<li><h3>{escape(part.title)}{loss}</h3><p>{escape(part.text)}</p>{_picture(part)}{code}</li>"
-
-
-def _picture(part: Phase) -> str:
-    """The numbers of a part as coloured cells: blue above zero, orange below, paler where they are small."""
-    if not part.picture:
-        return ""
-    most = max(abs(value) for row in part.picture for value in row) or 1.0
-    wide, high = len(part.picture[0]), len(part.picture)
-    cells = "".join(
-        f'<rect x="{x}" y="{y}" width="1" height="1" fill="{PLUS if value > 0 else MINUS}" '
-        f'opacity="{abs(value) / most:.2f}"/>'
-        for y, row in enumerate(part.picture)
-        for x, value in enumerate(row)
+    return (
+        f"<li><h3>{escape(part.title)}{loss}</h3><p>{escape(part.text)}</p>{cells(part.picture, part.rows)}{code}</li>"
     )
-    svg = f'<svg viewBox="0 0 {wide} {high}" role="img" aria-label="{escape(part.rows)}">{cells}</svg>'
-    return f"<figure class='zo-cells'>{svg}<figcaption class='zo-quiet'>{escape(part.rows)}</figcaption></figure>"
 
 
 def _or_problem(find: Callable[[], str]) -> str:

@@ -13,6 +13,7 @@ from app.charts import chart, plots
 from app.jobs.job import Job
 from app.jobs.store import JobStore
 from app.quiet import QUIET
+from app.tabs import live
 from app.tabs.tab import Site, Tab
 
 MOST_LISTED, MOST_SHOWN = 40, 6
@@ -73,7 +74,11 @@ def overlay(jobs: Sequence[Job], axis: str) -> plots.Figure:
         look = plots.line(view.method) | {"dash": next(dashes)}
         named = f"{name} · {plots.title(view.method)}"
         data.append({"type": "scatter", "mode": "lines", "x": x, "y": y, "name": named, "line": look})
-    return {"data": data, "layout": plots.layout(plots.AXIS_TITLES[axis], "training loss, smoothed", showlegend=True)}
+    shown_ = plots.layout(plots.AXIS_TITLES[axis], "training loss, smoothed", showlegend=True)
+    if not jobs:  # axes of nothing would have numbers of their own
+        hidden = {name: shown_[name] | {"visible": False} for name in ("xaxis", "yaxis")}
+        shown_ |= hidden | {"annotations": [live.note("No run is chosen.")]}
+    return {"data": data, "layout": shown_}
 
 
 def compared(jobs: Sequence[Job]) -> str:

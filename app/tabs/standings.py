@@ -8,6 +8,16 @@ from app.charts import plots
 from app.jobs.job import Lane
 from zocore import compare as engine
 
+COLUMNS = (
+    "Method",
+    "lr",
+    "Steps",
+    "Forward passes",
+    "Plain forwards' worth",
+    "Seconds",
+    "Test accuracy",
+    "Test loss",
+)
 T = {2: 4.3, 3: 2.78, 4: 2.45, 5: 2.31}  # two-sided 95 % of Student's t for 2 (n - 1) degrees of freedom
 
 
@@ -22,17 +32,7 @@ def table(lanes: Sequence[Lane], guess: str | None) -> str:
     ranked = sorted(found, key=lambda one: one.loss[0])
     seeds = min(sum(lane.config.method == one.method and not lane.problem for lane in lanes) for one in ranked)
     rows = "".join(_row(one, one is ranked[0]) for one in ranked)
-    names = (
-        "Method",
-        "lr",
-        "Steps",
-        "Forward passes",
-        "Plain forwards' worth",
-        "Seconds",
-        "Test accuracy",
-        "Test loss",
-    )
-    head = "".join(f"<th>{name}</th>" for name in names)
+    head = "".join(f"<th>{name}</th>" for name in COLUMNS)
     body = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     place = '<div class="zo-table zo-standings" tabindex="0" role="region" aria-label="Standings">'
     return f"{_verdict(ranked, seeds, guess)}{place}{body}</div>{_lost(lanes)}"
@@ -58,7 +58,8 @@ def _row(one: engine.Standing, best: bool) -> str:
         f"{one.accuracy_before:.3f} → {one.accuracy[0]:.3f}{spread[0]}",
         f"{one.loss[0]:.4f}{spread[1]}",
     ]
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    named = zip(COLUMNS, cells, strict=True)  # on a narrow screen each cell says its own name
+    return "<tr>" + "".join(f'<td data-name="{escape(name)}">{cell}</td>' for name, cell in named) + "</tr>"
 
 
 def _verdict(ranked: Sequence[engine.Standing], seeds: int, guess: str | None) -> str:

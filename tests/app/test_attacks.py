@@ -90,7 +90,10 @@ def until_over(hosted: Hosted, job: str, seconds: float = 120) -> Any:
         ({"steps": 5000, "eval_every": 1, "eval_examples": 1000}, "the work that a run may take"),
         ({"steps": 5000, "batch_size": 64, "method": "n-spsa", "directions": 32}, "the work that a run may take"),
         ({"allow_pickle": True}, "safetensors only"),
-        ({"auto_lr": True}, "does not search"),
+        (
+            {"auto_lr": True, "steps": 90, "batch_size": 64, "method": "n-spsa", "directions": 32},
+            "the work that a run may take",
+        ),
         ({"task": "boolq"}, "takes the tasks"),
         ({"data": "/etc/passwd"}, "by upload"),
         ({"objective": "reward", "reward": "/etc/passwd:root", "method": "fzoo"}, "runs no code of its visitors"),

@@ -68,8 +68,13 @@ def test_the_command_is_read_back_as_the_same_settings(tmp_path):
     from zocore.cli import _parser
 
     config = RunConfig(method="qzo", lr=3e-5, seed=7, template='{text} It "was"', allow_pickle=True)
-    words = shlex.split(export.command(config))
-    assert config_of(_parser().parse_args(words[3:])) == config
+    searched = RunConfig(method="mezo", auto_lr=True)
+    for one in (config, searched):
+        words = shlex.split(export.command(one))
+        assert config_of(_parser().parse_args(words[3:])) == one
+    found = replace(searched, lr=2e-3)  # as the run's header has it
+    assert "--lr 0.002" in export.command(found) and "auto" not in export.command(found)
+    assert "auto_lr=True" in export.script(searched) and "auto_lr" not in export.script(found)
 
 
 def test_a_link_carries_everything_but_paths():
@@ -97,6 +102,21 @@ def test_form_and_settings_are_each_others_inverse(method):
     assert forms.to_config(forms.to_form(again)) == again
 
 
+def test_a_rate_to_be_found_goes_from_the_form_to_links_and_back(tmp_path):
+    """It takes the place of the rate in the list, for methods that probe, and the card counts it at its most."""
+    form = forms.to_form(RunConfig(method="mezo", steps=10)) | {"auto_lr": True}
+    config = forms.to_config(form)
+    assert config.searches and forms.with_presets(config).lr is None
+    assert share.decode(share.encode(config))[0].searches
+    assert forms.to_form(config)["auto_lr"] is True and float(forms.to_form(config)["lr"]) > 0
+    assert forms.to_form(replace(config, lr=2e-3))["auto_lr"] is False  # what was found is a rate like any other
+    assert not forms.to_config(form | {"method": "adamw"}).searches
+    price = cost.cost(config, Speeds(tmp_path / "speeds.json"))
+    assert (price.forwards, price.search) == (2 * (10 + 48), 48)
+    assert "at most 116" in cost.card(price) and "48 × 2 for the rate" in cost.card(price)
+    assert price.seconds > cost.cost(replace(config, lr=1e-3), Speeds(tmp_path / "speeds.json")).seconds
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
@@ -115,7 +135,8 @@ def test_a_bad_value_is_one_sentence(name, value, said):
 
 
 def test_only_the_methods_own_options_are_shown():
-    assert [name for name, on in forms.shown("mezo").items() if on] == ["eps", "noise", "measure_every", "k_shot"]
+    on = ["eps", "auto_lr", "measure_every", "noise", "k_shot"]
+    assert [name for name, shown in forms.shown("mezo").items() if shown] == on
     assert forms.shown("mezo-gv")["pool"] and not forms.shown("grzo")["pool"]
     assert not forms.shown("adamw")["eps"]
 

@@ -145,3 +145,19 @@ def test_learned_feedback_shows_its_own_controls(visit: Any) -> None:
     ann.page.get_by_role("option", name="Activity perturbation").click()
     ann.page.wait_for_selector("#zo-tie")
     assert not ann.page.locator("#zo-mu").is_visible()
+
+
+def test_the_rate_is_found_where_that_is_asked_for(visit: Any) -> None:
+    """The list of rates rests meanwhile; the card counts the search, and the page says what it found."""
+    ann = visit()
+    ann.number("steps", 5)
+    ann.page.check("#zo-auto-lr input")
+    ann.page.wait_for_selector("#zo-card:has-text('48 × 2 for the rate')")
+    assert ann.page.is_disabled("#zo-lr input")
+    ann.page.click("#zo-start")
+    ann.until("looking for a learning rate", "found", "training")
+    ann.until("finished")
+    assert "found by a range test" in ann.page.inner_text("#zo-warnings")
+    ann.page.uncheck("#zo-auto-lr input")
+    ann.page.wait_for_selector("#zo-card:has-text('5 steps × 2'):not(:has-text('for the rate'))")
+    assert ann.page.is_enabled("#zo-lr input")

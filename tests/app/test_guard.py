@@ -62,7 +62,6 @@ def test_uploads_are_the_only_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"auto_lr": True}, "does not search for a learning rate"),
         ({"task": "boolq"}, "takes the tasks"),
         ({"patience": 10**6, "eval_every": 1}, "patience is a number from 0 to 1000"),
     ],
@@ -85,6 +84,16 @@ def test_work_counts_all_that_a_run_does() -> None:
         assert work(replace(plain, **more)) > 1.2 * work(plain), more
     assert work(replace(plain, method="n-spsa", directions=32)) > 12 * work(plain)
     assert work(replace(plain, model="nobody/unheard-of")) == math.inf
+
+
+def test_a_search_for_the_rate_is_taken_and_counted() -> None:
+    """It is at most so many steps more, on one's own machine and for strangers alike; backprop has none."""
+    given, searched = RunConfig(method="mezo", steps=48, lr=1e-3), RunConfig(method="mezo", steps=48, auto_lr=True)
+    assert guard.checked(searched, HOSTED, NOWHERE) == searched
+    assert work(replace(searched, eval_examples=1)) == pytest.approx(
+        2 * work(replace(given, eval_examples=1)), rel=0.01
+    )
+    assert work(replace(given, auto_lr=True)) == work(given)
 
 
 def test_the_presets_of_the_page_fit_a_hosted_run() -> None:

@@ -248,3 +248,24 @@ def test_a_real_run_leaves_no_mode_behind_in_any_thread(tmp_path):
     assert job.phase == "finished", job.reason
     assert modes == {True}
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_search_that_is_stopped_is_a_stop_and_one_that_finds_nothing_a_failure(tmp_path):
+    """Neither has a header; the sentence tells them apart."""
+
+    def searching(config, stop, recording):
+        while not stop() and config.steps > 1:
+            time.sleep(0.005)
+        raise InputError("stopped before a learning rate was found" if stop() else "--lr auto found no rate")
+        yield
+
+    store = JobStore(tmp_path / "runs", Limits(), launch=launcher(searching))
+    job = store.start("ann", [replace(CONFIG, lr=None, auto_lr=True)])
+    until(lambda: job.phase == "loading")
+    store.stop(job.id, "ann")
+    until(over(job))
+    assert job.phase == "stopped"
+    job = store.start("ann", [replace(CONFIG, lr=None, auto_lr=True, steps=1)])
+    until(over(job))
+    assert (job.phase, job.reason) == ("failed", "--lr auto found no rate")
+    store.close()

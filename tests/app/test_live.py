@@ -1,6 +1,7 @@
 """What a tick sends, in words and rows, from recorded events alone."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from app.tabs import live, microscope, race, standings
 from app.tabs.live import Drawn, Look
 from tests.support.places import RECORDED
 from zocore.config import RunConfig
-from zocore.runs.events import Event, StepDone, Warned
+from zocore.runs.events import Event, RunStarted, StepDone, Warned
 from zocore.runs.timeline import open_timeline
 
 
@@ -121,6 +122,37 @@ def test_the_status_says_each_phase_in_words(events, job):
     job.phase = "interrupted"
     assert "Resume" in words.status(job, 0)
     assert words.status(None, 0).startswith("recorded")
+
+
+def test_a_search_for_the_rate_is_told_and_then_what_it_found(events, tmp_path):
+    """Before the header, with it, and beside the charts for as long as the run is shown."""
+    job = new_job(tmp_path, "ann", [RunConfig(auto_lr=True)], "run")
+    job.turn("loading")
+    assert words.status(job, 0).endswith("looking for a learning rate: a range test of at most 48 steps")
+    said, drawn = live.tick(job, job.lane.view, 0, Drawn(), Look())
+    assert said.warnings == ""
+    header = events[0]
+    assert isinstance(header, RunStarted)
+    search = {"lr": 0.0042, "tried": [[0.001, 0.0], [0.09, -0.2]], "forward_passes": 40, "forward_cost": 40.0}
+    job.add(0, replace(header, config=header.config | {"lr": 0.0042}, rate_search=search))
+    assert words.status(job, 0) == "learning rate 0.0042 found, first evaluation"
+    said, _ = live.tick(job, job.lane.view, 0, drawn, Look())
+    assert "Learning rate 0.0042, found by a range test from 0.001 to 0.09" in said.warnings
+    assert "40 forward passes" in said.warnings
+    job.turn("failed", "--lr auto found no rate from 0.01 to 9 that lowers the loss")
+    assert words.status(job, 0) == "failed: lr auto found no rate from 0.01 to 9 that lowers the loss"
+
+
+def test_axes_have_no_numbers_before_the_first_step(events, job):
+    """The first step brings a whole figure, with axes of its own."""
+    said, drawn = live.tick(job, job.lane.view, 0, Drawn(), Look())
+    assert said.loss["figure"]["layout"]["yaxis"]["showticklabels"] is False
+    assert said.gradient["figure"]["layout"]["xaxis"]["showticklabels"] is False
+    job.add(0, events[0])
+    job.add(0, next(event for event in events if isinstance(event, StepDone)))
+    said, _ = live.tick(job, job.lane.view, 0, drawn, Look())
+    for message in (said.loss, said.gradient):
+        assert not {"showticklabels", "range"} & set(message["figure"]["layout"]["yaxis"])
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,35 @@ def test_the_replay_slider_and_ones_own_sentence(visit: Any) -> None:
     assert ann.page.inner_text("#zo-answers") != last
 
 
+def test_the_replayed_step_is_marked_and_opened_layer_by_layer(visit: Any) -> None:
+    """Of the recorded run, before any run of one's own; a method that pushes nothing shows neither."""
+    ann = visit()
+    assert "Move the slider" in ann.page.inner_text("#zo-layers")
+    ann.page.fill("#zo-replay input[type=number]", "30")
+    ann.page.keyboard.press("Enter")
+    ann.page.wait_for_function("document.querySelector('#zo-replayed .zo-plot').data?.[1]?.x[0] === 30")
+    ann.page.click("#zo-ask")
+    ann.page.wait_for_selector("#zo-layers h2:has-text('Step 30')", timeout=60_000)
+    assert "J foresaw" in ann.page.inner_text("#zo-layers") and ann.page.locator("#zo-layers details").count() == 4
+    ben = visit(query=f"?cfg={share.encode(RunConfig(method='mezo', steps=5))}")
+    ben.page.click("#zo-start")
+    ben.until("finished")
+    ben.page.wait_for_selector("#zo-replayed", state="hidden")
+    ben.page.click("#zo-ask")
+    ben.page.wait_for_selector("#zo-answers caption:has-text('step 5')")
+    ben.page.wait_for_selector("#zo-layers h2", state="detached")
+
+
+def test_a_shorter_run_than_the_one_before_is_marked_at_its_own_end(visit: Any) -> None:
+    """The slider stood at 300: a message with that value and the new length was refused by the server."""
+    ann = visit()
+    ann.number("steps", 30)
+    ann.page.click("#zo-start")
+    ann.until("finished")
+    ann.page.wait_for_function("document.querySelector('#zo-replayed .zo-plot').data?.[1]?.x[0] === 30")
+    assert ann.points("replayed") == 30
+
+
 def test_a_step_is_walked_open(visit: Any) -> None:
     ann = visit()
     for count in range(1, 6):

@@ -12,16 +12,16 @@ import pytest
 import torch
 
 from app import words
-from app.charts import plots
+from app.charts import cells, plots
 from app.form import cost, data_form, forms, reading
 from app.form.controls import filled
 from app.jobs.job import Job, Lane, new_job
 from app.jobs.limits import Limits
-from app.jobs.questions import Shelf, prompt, texts
+from app.jobs.questions import QUESTIONS, Shelf, prompt, texts
 from app.jobs.speeds import Speeds
 from app.jobs.store import JobStore
 from app.jobs.view import View
-from app.tabs import export, live, race, replay, standings
+from app.tabs import export, layers, live, race, replay, stage, standings
 from app.tabs.live import Drawn, Look
 from tests.support.places import RECORDED
 from tests.support.thread_child import launcher
@@ -266,6 +266,54 @@ def test_the_share_foreseen_is_drawn_for_learned_feedback_alone() -> None:
     assert "foresaw 50% of" in replay.foresaw(View.of(told), 2) and replay.foresaw(View.of(told), 0) == ""
 
 
+def test_the_race_says_what_the_tournaments_measured() -> None:
+    """Who ended lower than learned feedback, counted anew in the files of both."""
+    feedback, lower = "feedback@writers:2", {"zeroth": 0, "linear-probe": 0, "adamw@writers:2": 0}
+    tasks = 0
+    for name in ("tournament", "verdict"):
+        found: dict[str, dict[str, float]] = {}
+        for one in json.loads(Path(f"docs/{name}/tournament.json").read_text())["standings"]:
+            losses = [run_["loss"] for run_ in one["runs"]]
+            found.setdefault(one["task"], {})[one["entry"]] = sum(losses) / len(losses) if losses else math.inf
+        for entries in found.values():
+            tasks += 1
+            below = [entry for entry, loss in entries.items() if loss < entries[feedback]]
+            named = {entry.partition("@")[0] for entry in below} & set(METHODS)
+            lower["zeroth"] += any(METHODS[method].zeroth_order for method in named)
+            for rival in ("linear-probe", "adamw@writers:2"):
+                lower[rival] += rival in below
+    assert (tasks, lower) == (9, {"zeroth": 0, "linear-probe": 6, "adamw@writers:2": 6})
+    for said in ("on all nine tasks", "lower on six of the nine", "ended lower on six of eight"):
+        assert said in words.MEASURED_RACE
+
+
+def test_the_replayed_step_is_marked_on_the_share_foreseen() -> None:
+    """With its own value of the recording; a step without one, or another method, has no mark."""
+    view = View.of([replace(step(n, 1.0), unexplained=1 / n) for n in range(1, 4)])
+    figure = plots.foreseen_at(view, 2)
+    mark = figure["data"][1]
+    assert (mark["x"], mark["y"], mark["name"]) == ([2], [0.5], "step 2: 50%")
+    assert figure["layout"]["shapes"][0]["x0"] == 2 and figure["data"][0]["x"] == [1, 2, 3]
+    assert len(plots.foreseen_at(view, 0)["data"]) == 1
+    assert plots.foreseen_at(View.of([step(1, 1.0)]), 1)["absent"]
+
+
+def test_a_recorded_step_is_opened_layer_by_layer() -> None:
+    """Of the run that the page opens with: noise, what J carried back, its size, and the share that it foresaw."""
+    view = stage.recorded()
+    facts = {"folder": str(RECORDED.parent), "steps": view.steps, "step": 20}
+    found = json.loads(json.dumps(QUESTIONS["pushes"](Shelf(), facts)))
+    left = view.points[19].unexplained
+    assert left is not None and found["foreseen"] == pytest.approx(max(0, 1 - left), abs=1e-4)
+    html = layers.opened(found)
+    assert "Step 20, layer by layer" in html and html.count("<details") == len(found["layers"]) == 4
+    assert html.count("<svg") == 8 and "mlp.down_proj.weight" in html
+    assert f"J foresaw {found['foreseen']:.0%} of the responses" in html
+    assert all(one["learned"] > 0 and one["feedback"] > 0 for one in found["layers"])
+    found["layers"][0]["name"] = "<script>"
+    assert "<script>" not in layers.opened(found)
+
+
 def _luminance(hue: str) -> float:
     parts = [int(hue[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
@@ -296,4 +344,4 @@ def test_a_part_with_numbers_is_drawn_as_cells() -> None:
     part = Phase("Push", "text", "code", picture=[[1.0, -0.5], [0.0, 1.0]], rows="xi of <examples>")
     html = replay.phases(1, [part, Phase("Other", "text", "code")])
     assert html.count("<rect") == 4 and html.count("<svg") == 1
-    assert f'fill="{replay.MINUS}" opacity="0.50"' in html and "xi of &lt;examples&gt;" in html
+    assert f'fill="{cells.MINUS}" opacity="0.50"' in html and "xi of &lt;examples&gt;" in html

@@ -48,13 +48,34 @@ def test_the_report_counts_rows_duplicates_and_labels(tmp_path: Path) -> None:
 def test_a_row_without_a_label_is_dropped_where_the_column_is_named_too(tmp_path: Path) -> None:
     """The page always names the column; labels, preview and report go on without such rows."""
     path = written(tmp_path, [*(f"sentence {i},{i % 2}" for i in range(20)), "nothing,"])
-    assert asked("labels", path=path, label="label", most=10**6)["labels"] == ["0", "1"]
+    assert asked("labels", path=path, label="label", texts=["text"], most=10**6)["labels"] == ["0", "1"]
     task = asked("prompt", data=path, most=10**6, **(COLUMNS | {"text_columns": "text", "label_column": "label"}))
     assert task["unlabelled"] == 1 and sum(task["counts"]) == 20
 
 
+def test_a_row_with_an_empty_text_is_dropped_and_named(tmp_path: Path) -> None:
+    """One empty cell rejected the whole file; a label that only such rows have is none."""
+    rows = [f"sentence {i},{('bad', 'good')[i % 2]}" for i in range(20)]
+    path = written(tmp_path, [",bad", *rows, '"  ",odd', ","])
+    named = COLUMNS | {"text_columns": "text", "label_column": "label"}
+    for columns in (COLUMNS, named):
+        task = asked("prompt", data=path, most=10**6, **columns)
+        assert task["labels"] == ["bad", "good"] and sum(task["counts"]) == 20
+        shown = reading.report(task)
+        assert "<b>20</b> of 22 rows" in shown and "<b>2</b> with an empty text (lines 2, 23)" in shown
+        assert "at random" not in shown
+    assert asked("labels", path=path, label="label", texts=["text"], most=10**6)["labels"] == ["bad", "good"]
+
+
 def test_rows_beyond_what_a_run_reads_are_counted() -> None:
-    task = {"counts": [70_000, 10_000, 20_000], "rows": 300_005, "unlabelled": 5, "lines": [2], "repeated": 0}
+    task = {
+        "counts": [70_000, 10_000, 20_000],
+        "rows": 300_005,
+        "unlabelled": 5,
+        "lines": [2],
+        "textless": 0,
+        "repeated": 0,
+    }
     shown = reading.report(task | {"labels": ["x", "y"], "balance": [99_000, 1000]})
     assert "<b>200,000</b> at random" in shown and "zo-warning" in shown
 
@@ -62,13 +83,13 @@ def test_rows_beyond_what_a_run_reads_are_counted() -> None:
 def test_numbers_get_words_that_are_only_proposed(tmp_path: Path) -> None:
     """From another column of the file where it has names; else by their count; names stay themselves."""
     plain = written(tmp_path, [f"sentence {i},{i % 2}" for i in range(20)])
-    assert asked("labels", path=plain, label="label", most=10**6) == {"labels": ["0", "1"], "names": None}
+    assert asked("labels", path=plain, label="label", texts=None, most=10**6) == {"labels": ["0", "1"], "names": None}
     assert reading.words_for(["0", "1"]) == "0 = no\n1 = yes"
     assert reading.words_for(["1", "2", "3", "4", "5"]).endswith("5 = great")
     assert reading.words_for(["good", "bad"]) == "good = good\nbad = bad"
     assert reading.words_for([str(i) for i in range(40)]) == ""
     named = written(tmp_path, [f"text {i},{i % 2},{('sad', 'glad')[i % 2]}" for i in range(20)], "text,label,name")
-    found = asked("labels", path=named, label="label", most=10**6)
+    found = asked("labels", path=named, label="label", texts=["text"], most=10**6)
     assert reading.words_for(found["labels"], found["names"]) == "0 = sad\n1 = glad"
 
 

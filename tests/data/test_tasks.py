@@ -104,6 +104,28 @@ def test_number_labels_are_ordered_by_size(tmp_path):
     assert read_task(write(tmp_path, "a.csv", csv_text(rows))).label_names == tuple(map(str, range(11)))
 
 
+def test_rows_with_an_empty_text_are_left_out_and_named(tmp_path):
+    """One of them rejected the whole file; the others are split as though it had never been there."""
+    whole = read_task(write(tmp_path, "a.csv", csv_text()))
+    rows = [("", "good"), *ROWS[:9], ("  ", "odd"), *ROWS[9:]]
+    task = read_task(write(tmp_path, "b.csv", csv_text(rows)))
+    assert (task.train, task.dev, task.test) == (whole.train, whole.dev, whole.test)
+    assert (task.textless, task.unlabelled, task.rows, task.label_names) == ((2, 12), (), 32, ("bad", "good"))
+    assert "b.csv: 2 rows left out, with nothing in 'text', in lines 2, 12" in task.notes
+    assert whole.notes == ()
+
+
+def test_of_a_pair_both_texts_are_needed_in_every_split(tmp_path):
+    lines = [json.dumps({"premise": "It rains.", "hypothesis": f"{i} drops.", "label": i % 2}) for i in range(30)]
+    holes = [json.dumps({"premise": "It rains.", "label": 1}), json.dumps({"hypothesis": "Wet.", "label": 0})]
+    write(tmp_path, "train.jsonl", "\n".join([*holes, *lines]))
+    write(tmp_path, "test.jsonl", "\n".join([*lines[:9], holes[0]]))
+    task = read_task(tmp_path, template="{premise} {hypothesis}")
+    assert len(task.train) + len(task.dev) == 30 and len(task.test) == 9
+    assert task.textless == (1, 2)
+    assert task.notes[1] == "test.jsonl: 1 row left out, with nothing in 'premise' or 'hypothesis', in line 10"
+
+
 def test_of_a_long_file_a_random_part_is_taken(tmp_path):
     task = read_task(write(tmp_path, "a.csv", csv_text()), max_rows=20)
     kept = [int(e.fields["text"].split()[2].rstrip(",")) for e in task.train + task.dev + task.test]
@@ -142,7 +164,7 @@ BAD_FILES = {
         "line 32 is longer than 100000 characters",
     ),
     "huge line": ("a.csv", csv_text() + "x" * 900_000, "line 32 is longer than 100000 characters"),
-    "no text": ("a.jsonl", json_text() + '{"label": "good"}\n', "line 31: the column 'text' is empty"),
+    "no text at all": ("a.csv", csv_text([("", name) for _, name in ROWS]), "has no row left with a text in 'text'"),
     "no label at all": ("a.csv", csv_text([(text, "") for text, _ in ROWS]), "has no row with anything in"),
     "rows in a list": ("a.json", json.dumps([{"text": t, "label": n} for t, n in ROWS]), "holds its rows in one list"),
     "rows in an object": ("a.json", json.dumps({"data": [{"text": t, "label": n} for t, n in ROWS]}), "'data'"),
@@ -208,6 +230,8 @@ def test_a_label_that_only_the_test_has(tmp_path):
 
 def test_quotes_keep_line_ends_and_errors_keep_their_line(tmp_path):
     text = csv_text() + '"one\ntwo",good\n"",good\n'
+    assert "line 34" in read_task(write(tmp_path, "b.csv", text)).notes[0]
+    text = text.replace('"",good', '"",good,bad')
     with pytest.raises(InputError, match="line 34"):
         read_task(write(tmp_path, "a.csv", text))
 
@@ -242,12 +266,12 @@ MISSING = ["NaN", "null", '""', '"  "', '"nan"']
 
 
 def test_rows_without_a_label_are_left_out_and_counted(tmp_path):
-    """Nothing, null and NaN in any writing: the rows go, the count and the first line are told, the order stays."""
+    """Nothing, null and NaN in any writing: the rows go, the count and the lines are told, the order stays."""
     odd = "".join(f'{{"text": "what now {i}", "label": {value}}}\n' for i, value in enumerate(MISSING))
     task = read_task(write(tmp_path, "a.jsonl", json_text() + odd + '{"text": "no label here"}\n'))
     assert task.label_names == ("bad", "good")
     assert len(task.train + task.dev + task.test) == len(ROWS)
-    assert task.notes == ("a.jsonl: 6 rows left out, with nothing or NaN for 'label', the first in line 31",)
+    assert task.notes == ("a.jsonl: 6 rows left out, with nothing or NaN for 'label', in lines 31, 32, 33, 34, 35, 36",)
     whole = read_task(write(tmp_path, "b.jsonl", json_text()))
     assert (task.train, task.dev, task.test, whole.notes) == (whole.train, whole.dev, whole.test, ())
     numbers = [(text, str(i % 3)) for i, (text, _) in enumerate(ROWS)] + [("what", "NaN")] * 4 + [("now", "")]

@@ -35,13 +35,28 @@ def test_prompts_from_columns_keep_their_row(tmp_path: Path) -> None:
     assert json.loads(one.fields["answer"])[0] in one.fields["q"]
 
 
+def test_rows_with_nothing_to_read_are_left_out_and_named(tmp_path: Path) -> None:
+    """Of a template's columns, of the answer, and of the one column that is the prompt."""
+    full = [{"q": f"what is {n}?", "prompt": f"{n}", "a": str(n)} for n in range(10)]
+    holes = [*full[:4], {"q": "", "prompt": "x", "a": "1"}, *full[4:], {"q": "why?", "prompt": "", "a": None}]
+    path = jsonl(tmp_path / "q.jsonl", holes)
+    whole = read_texts(jsonl(tmp_path / "whole.jsonl", full), template="Q: {q}", answer_column="a")
+    asked = read_texts(path, template="Q: {q}", answer_column="a")
+    assert [row.fields for row in asked.train] == [row.fields for row in whole.train]
+    assert asked.notes == ("q.jsonl: 2 rows left out, with nothing in 'q' or 'a', in lines 5, 12",)
+    alone = read_texts(path)
+    assert len(alone.train + alone.dev + alone.test) == 11
+    assert alone.notes == ("q.jsonl: 1 row left out, with nothing in 'prompt', in line 12",)
+
+
 @pytest.mark.parametrize(
     ("rows", "options", "said"),
     [
         ([{"prompt": "a"}] * 3, {}, "3 rows, too few"),
         ([{"prompt": "a"}] * 10, {"template": "{q}"}, r"names \{q\}"),
         ([{"prompt": "a"}] * 10, {"answer_column": "a"}, "no column 'a'"),
-        ([{"q": "a"}, {"p": "a"}] * 10, {"template": "{q}"}, "line 2: the column 'q' is empty"),
+        ([{"q": ""}] * 10, {"template": "{q}"}, "no row left with a text in 'q'"),
+        ([{"prompt": "a", "a": ""}] * 10, {"answer_column": "a"}, "no row left with a text in 'prompt' and 'a'"),
     ],
 )
 def test_wrong_rows_are_one_sentence(rows: list, options: dict, said: str, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import torch
 from tests.support import tiny
 from zocore.config import RunConfig
 from zocore.diagnostics.alignment import BatchLaw, alignment, batch_law
-from zocore.diagnostics.loss_slices import direction, secants, slice_along
+from zocore.diagnostics.loss_slices import direction, probe, secants, slice_along
 from zocore.diagnostics.step_trace import trace
+from zocore.directions.pushes import Pushes
 from zocore.runs.loop import run
 from zocore.runs.opening import open_session
 from zocore.runs.recording import claim, record
@@ -44,6 +45,18 @@ def test_a_traced_step_is_the_step(model, method):
     assert [phase.title for phase in phases][-3:] == ["Difference", "Restore", "Update"]
     assert phases[-2].moved == 0.0 and phases[-1].moved > 0
     assert all(phase.code for phase in phases)
+
+
+def test_a_look_along_pushes_is_what_the_method_s_own_probe_sees(model):
+    """The mean over the examples of its measured slopes, at its own eps; there is no direction in the weights."""
+    session = open_session(config(model, method="activity", subspace="writers"))
+    eps = session.config.eps or 0.0
+    push = probe(session, 3)
+    assert isinstance(push, Pushes) and slice_along(session, push, [0.0]).slope is None
+    found = secants(session, push, [eps])[0]
+    measured = session.method.difference(session.losses(1), [push], eps)
+    assert found.slope == pytest.approx(float(measured.projected_grad.double().mean()), rel=1e-4)
+    assert probe(open_session(config(model)), 3) == direction(open_session(config(model)), 3)
 
 
 def test_backprop_cannot_be_traced(model):

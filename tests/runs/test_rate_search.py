@@ -1,11 +1,13 @@
 """--lr auto: the search finds where losses turn, on weights that are dropped, and the run tells and counts it."""
 
+import weakref
 from pathlib import Path
 
 import pytest
 
 from tests.support.short_runs import settings
 from zocore.compare import lanes
+from zocore.config import RunConfig
 from zocore.errors import InputError
 from zocore.runs import rate_search
 from zocore.runs.events import RunStarted, StepDone
@@ -74,6 +76,34 @@ def test_where_no_rate_lowers_the_loss_it_is_told(monkeypatch: pytest.MonkeyPatc
     """A loss that only climbs is no ground for a rate."""
     with pytest.raises(InputError, match="found no rate from .* that lowers the loss"):
         valley(open_session(settings(lr=1e-3)), 0.0, monkeypatch)
+
+
+def test_a_search_that_is_stopped_finds_nothing() -> None:
+    """Whatever it saw until then is no ground for a rate."""
+    with pytest.raises(InputError, match="stopped before a learning rate was found"):
+        find_rate(open_session(settings(lr=1e-3)), lambda: True)
+
+
+def test_backprop_has_no_range_test() -> None:
+    """Its steps measure no difference; an assertion is no sentence."""
+    with pytest.raises(InputError, match="adamw takes a gradient: give a rate"):
+        list(run(settings(method="adamw", lr=None, auto_lr=True)))
+
+
+def test_the_model_of_the_search_is_gone_before_the_run_opens_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of them may not fit."""
+    opened: list[weakref.ref[Session]] = []
+
+    def remembered(config: RunConfig) -> Session:
+        session = open_session(config)
+        opened.append(weakref.ref(session))
+        return session
+
+    made = RateSearch(2e-3, ((1e-3, 0.0), (2e-3, -0.1)), 9, 8.5)
+    monkeypatch.setattr(rate_search, "find_rate", lambda *_: made)
+    monkeypatch.setattr(rate_search, "open_session", remembered)
+    rate_search.with_found_rate(settings(method="mezo", lr=None, auto_lr=True))
+    assert len(opened) == 1 and opened[0]() is None
 
 
 def test_a_race_looks_for_no_rates_of_its_own() -> None:

@@ -46,7 +46,7 @@ def find_texts(table: Table, named: Sequence[str] | None, label: str) -> tuple[s
     if named:
         named = [name.strip() for name in named]
         for name in named:
-            table.column(name)
+            table.check(name)
             if name == label:
                 raise InputError(f"the column {name!r} cannot be both the text and the label: name two columns")
         return tuple(named)

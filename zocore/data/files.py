@@ -49,16 +49,31 @@ class Table:
         kept = [i for i, row in enumerate(self.rows) if not is_missing(row.get(name))]
         if not kept:
             raise InputError(f"{self.name} has no row with anything in the column {name!r}: name another")
+        return self._part(kept)
+
+    def filled(self, names: Sequence[str]) -> "Table":
+        """Return the rows that have a text in each of some columns; the word "nan" is a text like any other.
+
+        Raises InputError when no row has.
+        """
+        kept = [i for i, row in enumerate(self.rows) if all(row.get(name) for name in names)]
+        if not kept:
+            columns = " and ".join(map(repr, names))
+            raise InputError(f"{self.name} has no row left with a text in {columns}: name another column, or fill it")
+        return self._part(kept)
+
+    def _part(self, kept: Sequence[int]) -> "Table":
         return replace(self, rows=[self.rows[i] for i in kept], lines=[self.lines[i] for i in kept])
 
-    def column(self, name: str) -> list[str]:
-        """Return the column's values. Raises InputError when the column is missing, or empty in some row."""
+    def check(self, name: str) -> None:
+        """Raise InputError when there is no such column."""
         if name not in self.columns:
             raise InputError(f"{self.name} has no column {name!r}: its columns are {', '.join(self.columns)}")
-        for row, line in zip(self.rows, self.lines, strict=True):
-            if not row.get(name):
-                raise InputError(f"{self.name}, line {line}: the column {name!r} is empty; fill it or drop the row")
-        return [row[name] for row in self.rows]
+
+    def column(self, name: str) -> list[str]:
+        """Return the column's values, "" where a row has none. Raises InputError when the column is missing."""
+        self.check(name)
+        return [row.get(name, "") for row in self.rows]
 
 
 def is_missing(value: str | None) -> bool:

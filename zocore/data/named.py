@@ -12,7 +12,7 @@ from pathlib import Path
 
 from zocore.data.columns import LabelWords, listed, match_words, shown
 from zocore.data.files import Row, Table, is_missing
-from zocore.data.tasks import Reading, Task, Wording, sampled, tables_of, three_splits
+from zocore.data.tasks import Reading, Task, Wording, empty, left_out, sampled, tables_of, three_splits
 from zocore.data.template import Template
 from zocore.errors import InputError
 
@@ -104,6 +104,8 @@ def read_named(
     read = {split: row.read(sampled(table, seed)) for split, table in tables.items()}
     kept = {split: table.labelled(LABEL) for split, table in read.items() if split == "train" or table.has(LABEL)}
     fields = _fields(row, kept["train"])
+    labelled, kept = kept, {split: table.filled(fields) for split, table in kept.items()}
+    notes = [left_out(labelled[split], kept[split], empty(fields)) for split in kept]
     names = tuple(row.labels) or _numbers(list(kept.values()))
     examples = {split: Reading(fields, LABEL, names).examples(table) for split, table in kept.items()}
     if template is not None:
@@ -117,6 +119,7 @@ def read_named(
         words,
         *three_splits(examples, row.labels, SHARES, seed),
         f"rows of {data or row.hub}; the papers report {row.metric}",
+        notes=tuple(note for note in notes if note),
         candidates=bool(row.candidates),
         wordings={} if template or label_words or row.candidates else _wordings(row),
     )

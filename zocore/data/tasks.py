@@ -25,6 +25,7 @@ from zocore.noise.addressed import permutation
 BUNDLED = Path(__file__).parents[1] / "bundle" / "tasks"
 MAX_ROWS = 100_000  # of one split; of more a random part is taken
 MIN_ROWS = 10  # fewer leave nothing to train on once dev and test are held out
+LINES = 8  # of rows left out, told one by one
 MIN_PER_LABEL = 3  # one each for train, dev and test
 SPLIT_EPOCH = 2**31  # split draws use epochs that no training run reaches
 DEV_NAMES = ("dev", "validation", "valid", "val")
@@ -61,7 +62,8 @@ class Task:
     description: str = ""
     notes: tuple[str, ...] = ()  # what was left out, and what the data needs
     word_note: str = ""  # the same, for models that read label words
-    unlabelled: tuple[int, ...] = ()  # lines of the rows that were left out, having no label
+    unlabelled: tuple[int, ...] = ()  # lines of the training file's rows that were left out, having no label
+    textless: tuple[int, ...] = ()  # the same of those with a label whose text, or one of its texts, is empty
     rows: int = 0  # of the file of the training examples, before a part was taken
     candidates: bool = False  # whether each example brings answers of its own
     wordings: Mapping[str, Wording] = field(default_factory=dict)  # by kind of model, where it is not the usual one
@@ -81,7 +83,7 @@ class Reading:
     names: tuple[str, ...]
 
     def examples(self, table: Table) -> tuple[Example, ...]:
-        """Return the table's rows as examples. Raises InputError for empty cells and for unknown labels."""
+        """Return the table's rows as examples. Raises InputError for unknown labels."""
         numbers = {name: number for number, name in enumerate(self.names)}
         labels = table.column(self.label)
         for label, line in zip(labels, table.lines, strict=True):
@@ -133,8 +135,9 @@ def read_task(
     """Read a task from a CSV, TSV or JSON Lines file, or a folder of such files named train, dev and test.
 
     Columns that are not named are looked for, a missing template is the text columns themselves, and label
-    words default to the labels. Rows without a label are left out, and counted in the task's notes. What a
-    folder does not hold apart is split off by `seed`, label by label; of a folder of two the second is the test.
+    words default to the labels. Rows without a label or with an empty text are left out, and counted in the task's
+    notes. What a folder does not hold apart is split off by `seed`, label by label; of a folder of two the second is
+    the test.
     Of a file with more than `max_rows` rows a random part is taken. `seed` is the split's own, not the run's.
     Raises InputError when anything is wrong.
     """
@@ -144,8 +147,10 @@ def read_task(
     path = Path(path)
     reading, prompt = _understood(tables["train"], text_columns, label_column, template)
     tables = {split: table for split, table in tables.items() if split == "train" or table.has(reading.label)}
-    kept = {split: table.labelled(reading.label) for split, table in tables.items()}
-    notes = [_left_out(tables[split], kept[split], reading.label) for split in tables]
+    labelled = {split: table.labelled(reading.label) for split, table in tables.items()}
+    kept = {split: table.filled(reading.texts) for split, table in labelled.items()}
+    notes = [left_out(tables[split], labelled[split], f"nothing or NaN for {reading.label!r}") for split in tables]
+    notes += [left_out(labelled[split], kept[split], empty(reading.texts)) for split in tables]
     words = match_words(label_words, reading.names)
     examples = {split: reading.examples(table) for split, table in kept.items()}
     splits = three_splits(examples, reading.names, shares, seed)
@@ -159,7 +164,8 @@ def read_task(
         f"{sum(map(len, splits))} rows of {path.name}",
         tuple(note for note in notes if note),
         digits_note(words, kept["train"], reading.label),
-        _lost(tables["train"], kept["train"]),
+        _lost(tables["train"], labelled["train"]),
+        _lost(labelled["train"], kept["train"]),
         len(read["train"].rows),
     )
 
@@ -179,13 +185,19 @@ def _lost(table: Table, kept: Table) -> tuple[int, ...]:
     return tuple(sorted(set(table.lines) - set(kept.lines)))
 
 
-def _left_out(table: Table, kept: Table, label: str) -> str:
-    """A sentence on the rows without a label, empty where there are none."""
+def left_out(table: Table, kept: Table, why: str) -> str:
+    """Return a sentence on the rows that were left out, and in which lines they are; empty where there are none."""
     lost = _lost(table, kept)
     if not lost:
         return ""
     rows = "1 row" if len(lost) == 1 else f"{len(lost)} rows"
-    return f"{table.name}: {rows} left out, with nothing or NaN for {label!r}, the first in line {lost[0]}"
+    lines = ", ".join(map(str, lost[:LINES])) + (", ..." if len(lost) > LINES else "")
+    return f"{table.name}: {rows} left out, with {why}, in line{'s' * (len(lost) > 1)} {lines}"
+
+
+def empty(columns: Sequence[str]) -> str:
+    """Return what is wrong with rows that lack a text, as `left_out` says it."""
+    return f"nothing in {' or '.join(map(repr, columns))}"
 
 
 def _understood(
@@ -202,7 +214,7 @@ def _understood(
         template = template.replace("{text}", f"{{{columns[0]}}}")
     prompt = Template(template)
     prompt.check(tuple(name for name in table.columns if name != label))
-    return Reading(prompt.fields, label, find_labels(table.labelled(label), label)), template
+    return Reading(prompt.fields, label, find_labels(table.labelled(label).filled(prompt.fields), label)), template
 
 
 def _checked_shares(dev: float, test: float) -> tuple[float, float]:

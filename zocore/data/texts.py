@@ -15,7 +15,7 @@ from pathlib import Path
 
 from zocore.data.chats import read_chat
 from zocore.data.files import MAX_BYTES, MAX_CHARS, Table, read_table, text_lines
-from zocore.data.tasks import DEV_NAMES, MIN_ROWS, SPLIT_EPOCH, Example, Task
+from zocore.data.tasks import DEV_NAMES, MIN_ROWS, SPLIT_EPOCH, Example, Task, empty, left_out
 from zocore.data.template import Template
 from zocore.errors import InputError
 from zocore.noise.addressed import permutation
@@ -38,14 +38,19 @@ def read_texts(
     """Read rows of text from a file, or from a folder of files named train, dev and test.
 
     With a template the prompt is made of the columns it names. Without a folder's splits, rows are held out by
-    `seed`. Raises InputError when anything is wrong.
+    `seed`. Rows that lack something to read are left out, and counted in the task's notes. Raises InputError when
+    anything is wrong.
     """
     path = Path(path).expanduser()
     tables = {split: _table(file) for split, file in _files(path).items()}
-    rows = {split: _rows(table, template, answer_column) for split, table in tables.items()}
+    needed = {split: _needed(table, template, answer_column) for split, table in tables.items()}
+    kept = {split: table.filled(needed[split]) for split, table in tables.items()}
+    notes = [left_out(tables[split], kept[split], empty(needed[split])) for split in tables]
+    rows = {split: _rows(table, template, answer_column) for split, table in kept.items()}
     train, dev, test = _splits(rows, seed)
     about = f"{len(train) + len(dev) + len(test)} rows of {path.name}"
-    return Task(path.stem, path.stem, template or "", (), (), train, dev, test, about)
+    told = tuple(note for note in notes if note)
+    return Task(path.stem, path.stem, template or "", (), (), train, dev, test, about, told)
 
 
 def _files(path: Path) -> dict[str, Path]:
@@ -84,20 +89,26 @@ def _paragraphs(path: Path) -> Table:
     return Table(path, (TEXT,), rows, lines)
 
 
-def _rows(table: Table, template: str | None, answer_column: str | None) -> tuple[Row, ...]:
-    """The table's rows, with `prompt` made from the template and `answer` taken from its column."""
+def _needed(table: Table, template: str | None, answer_column: str | None) -> tuple[str, ...]:
+    """The columns that every row must have something in: those of the prompt and of the answer."""
+    there = tuple(name for name in (PROMPT, TEXT, MESSAGES) if name in table.columns)
+    names: tuple[str, ...] = there if len(there) == 1 else ()  # of several, a row may have any
     if template is not None:
         Template(template).check(table.columns)
+        names = Template(template).before_answer().fields
     if answer_column is not None:
-        table.column(answer_column)
+        table.check(answer_column)
+        names = (*names, answer_column)
+    return names
+
+
+def _rows(table: Table, template: str | None, answer_column: str | None) -> tuple[Row, ...]:
+    """The table's rows, with `prompt` made from the template and `answer` taken from its column."""
     rows = []
     for fields, line in zip(table.rows, table.lines, strict=True):
         row, place = dict(fields), f"{table.name}, line {line}"
         if template is not None:
             prompt = Template(template).before_answer()
-            missing = [name for name in prompt.fields if not row.get(name)]
-            if missing:
-                raise InputError(f"{place}: the column {missing[0]!r} is empty; fill it or drop the row")
             row[PROMPT] = prompt.fill(row).text
         if answer_column is not None:
             row[ANSWER] = row[answer_column]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from zocore.directions.laws import Direction
+from zocore.directions.pushes import Pushes
 from zocore.runs.session import Session
 
 FIRST = 2**20  # step number of the slices' own noise: no run is that long
@@ -15,7 +16,7 @@ class Slice:
 
     offsets: list[float]
     losses: list[float]
-    slope: float | None  # z . grad L by backprop, None where a leaf is no ordinary parameter
+    slope: float | None  # z . grad L by backprop, None along pushes and where a leaf is no ordinary parameter
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,15 @@ def direction(session: Session, number: int = 0) -> Direction:
     return Direction(replace(session.key(FIRST), direction=number), method.law)
 
 
-def slice_along(session: Session, along: Direction, offsets: Sequence[float]) -> Slice:
+def probe(session: Session, number: int = 0) -> Direction | Pushes:
+    """Return what the method's own probes move along: a direction in the weights, or noise on the outputs of layers."""
+    tie = session.method.pushes
+    if tie is None:
+        return direction(session, number)
+    return Pushes(replace(session.key(FIRST), direction=number), tie)
+
+
+def slice_along(session: Session, along: Direction | Pushes, offsets: Sequence[float]) -> Slice:
     """Return the loss of the first batch at each offset along a direction; the weights stay."""
     losses = session.losses(1)
     with losses.along(along) as at:
@@ -48,8 +57,10 @@ def slice_along(session: Session, along: Direction, offsets: Sequence[float]) ->
     return Slice(list(offsets), means, slope_along(session, along))
 
 
-def slope_along(session: Session, along: Direction) -> float | None:
-    """Return z . grad L on the first batch by backprop, None where that is not possible."""
+def slope_along(session: Session, along: Direction | Pushes) -> float | None:
+    """Return z . grad L on the first batch by backprop, None where that is not possible: backprop stops at weights."""
+    if isinstance(along, Pushes):
+        return None
     try:
         truth = session.losses(1).gradient()[1]
     except ValueError:
@@ -57,7 +68,7 @@ def slope_along(session: Session, along: Direction) -> float | None:
     return sum(float((along.tensor(leaf).double() * truth[leaf.id].double()).sum()) for leaf in session.leaves)
 
 
-def secants(session: Session, along: Direction, eps: Sequence[float]) -> list[Secant]:
+def secants(session: Session, along: Direction | Pushes, eps: Sequence[float]) -> list[Secant]:
     """Return the secant at each eps on the first batch."""
     losses, lines = session.losses(1), []
     with losses.along(along) as at:

@@ -67,7 +67,7 @@ def run(
     """
     ranks = ranks or Ranks()
     search = None
-    if config.auto_lr and config.lr is None:
+    if config.searches:
         config, search = with_found_rate(config, stop)
     session = open_session(config, recording.header.frozen if recording else None, ranks=ranks)
     session.objective.ready()

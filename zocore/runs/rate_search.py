@@ -5,6 +5,7 @@ anyway, so the search asks for nothing more than a few dozen forward passes. Eac
 batch at the smallest rates, so that easy and hard batches do not hide what the steps do.
 """
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import inf, isfinite
@@ -12,6 +13,7 @@ from typing import Any
 
 from zocore.config import RunConfig
 from zocore.errors import InputError
+from zocore.methods import METHODS
 from zocore.runs.opening import open_session
 from zocore.runs.session import Session
 
@@ -42,18 +44,22 @@ class RateSearch:
 def with_found_rate(config: RunConfig, stop: Callable[[], bool] = lambda: False) -> tuple[RunConfig, RateSearch]:
     """Return the settings with the rate that a search finds, and the search, on a model that is dropped afterwards.
 
-    Raises InputError when no rate lowers the losses.
+    Raises InputError when no rate lowers the losses, when it is stopped, and for a method that takes a gradient.
     """
+    if not METHODS[config.method].zeroth_order:
+        raise InputError(f"--lr auto is made of zeroth-order steps, and {config.method} takes a gradient: give a rate")
     session = open_session(replace(config, lr=None))
     session.objective.ready()
     search = find_rate(session, stop)
+    del session
+    gc.collect()  # a model with hooks is a ring of references: else it stays beside the run's own
     return replace(config, lr=search.lr), search
 
 
 def find_rate(session: Session, stop: Callable[[], bool] = lambda: False) -> RateSearch:
     """Move a session's weights by the method's own steps at rising rates, and return the rate for a run.
 
-    It is an eighth of the one at which the losses are lowest. Raises InputError when they never fall.
+    It is an eighth of the one at which the losses are lowest. Raises InputError when they never fall, or when stopped.
     """
     eps, lr = session.config.eps, session.config.lr
     assert eps is not None and lr is not None
@@ -64,6 +70,8 @@ def find_rate(session: Session, stop: Callable[[], bool] = lambda: False) -> Rat
         passes, cost = passes + losses.forward_passes, cost + losses.forward_cost
         seen.append(step.loss if isfinite(step.loss) else inf)
         rates.append(rates[-1] * FACTOR)
+    if stop():
+        raise InputError("stopped before a learning rate was found")
     tried = tuple(zip(rates[BATCHES - 1 :], _changes(seen), strict=False))
     best, fall = min(tried, key=lambda pair: pair[1], default=(lr, 0.0))
     if -fall < FALL * seen[0]:

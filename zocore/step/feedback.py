@@ -144,17 +144,19 @@ class Feedback:
         self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State
     ) -> None:
         """Do a recorded step again: a clean forward, and the pushes where the recording holds no responses."""
+        self.apply(leaves, self.recall(recorded, losses(), key), key, recorded.lr, state)
+
+    def recall(self, recorded: Recorded, losses: Losses, key: Key) -> Lesson:
+        """Return what a recorded step taught. Raises ValueError where its pushes are not in the recording."""
         pushes = tuple(push for push in recorded.directions if isinstance(push, Pushes))
         if not pushes:
             raise ValueError(f"step {key.step} was recorded without its pushes: it cannot be replayed")
-        oracle = losses()
-        answers, seen = oracle.clean(self.readout.ask)
+        answers, seen = losses.clean(self.readout.ask)
         if recorded.responses is None:
-            responses = self._responses([self._probe(oracle, push, answers, recorded.eps) for push in pushes])
+            responses = self._responses([self._probe(losses, push, answers, recorded.eps) for push in pushes])
         else:
             responses = recorded.responses.to(answers.device)
-        lesson = Lesson(pushes, responses, answers, oracle.labels, self.readout, seen, oracle.criterion)
-        self.apply(leaves, lesson, key, recorded.lr, state)
+        return Lesson(pushes, responses, answers, losses.labels, self.readout, seen, losses.criterion)
 
     def forward_passes(self) -> int:
         """The clean pass and the pushes."""
