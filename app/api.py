@@ -32,9 +32,10 @@ def add(store: JobStore) -> None:
     """Add the endpoints to the page being built."""
 
     def start(settings: dict[str, Any], visitor: str, request: gr.Request) -> dict[str, str]:
-        """Start a run of these settings; keep `visitor`, a secret, to stop it. One not issued here gets a new one.
+        """Start a run of these settings, named as the options of `zocore train`.
 
-        `{"auto_lr": true}` without `lr` has the run find its learning rate by a short range test.
+        Keep `visitor`, a secret, to stop it. One not issued here gets a new one. `{"auto_lr": true}` without `lr` has
+        the run find its learning rate by a short range test.
         """
         guest = Guest.of(store, visitor, request)
         job = _or_sentence(lambda: begin(store, guest, [_config(settings, store)]))

@@ -22,13 +22,13 @@ def title(job: Job) -> str:
 
 
 def result(job: Job) -> str:
-    """Return how far a run came and what that did to held-out accuracy."""
+    """Return how far a run came and what that did to held-out examples."""
     view = job.lane.view
-    tests = [value for _, value in view.accuracy("test")]
+    tests = [f"{value:.0%}" if view.score == "accuracy" else f"{value:.3g}" for _, value in view.scores("test")]
     passes = f"{view.steps} steps, {view.place.forwards} forward passes"
     if len(job.lanes) > 1 or len(tests) < 2:
         return f"{job.phase} · {passes}"
-    return f"test accuracy {tests[0]:.0%} → {tests[-1]:.0%} · {passes}"
+    return f"test {plots.score_name(view)} {tests[0]} → {tests[-1]} · {passes}"
 
 
 def card(job: Job) -> bytes:

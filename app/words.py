@@ -45,6 +45,10 @@ ABOUT_FORESEEN = (
     "Learned feedback pushes the outputs of layers and foresees how the answers will respond. Here is the share of the "
     "response that it foresaw: the better it is, the more of each example's error reaches the layers."
 )
+ABOUT_MOVED = (
+    "The objective has no gradient: a probe learns only from examples whose score it changes. Where this share stays "
+    "near zero, a larger eps or a larger batch helps."
+)
 ABOUT_ACCURACY = "Examples the run never trains on. Circles: dev while training. Dots: test, before and after."
 ABOUT_ESTIMATOR = (
     "Variance of the estimate over fresh directions at fixed weights, and its cosine to the true gradient where "
@@ -54,7 +58,10 @@ ABOUT_MEMORY = (
     "Predicted peak of one step from the model's sizes, for this method and the usual ones. Measured: the allocator's "
     "peak on a GPU; on a CPU, the tensors alive at once, without Python and its libraries."
 )
-ABOUT_PROBES = "Test sentences, and your own first: what the model said before the run, and what it says now."
+ABOUT_PROBES = (
+    "Test sentences, and your own first: what the model said before the run, and what it says now. Where it writes, "
+    "they are prompts."
+)
 RECORDED = "recorded · a run of the toy preset that came with the project. Press Start for your own."
 NO_PROBES = "The sentences appear with the first evaluation."
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_args, get_type_hints
 
+from zocore.data.built_in_rewards import NAMES
 from zocore.directions.laws import LAWS
 from zocore.methods import METHODS, OPTIONS
 from zocore.models.kinds import KINDS
@@ -39,7 +40,9 @@ class RunConfig:
         choices=tuple(OBJECTIVES),
     )
     reward: str | None = setting(
-        None, "what judges completions: em or f1 against the answer, or FILE.py:function(prompt, completion, row)"
+        None,
+        f"what judges completions, more for better: {NAMES} (em and f1 against the row's answer), or a function of "
+        "your own as FILE.py:function(prompt, completion, row)",
     )
     metric: str | None = setting(
         None, "score of written answers in the evaluations of --objective lm", choices=("em", "f1")

@@ -13,7 +13,9 @@ from zocore.step.step import Stepper
 class Row:
     """An objective as people choose it: a criterion of label scores, or a class of its own that reads text."""
 
+    title: str
     summary: str
+    lowered: str  # what its value is, in a few words
     criterion: Criterion | None = None
     wider: float = 1.0  # how much farther out its probes are: nearer, most of them would measure no difference
     text: str = ""  # module and class in zocore.models.objectives, where there are no labels
@@ -37,17 +39,23 @@ class Row:
 
 
 OBJECTIVES: Mapping[str, Row] = {
-    "loss": Row("cross entropy of the right label", CrossEntropy()),
-    "margin": Row("by how much the right label's score fails to lead the others by 1", Margin()),
-    "accuracy": Row("share of wrong answers", Mistake(), wider=10.0),
-    "f1": Row("1 - macro F1 of the batch", MissedF1(), wider=10.0),
+    "loss": Row("Loss", "cross entropy of the right label", "training loss", CrossEntropy()),
+    "margin": Row(
+        "Margin", "by how much the right label's score fails to lead the others by 1", "margin missed", Margin()
+    ),
+    "accuracy": Row("Accuracy", "share of wrong answers", "share of wrong answers", Mistake(), wider=10.0),
+    "f1": Row("F1", "1 - macro F1 of the batch", "1 - F1", MissedF1(), wider=10.0),
     "lm": Row(
+        "Language modelling",
         "cross entropy of the next token, in texts or in the answers to prompts and chats",
+        "loss per token",
         text="next_tokens.NextTokens",
         judge="metric",
     ),
     "reward": Row(
+        "Reward of what it writes",
         "minus the --reward of what the model writes after a prompt",
+        "minus the reward",
         wider=10.0,
         text="rewards.Rewarded",
         judge="reward",

@@ -6,6 +6,7 @@ its own. Figures carry no ink or background colour: the page or `themed` gives t
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from app.jobs.view import MOST_POINTS, SMOOTHING, Point, View, smooth, thinned
@@ -71,7 +72,8 @@ def _axis(text: str) -> dict[str, Any]:
 def loss(views: Sequence[View], axis: str = "forwards", weight: float = SMOOTHING, log: bool = False) -> Figure:
     """Raw and smoothed training loss of each run, and a cross where it was not finite."""
     data = [trace for view in views for trace in loss_traces(view, axis, weight)]
-    figure: Figure = {"data": data, "layout": layout(AXIS_TITLES[axis], "training loss")}
+    lowered = views[0].objective.lowered if views else "training loss"
+    figure: Figure = {"data": data, "layout": layout(AXIS_TITLES[axis], lowered)}
     if log:
         figure["layout"]["yaxis"]["type"] = "log"
     return figure
@@ -157,14 +159,29 @@ def foreseen_columns(points: Sequence[Point], axis: str, first: int = 0, most: i
     return [_short(point.place.on(axis)) for point, _ in told], [_number(max(0.0, 1 - left)) for _, left in told]
 
 
-def accuracy(views: Sequence[View], axis: str = "forwards") -> Figure:
-    """Held-out accuracy: open circles on dev while training, full ones on test before and after."""
+def moved(view: View, axis: str = "forwards") -> Figure:
+    """The share of examples whose value differed in each step's probes; absent where the objective has a gradient."""
+    x, y = moved_columns(view.points, axis) if view.objective.flat else ([], [])
+    look = {"mode": "lines", "line": {"color": colour(view.method), "width": 2}, "name": "moved"}
+    shown = layout(AXIS_TITLES[axis], "share that moved", showlegend=False)
+    shown["yaxis"] |= {"range": [0, 1.05], "tickformat": ".0%"}
+    return {"data": [{"type": "scatter", "x": x, "y": y, **look}], "layout": shown, "absent": not x}
+
+
+def moved_columns(points: Sequence[Point], axis: str, first: int = 0, most: int = MOST_POINTS) -> Column:
+    """x and y of the share that moved for at most `most` of the points from number `first` on."""
+    kept = [first + i for i in thinned(len(points) - first, most=most)]
+    return [_short(points[i].place.on(axis)) for i in kept], [_number(points[i].moved) for i in kept]
+
+
+def held_out(views: Sequence[View], axis: str = "forwards") -> Figure:
+    """What held-out examples are judged by: open circles on dev while training, full ones on test before and after."""
     data: list[Trace] = []
     for view in views:
         for split, symbol in (("dev", "circle-open"), ("test", "circle")):
-            found = view.accuracy(split)
+            found = view.scores(split)
             look = {"line": line(view.method, 2), "marker": {"symbol": symbol, "size": 9, "color": colour(view.method)}}
-            x, y = [_short(place.on(axis)) for place, _ in found], [round(value, 4) for _, value in found]
+            x, y = [_short(place.on(axis)) for place, _ in found], [digits(value) for _, value in found]
             dev = split == "dev"
             name = f"{title(view.method)}, {split}" if len(views) > 1 else split
             mode = "lines+markers" if dev else "markers"
@@ -172,9 +189,29 @@ def accuracy(views: Sequence[View], axis: str = "forwards") -> Figure:
             first = not seen and (bool(x) or len(views) == 1)
             shown = {"legendgroup": name, "showlegend": first}
             data.append({"type": "scatter", "mode": mode, "x": x, "y": y, "name": name, **look, **shown})
-    figure: Figure = {"data": data, "layout": layout(AXIS_TITLES[axis], "held-out accuracy", showlegend=True)}
-    figure["layout"]["yaxis"] |= {"range": [0, 1.05], "tickformat": ".0%"}
+    score = views[0].score if views else "accuracy"
+    figure: Figure = {"data": data, "layout": layout(AXIS_TITLES[axis], held_out_title(views), showlegend=True)}
+    if score == "accuracy":
+        figure["layout"]["yaxis"] |= {"tickformat": ".0%"}
+    if all(0 <= value <= 1 for trace in data for value in trace["y"] if value is not None):
+        figure["layout"]["yaxis"] |= {"range": [0, 1.05]}
     return figure
+
+
+NAMED = {"f1": "F1", "em": "exact match"}
+
+
+def held_out_title(views: Sequence[View]) -> str:
+    """Return what the scores on held-out examples are, in a few words."""
+    view = views[0] if views else View()
+    source = view.header.config.get("reward") if view.header and view.score == "reward" else None
+    of = f": {Path(str(source)).name}" if source else ""
+    return f"{score_name(view)}{of}" if of else f"held-out {score_name(view)}"
+
+
+def score_name(view: View) -> str:
+    """Return what a run is judged by, as people read it."""
+    return NAMED.get(view.score, view.score)
 
 
 def estimator(view: View, axis: str = "forwards") -> Figure:

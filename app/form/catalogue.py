@@ -15,6 +15,7 @@ from zocore.memory.bill import bill
 from zocore.memory.shapes import BUILT_IN, ModelShape, shape_of
 from zocore.models.files import BUNDLED, HUB_ID
 from zocore.models.kinds import kind_of
+from zocore.recipes.recipe import recipes
 
 MOST_CONFIG = 20_000  # characters of a pasted config.json
 MOST_SIZE, MOST_LAYERS = 10_000_000, 1000
@@ -38,6 +39,7 @@ HUB: Mapping[str, str] = {  # hub id -> name in `shapes`; all have safetensors
 }
 
 
+OF_RECIPES = {row.config.model: row.shape for row in recipes().values()}
 ENCODERS = ("sentence-transformers/all-MiniLM-L6-v2",)
 MASKED = ("FacebookAI/roberta-large",)
 
@@ -61,6 +63,8 @@ def shape(model: str) -> ModelShape | None:
             return shape_of(BUNDLED)
         if model in HUB:
             return shape_of(HUB[model])
+        if model in OF_RECIPES:
+            return shape_of(OF_RECIPES[model])
         if model in BUILT_IN or (Path(model).expanduser() / "config.json").is_file():
             return shape_of(model)
     except (ValueError, OSError, KeyError):

@@ -7,16 +7,23 @@ from typing import Any
 import gradio as gr
 
 from app import words
-from app.form import catalogue, forms
+from app.form import aims, catalogue, forms, recipes
 from app.form.data_form import DataForm, data_settings
 from app.jobs.limits import Limits
 from app.quiet import QUIET
 from zocore.config import RunConfig
-from zocore.data.tasks import bundled_tasks
 from zocore.methods import METHODS
 
 HELP = {name: f.metadata["help"] for name, f in RunConfig.__dataclass_fields__.items()}
 TITLES: Mapping[str, str] = {"keep": "share that moves", "lr": "Learning rate", "eps": "Probe distance eps"}
+
+
+NUMBERS = (
+    ("batch_size", "max_tokens"),
+    ("eval_every", "eval_examples"),
+    ("k_shot", "train_examples"),
+    ("measure_every",),
+)  # of the rows of Advanced
 
 
 @dataclass
@@ -24,8 +31,9 @@ class Controls:
     """The components of the form, each under the name of what it sets."""
 
     preset: gr.Radio
+    recipe: gr.Dropdown  # of a paper, which fills the form
     parts: dict[str, gr.components.Component]  # the fields of the method and the model, then those of the data
-    notes: dict[str, gr.HTML]  # "about" the method, and the "origin" of the marked numbers
+    notes: dict[str, gr.HTML]  # on the method, the recipe, the task, the objective, and whence the marked numbers are
     data: DataForm
 
     @property
@@ -64,6 +72,8 @@ def build(config: RunConfig, preset: gr.Radio, most: int) -> Controls:
     """Lay the controls out, filled from a configuration."""
     values = forms.to_form(config)
     parts: dict[str, gr.components.Component] = {}
+    recipe = gr.Dropdown(recipes.CHOICES, value=recipes.NONE, label="A paper's recipe", elem_id="zo-recipe")
+    notes = {"recipe note": gr.HTML("", visible=False, elem_id="zo-recipe-note", elem_classes="zo-note")}
     parts["model"] = gr.Dropdown(
         catalogue.choices(),
         value=values["model"],
@@ -72,9 +82,16 @@ def build(config: RunConfig, preset: gr.Radio, most: int) -> Controls:
         elem_id="zo-model",
         info="Listed with the memory of a MeZO step on 16 short texts. You can also type a hub id or a folder.",
     )
-    data = DataForm.build(bundled_tasks(), values["task"], most, parts["model"])
+    parts["objective"] = gr.Dropdown(
+        aims.CHOICES, value=values["objective"], label="What a step lowers", elem_id="zo-objective", render=False
+    )
+    data = DataForm.build(recipes.tasks(), values["task"], most, parts["model"], parts["objective"])
+    notes["task note"] = data.about
+    parts["objective"].render()
+    notes["aim"] = gr.HTML(aims.note(config), elem_id="zo-aim", elem_classes="zo-note")
+    aims.build(parts, values)
     parts["method"] = gr.Dropdown(forms.METHOD_CHOICES, value=values["method"], label="Method", elem_id="zo-method")
-    about = gr.HTML(method_note(config.method), elem_classes="zo-note")
+    notes["about"] = gr.HTML(method_note(config.method), elem_classes="zo-note")
     parts["subspace"] = gr.Dropdown(
         words.SUBSPACES, value=values["subspace"], label="What moves", elem_id="zo-subspace"
     )
@@ -97,19 +114,19 @@ def build(config: RunConfig, preset: gr.Radio, most: int) -> Controls:
         elem_id="zo-auto-lr",
     )
     search.change(lambda on: gr.update(interactive=not on), search, parts["lr"], **QUIET)
-    origin = gr.HTML(origin_note(config), elem_classes="zo-note zo-origin")
+    notes["origin"] = gr.HTML(origin_note(config), elem_classes="zo-note zo-origin")
     with gr.Row(elem_classes="zo-pair"):
         parts["steps"] = gr.Number(values["steps"], label="Steps", precision=0, elem_id="zo-steps", min_width=120)
         parts["seed"] = gr.Number(values["seed"], label="Seed", precision=0, elem_id="zo-seed", min_width=120)
-    _advanced(parts, values, forms.shown(config.method))
+    _advanced(parts, values, forms.shown(config.method, config.objective, values["reward"]))
     parts["task"] = data.task
     parts["device"] = gr.State(config.device)  # set by a preset that needs one
-    return Controls(preset, parts | data.parts, {"about": about, "origin": origin}, data)
+    return Controls(preset, recipe, parts | data.parts, notes, data)
 
 
 def _advanced(parts: dict[str, gr.components.Component], values: Mapping[str, Any], shown: Mapping[str, bool]) -> None:
     with gr.Accordion("Advanced", open=False):
-        for names in (("batch_size", "max_tokens"), ("eval_every", "measure_every")):
+        for names in NUMBERS:
             with gr.Row(elem_classes="zo-pair"):
                 for name in names:
                     parts[name] = gr.Number(
@@ -161,20 +178,23 @@ def origin_note(config: RunConfig) -> str:
 
 def filled(config: RunConfig) -> dict[str, Any]:
     """Return the changes by which the form shows a configuration."""
-    values, shown = forms.to_form(config), forms.shown(config.method)
+    values = forms.to_form(config)
+    shown = forms.shown(config.method, config.objective, values["reward"])
+    listed = {name: forms.choices(name, config) for name in ("lr", "eps")}
+    listed |= {"reward": aims.rewards(values["reward"]), "task": recipes.tasks(config.task)}
     changes: dict[str, Any] = {}
-    for name in forms.NAMES:
+    for name in (*forms.NAMES, "word"):
         more: dict[str, Any] = {"visible": shown[name]} if name in shown else {}
-        if name in ("lr", "eps"):
-            more["choices"] = forms.choices(name, config)
+        if name in listed:
+            more["choices"] = listed[name]
         changes[name] = gr.update(value=values[name], **more)
-    return changes | {"device": config.device} | _notes(config)
+    return changes | {"device": config.device, "task note": recipes.task_note(config.task)} | _notes(config)
 
 
 def rechosen(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the changes after another model, method or subspace: new lists of lr and eps at their presets."""
+    """Return the changes after another model, method, subspace or objective: lists of lr and eps at their presets."""
     config = forms.bare(values)
-    fresh, shown = forms.to_form(config), forms.shown(config.method)
+    fresh, shown = forms.to_form(config), forms.shown(config.method, config.objective, values["reward"])
     changes: dict[str, Any] = {name: gr.update(visible=on) for name, on in shown.items()}
     for name in ("lr", "eps"):
         choices = forms.choices(name, config)
@@ -186,4 +206,4 @@ def rechosen(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _notes(config: RunConfig) -> dict[str, str]:
-    return {"about": method_note(config.method), "origin": origin_note(config)}
+    return {"about": method_note(config.method), "origin": origin_note(config), "aim": aims.note(config)}

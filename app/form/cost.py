@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -18,11 +18,14 @@ from app.jobs.speeds import Speeds
 from app.words import clock, plain, size
 from zocore import methods
 from zocore.config import RunConfig
+from zocore.data.tasks import bundled_tasks
 from zocore.defaults import before_loading
 from zocore.errors import InputError
 from zocore.memory.bill import Bill, bill
 from zocore.models.files import BUNDLED
+from zocore.objectives import OBJECTIVES
 from zocore.runs import rate_search
+from zocore.runs.opening import check
 from zocore.runs.task import OF_DATA, read
 from zocore.subspaces.blocks import of_blocks
 
@@ -49,6 +52,7 @@ class Cost:
     download: int | None  # bytes, 0 when the model is here, None when unknown
     looks: float = 0.0  # seconds of loading and of the evaluations
     blocker: str = ""
+    written: int = 0  # tokens that a forward pass may write for each example, where it writes
     lent: Plan | None = None  # slices of a GPU that is lent by the call
     search: int = 0  # steps that looking for the learning rate takes at most
 
@@ -134,6 +138,7 @@ def _parts(config: RunConfig) -> Parts:
 def cost(config: RunConfig, speeds: Speeds) -> Cost:
     """Return what a run will cost on this machine. Raises ValueError for settings that do not go together."""
     _check_device(config)
+    check(replace(config, device=None), catalogue.kind(config.model))
     c = before_loading(config)
     device, dtype = str(c.device), str(c.dtype)
     known = speeds.seconds(config)
@@ -153,6 +158,7 @@ def cost(config: RunConfig, speeds: Speeds) -> Cost:
         download,
         _looks(config, per_step),
         _blocker(c, found, room),
+        written(config),
         Plan.of(c.steps * per_step + _looks(config, per_step)) if lends(config) else None,
         search_steps(config),
     )
@@ -172,8 +178,18 @@ def predicted(config: RunConfig, method: str = "") -> Bill | None:
     dtype = c.dtype if c.dtype in ("fp32", "bf16", "fp16") else "fp32"
     bits = 8 if c.quantise == "int8" else 4
     text = texts(config)
-    rows, positions = c.batch_size * text.rows, min(text.tokens, shape.positions)
+    rows, positions = c.batch_size * text.rows, min(text.tokens + judged(c), c.max_tokens, shape.positions)
     return bill(shape, method or c.method, rows, positions, dtype, options=text.options, bits=bits)
+
+
+def written(config: RunConfig) -> int:
+    """Return the tokens that a forward pass may write for each example: a completion, where the objective writes."""
+    return config.max_new_tokens if OBJECTIVES[config.objective].writes else 0
+
+
+def judged(config: RunConfig) -> int:
+    """Return the tokens that an evaluation may write for each example."""
+    return config.max_new_tokens if OBJECTIVES[config.objective].writes or config.metric else 0
 
 
 @dataclass(frozen=True)
@@ -197,6 +213,8 @@ def texts(config: RunConfig) -> Texts:
 
 @lru_cache(maxsize=16)
 def _examples(task: str) -> float:
+    if task not in bundled_tasks():  # nothing is downloaded for a price
+        return math.inf
     try:
         return len(read(RunConfig(task=task)).train)
     except InputError:
@@ -205,12 +223,15 @@ def _examples(task: str) -> float:
 
 @lru_cache(maxsize=16)
 def _bundled(task: str) -> int:
+    if task not in bundled_tasks():
+        return RunConfig.max_tokens * CHARS
     try:
         return longest_prompt(read(RunConfig(task=task)))
     except InputError:
         return RunConfig.max_tokens * CHARS
 
 
+FEW = ("k_shot", "train_examples")  # settings that take a part of the examples
 _MEASURED: dict[tuple[object, ...], dict[str, Any]] = {}  # what the question "texts" found
 MOST_KNOWN = 1000
 
@@ -219,18 +240,24 @@ def _text_key(config: RunConfig) -> tuple[object, ...]:
     """What decides the prompts: the model, the file as it is now, and how it is read."""
     path = Path(config.data or "")
     changed = path.stat().st_mtime_ns if config.data and path.exists() else 0
-    return changed, *(getattr(config, name) for name in ("model", "task", "data", *OF_DATA))
+    text = bool(OBJECTIVES[config.objective].text)
+    return changed, text, *(getattr(config, name) for name in ("model", "task", "data", *OF_DATA, *FEW))
 
 
 def measure_texts(config: RunConfig, files: Lab) -> None:
     """Have a child read the data, once for each model, so that `texts` is exact. Raises InputError for bad data.
 
-    A bundled task of the bundled model needs no measuring: each of its labels is one token.
+    A bundled task of the bundled model needs no measuring: each of its labels is one token. Rows of the hub are not
+    downloaded for it.
     """
-    key = _text_key(config)
-    if key in _MEASURED or (config.data is None and (config.model == "bundled" or not _tokenizer(config.model))):
+    key, known = _text_key(config), config.data is None
+    few = any(getattr(config, name) for name in FEW)  # there may be fewer
+    if key in _MEASURED or (known and not few and (config.model == "bundled" or not _tokenizer(config.model))):
         return
-    asked = RunConfig(**{name: getattr(config, name) for name in ("task", "data", *OF_DATA)})
+    if known and config.task not in bundled_tasks():
+        return
+    names = ("task", "data", "objective", "reward", "metric", *OF_DATA, *FEW)
+    asked = RunConfig(**{name: getattr(config, name) for name in names})
     causal = (config.kind or catalogue.kind(config.model) or "causal") == "causal"
     sizes = files.ask("texts", config=asked.to_json(), tokenizer=_tokenizer(config.model), causal=causal)
     while len(_MEASURED) >= MOST_KNOWN:
@@ -271,14 +298,19 @@ def _guess(config: RunConfig) -> float:
     parameters = shape.parameters if shape else 10**8
     device = "cuda" if str(c.device).startswith("cuda") else "cpu"
     text = texts(config)
-    forward = 2 * parameters * c.batch_size * text.rows * text.tokens / FLOPS[device]
-    return price(config) * forward + passes(config) * (parameters * NOISE[device] + 0.01) + 0.01
+    new = written(c)
+    forward = 2 * parameters * c.batch_size * text.rows * (text.tokens + new) / FLOPS[device]
+    # the noise of a probe is made anew for each token that is written
+    noise = passes(config) * max(1, new) * (parameters * NOISE[device] + 0.01)
+    return price(config) * forward + noise + 0.01
 
 
 def _looks(config: RunConfig, per_step: float) -> float:
     """Seconds of loading and of the evaluations before, between and after, from the seconds of a step."""
     count = 2 + (config.steps // config.eval_every if config.eval_every else 0)
     forward = per_step / price(config) / config.batch_size  # of one example
+    if judged(config) and not written(config):
+        forward *= 1 + judged(config) / texts(config).tokens
     return LOAD * (2 if config.searches else 1) + count * config.eval_examples * forward
 
 
@@ -315,7 +347,8 @@ def card(price: Cost) -> str:
 
 
 def _forwards_row(price: Cost) -> tuple[str, str, str]:
-    each = f"{price.steps:,} steps × {price.passes}"
+    writes = f", each writing up to {price.written} tokens an example" if price.written else ""
+    each = f"{price.steps:,} steps × {price.passes}{writes}"
     if not price.search:
         return "Forward passes", f"{price.forwards:,}", each
     return "Forward passes", f"at most {price.forwards:,}", f"{each}, and {price.search} × {price.passes} for the rate"
@@ -359,6 +392,7 @@ def facts(price: Cost) -> dict[str, Any]:
     return {
         "steps": price.steps,
         "forward_passes": price.forwards,
+        "tokens_a_forward": price.written,
         "search_steps": price.search,
         "seconds": price.seconds,
         "seconds_measured": price.measured,

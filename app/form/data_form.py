@@ -9,12 +9,14 @@ from typing import Any
 
 import gradio as gr
 
+from app.form import aims
 from app.form.reading import MOST_LABELS, joined
+from app.form.recipes import task_note
 from app.words import plain, size
-from zocore.data.tasks import load_task
+from zocore.config import RunConfig
 from zocore.errors import InputError
 
-OWN = "My own data"
+KNOWN, OWN = "A known task", "My own data"
 CELL = 120  # characters of a cell shown
 
 
@@ -24,6 +26,7 @@ class DataForm:
 
     source: gr.Radio
     task: gr.Dropdown
+    about: gr.HTML  # the task
     own: gr.Column
     file: gr.File
     path: gr.State  # where the upload was put
@@ -32,6 +35,8 @@ class DataForm:
     template: gr.Textbox
     words: gr.Textbox
     model: gr.components.Component  # what the template has to suit
+    objective: gr.components.Component  # what decides how a file is read
+    labelled: gr.Column  # what files of texts have no use for
     rows: gr.HTML
     read: gr.HTML
     prompt: gr.HTML
@@ -41,6 +46,7 @@ class DataForm:
         """What `data_settings` reads, by name."""
         return {
             "source": self.source,
+            "objective": self.objective,
             "data": self.path,
             "text_columns": self.texts,
             "label_column": self.label,
@@ -58,13 +64,20 @@ class DataForm:
         return dict(zip(self.parts, values, strict=True))
 
     @classmethod
-    def build(cls, tasks: Sequence[str], chosen: str, most: int, model: gr.components.Component) -> "DataForm":
+    def build(
+        cls,
+        tasks: Sequence[tuple[str, str]],
+        chosen: str,
+        most: int,
+        model: gr.components.Component,
+        objective: gr.components.Component,
+    ) -> "DataForm":
         """Lay the components out, in the order in which one's own data is prepared."""
-        source = gr.Radio(["Bundled task", OWN], value="Bundled task", label="What to learn", elem_id="zo-source")
-        offered = [(load_task(name).title, name) for name in tasks]
-        task = gr.Dropdown(offered, value=chosen, label="Task", elem_id="zo-task")
+        source = gr.Radio([KNOWN, OWN], value=KNOWN, label="What to learn", elem_id="zo-source")
+        task = gr.Dropdown(list(tasks), value=chosen, label="Task", elem_id="zo-task")
+        about = gr.HTML(task_note(chosen), elem_id="zo-task-note", elem_classes="zo-note")
         with gr.Column(visible=False, elem_classes="zo-own") as own:
-            gr.HTML(_step(1, "Upload a file"))
+            gr.HTML(_step("Upload a file"))
             file = gr.File(
                 label=f"CSV, TSV or JSON Lines, at most {size(most)}",
                 type="filepath",
@@ -74,25 +87,26 @@ class DataForm:
             )
             gr.HTML('<div id="zo-too-large" role="alert"></div>')  # filled by upload.js
             rows = gr.HTML("", elem_id="zo-rows")
-            gr.HTML(_step(2, "Which columns"))
+            gr.HTML(_step("Which columns"))
             with gr.Row(elem_classes="zo-pair"):
                 texts = gr.Dropdown([], multiselect=True, label="Text columns", elem_id="zo-texts", min_width=120)
                 label = gr.Dropdown([], label="Label column", elem_id="zo-label", min_width=120)
             read = gr.HTML("", elem_id="zo-read")
-            gr.HTML(_step(3, "A word for each label"))
-            words = gr.Textbox(
-                "",
-                label="Label words",
-                show_label=False,
-                info="The model answers with one of these. For labels that are numbers they are a guess: say what "
-                "they mean.",
-                placeholder="0 = terrible\n1 = great",
-                lines=2,
-                max_lines=8,
-                elem_id="zo-words",
-                max_length=2000,
-            )
-            gr.HTML(_step(4, "How it is asked"))
+            with gr.Column(elem_classes="zo-labelled") as labelled:
+                gr.HTML(_step("A word for each label"))
+                words = gr.Textbox(
+                    "",
+                    label="Label words",
+                    show_label=False,
+                    info="The model answers with one of these. For labels that are numbers they are a guess: say what "
+                    "they mean.",
+                    placeholder="0 = terrible\n1 = great",
+                    lines=2,
+                    max_lines=8,
+                    elem_id="zo-words",
+                    max_length=2000,
+                )
+            gr.HTML(_step("How it is asked"))
             template = gr.Textbox(
                 "",
                 label="Template",
@@ -105,11 +119,12 @@ class DataForm:
                 max_length=2000,
             )
             prompt = gr.HTML("", elem_id="zo-prompt")
-        return cls(source, task, own, file, gr.State(""), texts, label, template, words, model, rows, read, prompt)
+        fields = (gr.State(""), texts, label, template, words, model, objective, labelled, rows, read, prompt)
+        return cls(source, task, about, own, file, *fields)
 
 
-def _step(number: int, title: str) -> str:
-    return f'<h3 class="zo-wizard"><span>{number}</span>{title}</h3>'
+def _step(title: str) -> str:
+    return f'<h3 class="zo-wizard"><span></span>{title}</h3>'  # counted by form.css, as some are not always there
 
 
 def data_settings(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,12 +132,13 @@ def data_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     if values["source"] != OWN:
         return {}
     if not values["data"]:
-        raise InputError("upload a file with your own data, or choose a bundled task")
-    return {
-        "data": values["data"],
+        raise InputError("upload a file with your own data, or choose a known task")
+    label, template = values["label_column"] or None, (values["template"] or "").strip() or None
+    own = {"data": values["data"], "task": RunConfig.task, "label_column": label, "template": template}
+    if aims.reads_text(values["objective"]):
+        return own
+    return own | {
         "text_columns": ",".join(values["text_columns"] or ()) or None,
-        "label_column": values["label_column"] or None,
-        "template": (values["template"] or "").strip() or None,
         "label_words": joined(values["label_words"] or "") or None,
     }
 

@@ -6,12 +6,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from app.form import catalogue
+from app.form import aims, catalogue
 from zocore.config import RunConfig
 from zocore.defaults import before_loading, preset
 from zocore.errors import InputError
 from zocore.methods import METHODS, OPTIONS, build
 from zocore.models.files import HUB_ID
+from zocore.objectives import OBJECTIVES
 from zocore.presets import Preset
 
 PRESETS: Mapping[str, RunConfig] = {
@@ -22,8 +23,15 @@ PRESETS: Mapping[str, RunConfig] = {
 NAMES = (
     "model",
     "method",
+    "objective",
+    "reward",
+    "metric",
+    "max_new_tokens",
+    "temperature",
     "subspace",
     "task",
+    "k_shot",
+    "train_examples",
     "lr",
     "auto_lr",
     "eps",
@@ -47,6 +55,7 @@ NAMES = (
     "dtype",
     "max_tokens",
     "eval_every",
+    "eval_examples",
     "measure_every",
 )
 SPREAD = (0.01, 0.0316, 0.1, 0.316, 1.0, 3.16, 10.0, 31.6, 100.0)  # of the lists of lr and eps, about the preset
@@ -56,7 +65,8 @@ METHOD_CHOICES = [(row.title, name) for name, row in METHODS.items()]
 
 def _preset(config: RunConfig) -> Preset:
     known = before_loading(replace(config, device=None))  # no preset depends on it, and it may not be here
-    return preset(replace(known, kind=known.kind or catalogue.kind(known.model)))
+    found = preset(replace(known, kind=known.kind or catalogue.kind(known.model)))
+    return replace(found, eps=found.eps * OBJECTIVES[config.objective].wider)
 
 
 def choices(name: str, config: RunConfig) -> list[tuple[str, str]]:
@@ -67,7 +77,11 @@ def choices(name: str, config: RunConfig) -> list[tuple[str, str]]:
 
 def origin(config: RunConfig) -> str:
     """Return where the preset's numbers come from."""
-    return _preset(config).origin
+    found, row = _preset(config).origin, OBJECTIVES[config.objective]
+    if config.objective == RunConfig.objective:
+        return found
+    wide = f", and eps {row.wider:g} times as far out" if row.wider != 1 else ""
+    return f"{found}; the rate is the loss's, not tuned for this objective{wide}"
 
 
 def with_presets(config: RunConfig) -> RunConfig:
@@ -92,12 +106,12 @@ def option(method: str, name: str) -> Any:
     return taking[0].options[name]
 
 
-def shown(method: str) -> dict[str, bool]:
-    """Return which of the method-dependent controls are of any use to a method."""
+def shown(method: str, objective: str = RunConfig.objective, reward: object = None) -> dict[str, bool]:
+    """Return which of the controls that depend on method and objective are of any use."""
     zeroth = METHODS[method].zeroth_order
     options = {name: name in METHODS[method].options for name in OPTIONS if name in NAMES}
     probed = dict.fromkeys(("eps", "auto_lr", "measure_every"), zeroth)
-    return options | probed | {"noise": "law" in METHODS[method].options}
+    return options | probed | {"noise": "law" in METHODS[method].options} | aims.shown(objective, reward)
 
 
 def to_form(config: RunConfig) -> dict[str, Any]:
@@ -105,7 +119,8 @@ def to_form(config: RunConfig) -> dict[str, Any]:
     searches, config = config.searches, with_presets(replace(config, auto_lr=False))
     values = {name: getattr(config, name) for name in NAMES} | {"auto_lr": searches}
     values |= {"lr": f"{config.lr:.2g}", "eps": f"{config.eps:.2g}"}
-    values |= {name: values[name] or "auto" for name in ("noise", "schedule", "quantise", "dtype", "onto")}
+    values |= {name: values[name] or "auto" for name in ("noise", "schedule", "quantise", "dtype", "onto", "metric")}
+    values["reward"], values["word"] = aims.split(config.reward)
     if config.keep != 1:
         values["subspace"] = "sparse"
     if config.rank:
@@ -116,7 +131,8 @@ def to_form(config: RunConfig) -> dict[str, Any]:
 def to_config(values: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> RunConfig:
     """Return the settings a form holds. Raises InputError with one sentence."""
     method = values["method"]
-    useful = shown(method)
+    useful = shown(method, values["objective"], values["reward"])
+    values = {**values, "reward": aims.joined(values["reward"], values["word"])}
     kept = {name: _typed(name, values[name]) for name in NAMES if useful.get(name, True)}
     own = METHODS[method].options
     kept = {name: None if name in own and value == own[name] else value for name, value in kept.items()}
@@ -124,7 +140,7 @@ def to_config(values: Mapping[str, Any], data: Mapping[str, Any] | None = None) 
     kept["model"] = str(values["model"] or "").strip()
     if not kept["model"]:
         raise InputError("choose a model, or write a hub id or the path of a folder")
-    config = RunConfig(**kept, **(data or {}), eval_examples=200, device=values.get("device"))
+    config = RunConfig(**{**kept, **(data or {})}, device=values.get("device"))
     if config.batch_size < 2 and build(method, **config.options).per_example:
         title = METHODS[method].title
         raise InputError(f"{title} compares the examples of a batch with each other: take a batch of at least 2")
@@ -134,7 +150,10 @@ def to_config(values: Mapping[str, Any], data: Mapping[str, Any] | None = None) 
 def bare(values: Mapping[str, Any]) -> RunConfig:
     """Return the settings that presets depend on, whatever else the form holds."""
     model = str(values["model"] or "bundled")
-    return RunConfig(method=values["method"], model=model, **_subspace(values["subspace"]))
+    objective = values["objective"]
+    judged = aims.USUAL if OBJECTIVES[objective].judge == "reward" else None  # which one does not matter here
+    more = _subspace(values["subspace"])
+    return RunConfig(method=values["method"], model=model, objective=objective, reward=judged, **more)
 
 
 def check_hub_id(model: str) -> None:

@@ -11,6 +11,7 @@ from app.form import catalogue
 from app.form.forms import check_hub_id
 from app.jobs.limits import BOUNDS, MOST_TEXT, Limits
 from zocore.config import RunConfig
+from zocore.data.built_in_rewards import NAMES, built_in
 from zocore.data.tasks import bundled_tasks
 from zocore.errors import InputError
 from zocore.subspaces.blocks import of_blocks
@@ -47,8 +48,8 @@ def checked(config: RunConfig, limits: Limits, uploads: Path) -> RunConfig:
             raise InputError("this server takes the models of its list and those it has downloaded before")
     if config.allow_pickle:
         raise InputError("this server loads safetensors only: leave allow_pickle out")
-    if config.reward and ":" in config.reward:
-        raise InputError("this server runs no code of its visitors: take the reward em or f1")
+    if config.reward and built_in(config.reward) is None:
+        raise InputError(f"this server runs no code of its visitors: the reward must be {NAMES}")
     if config.task not in bundled_tasks():
         raise InputError(f"this server takes the tasks {', '.join(bundled_tasks())}, and data by upload")
     if config.data and not Path(config.data).resolve().is_relative_to(uploads.resolve()):

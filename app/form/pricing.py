@@ -23,7 +23,7 @@ def parts(price: str, measured: bool) -> tuple[gr.HTML, gr.Button]:
 def shown(store: JobStore, values: Mapping[str, Any]) -> tuple[str, Any, Any]:
     """Return the card, the Start button and the timing button for what the form says."""
     try:
-        config = controls.collect(values, store.limits)
+        config = taken(store, controls.collect(values, store.limits))
         cost.measure_texts(config, store.files)
         price = cost.cost(config, store.speeds)
     except ValueError as error:

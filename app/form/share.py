@@ -7,9 +7,10 @@ from typing import Any
 
 from app.jobs.lessons import clean
 from zocore.config import RunConfig
+from zocore.data.built_in_rewards import NAMES, built_in
 from zocore.errors import InputError
 
-PRIVATE = ("data", "allow_pickle", "reward")  # a path says nothing elsewhere; nobody trusts pickles or code by a link
+PRIVATE = ("data", "allow_pickle")  # a path says nothing elsewhere, and nobody trusts pickles by a link
 MOST = 12_000  # characters of a link's code
 MOST_LESSON, MOST_QUESTION = 1500, 300  # characters of a teacher's words
 
@@ -25,6 +26,7 @@ class Lesson:
 
 def encode(config: RunConfig, tab: str = "play", lesson: Lesson | None = None) -> str:
     """Return the code of a configuration and a tab, and of a lesson. Raises InputError for one that is too long."""
+    _no_code(config.reward)
     changed = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in PRIVATE}
     changed = {name: value for name, value in changed.items() if value != getattr(RunConfig(), name)}
     held: dict[str, Any] = {"run": changed, "tab": tab}
@@ -33,6 +35,11 @@ def encode(config: RunConfig, tab: str = "play", lesson: Lesson | None = None) -
         held["lesson"] = asdict(lesson)
     text = json.dumps(held, separators=(",", ":"), ensure_ascii=False)
     return base64.urlsafe_b64encode(text.encode("utf-8", "replace")).decode().rstrip("=")
+
+
+def _no_code(reward: object) -> None:
+    if isinstance(reward, str) and built_in(reward) is None:
+        raise InputError(f"a link carries no reward in a file of code: take {NAMES}")
 
 
 def _check(lesson: Lesson) -> None:
@@ -64,6 +71,9 @@ def decode(code: str) -> tuple[RunConfig, str]:
     try:
         found = _found(code)
         run = {name: value for name, value in found["run"].items() if name not in PRIVATE}
+        _no_code(run.get("reward"))
         return RunConfig.from_json(run), str(found.get("tab", "play"))
+    except InputError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError("the link's settings are damaged, so the page shows its own: ask for the link again") from None

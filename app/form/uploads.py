@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.form import catalogue, data_form, reading
+from app.form import aims, catalogue, data_form, reading, text_reading
 from app.form.data_form import DataForm
 from app.form.starting import Guest
 from app.jobs.store import JobStore
@@ -14,18 +14,32 @@ from app.quiet import QUIET
 from zocore.errors import InputError
 
 
+def _nothing() -> tuple[Any, Any]:
+    """The two lists of columns, empty; made anew each time, as Gradio changes what it is given."""
+    return gr.update(choices=[], value=[]), gr.update(choices=[], value=None)
+
+
 def connect(data: DataForm, store: JobStore, visitor: gr.BrowserState) -> None:
     """Join the components of the data form."""
     most = store.limits.upload_bytes
 
-    def chosen(source: str) -> tuple[Any, Any]:
-        return gr.update(visible=source != data_form.OWN), gr.update(visible=source == data_form.OWN)
+    def chosen(source: str) -> tuple[Any, Any, Any]:
+        own = source == data_form.OWN
+        return gr.update(visible=not own), gr.update(visible=not own), gr.update(visible=own)
 
-    def uploaded(secret: str, file: str | None, request: gr.Request) -> tuple[Any, ...]:
-        return read(store, Guest.of(store, secret, request), file)
+    def uploaded(secret: str, file: str | None, objective: Any, request: gr.Request) -> tuple[Any, ...]:
+        return read(store, Guest.of(store, secret, request), file, objective)
 
-    def worded(path: str, label: str | None, texts: Sequence[str] | None) -> Any:
-        return words(store, path, label, texts or ())
+    def turned(secret: str, file: str | None, objective: Any, before: bool, request: gr.Request) -> tuple[Any, ...]:
+        text = aims.reads_text(objective)
+        if text == before:
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip(), text
+        rows, path, texts, label = read(store, Guest.of(store, secret, request), file, objective)
+        places = {**texts, "visible": not text}, {**label, "label": "Answer column" if text else "Label column"}
+        return rows, path, *places, gr.update(visible=not text), text
+
+    def worded(path: str, label: str | None, texts: Sequence[str] | None, objective: Any) -> Any:
+        return "" if aims.reads_text(objective) else words(store, path, label, texts or ())
 
     def prompted(path: str, model: Any, texts: Sequence[str] | None) -> str:
         return reading.template_for(kind_of(store, model), texts or ()) if path else ""
@@ -38,17 +52,36 @@ def connect(data: DataForm, store: JobStore, visitor: gr.BrowserState) -> None:
         chosen = data.named(values)
         try:
             settings = data_form.data_settings(chosen)
+            if settings and aims.reads_text(chosen["objective"]):
+                found = store.files.ask("written", **settings)
+                return text_reading.report(found), text_reading.example(found)
+            settings.pop("task", None)
             found = store.files.ask("prompt", **settings, most=most) if settings else None
         except InputError as error:
             return "", data_form.error(str(error)) if chosen["data"] else ""
         return (reading.report(found), data_form.example(found)) if found else ("", "")
 
-    data.source.input(chosen, data.source, [data.task, data.own], **QUIET)
-    sent = data.file.change(uploaded, [visitor, data.file], [data.rows, data.path, data.texts, data.label], **QUIET)
-    named = sent.then(worded, [data.path, data.label, data.texts], data.words, **QUIET)
+    data.source.change(chosen, data.source, [data.task, data.about, data.own], **QUIET)
+    sent = data.file.change(
+        uploaded,
+        [visitor, data.file, data.objective],
+        [data.rows, data.path, data.texts, data.label],
+        **QUIET,
+    )
+    named = sent.then(worded, [data.path, data.label, data.texts, data.objective], data.words, **QUIET)
     asked = named.then(prompted, [data.path, data.model, data.texts], data.template, **QUIET)
     asked.then(previewed, data.inputs, [data.read, data.prompt], **QUIET)
-    data.label.input(worded, [data.path, data.label, data.texts], data.words, **QUIET)
+    text = gr.State(False)  # whether the file was last read as texts
+    seen = data.objective.change(  # type: ignore[attr-defined]
+        turned,
+        [visitor, data.file, data.objective, text],
+        [data.rows, data.path, data.texts, data.label, data.labelled, text],
+        **QUIET,
+    )
+    named = seen.then(worded, [data.path, data.label, data.texts, data.objective], data.words, **QUIET)
+    asked = named.then(prompted, [data.path, data.model, data.texts], data.template, **QUIET)
+    asked.then(previewed, data.inputs, [data.read, data.prompt], **QUIET)
+    data.label.input(worded, [data.path, data.label, data.texts, data.objective], data.words, **QUIET)
     data.texts.input(prompted, [data.path, data.model, data.texts], data.template, **QUIET)
     data.model.change(again, [data.path, data.model, data.texts, data.template], data.template, **QUIET)  # type: ignore[attr-defined]
     gr.on(
@@ -61,19 +94,18 @@ def connect(data: DataForm, store: JobStore, visitor: gr.BrowserState) -> None:
     )
 
 
-def read(store: JobStore, guest: Guest, file: str | None) -> tuple[Any, ...]:
+def read(store: JobStore, guest: Guest, file: str | None, objective: object) -> tuple[Any, ...]:
     """Return what an upload fills: its first rows or what is wrong with it, its path, text and label columns."""
-    nothing = gr.update(choices=[], value=[]), gr.update(choices=[], value=None)
     if not file:
-        return "", "", *nothing
-    most = store.limits.upload_bytes
+        return "", "", *_nothing()
+    most, text = store.limits.upload_bytes, aims.reads_text(objective)
     try:
         folder = store.root / "uploads" / secrets.token_urlsafe(12)
         store.may_ask(guest.secret, guest.address)
         path = data_form.keep_upload(file, folder, most)
-        found = store.files.ask("table", path=str(path.resolve()), most=most)
+        found = store.files.ask("rows" if text else "table", path=str(path.resolve()), most=most)
     except InputError as error:
-        return data_form.error(str(error)), "", *nothing
+        return data_form.error(str(error)), "", *_nothing()
     columns = found["columns"]
     chosen = gr.update(choices=columns, value=found["texts"]), gr.update(choices=columns, value=found["label"])
     return data_form.first_rows(found), str(path.resolve()), *chosen

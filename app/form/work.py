@@ -1,7 +1,8 @@
 """How much work a run is, from its settings alone: the unit is one weight seen by one token in a forward pass.
 
 It counts everything a run does: the steps' forwards at their price, those of a search for the rate at their most, the
-noise of every direction, evaluations before, after and between, and measurements of the estimator.
+noise of every direction, evaluations before, after and between, measurements of the estimator, and each token of the
+completions that it writes.
 """
 
 import math
@@ -26,10 +27,11 @@ def work(config: RunConfig) -> float:
     text = cost.texts(config)
     long = text.tokens * text.rows
     method = methods.build(config.method, **config.options)
-    noise = NOISE * method.forward_passes() if isinstance(method, Method) else NOISE
-    tokens_a_step = cost.price(config) * config.batch_size * long + noise
+    new = cost.written(config)  # tokens of a completion, each a forward with noise of its own
+    noise = max(1, new) * NOISE * (method.forward_passes() if isinstance(method, Method) else 1)
+    tokens_a_step = cost.price(config) * config.batch_size * (long + new) + noise
     looks = 2 + (config.steps // config.eval_every if config.eval_every else 0)
     measured = math.ceil(config.steps / config.measure_every) if config.measure_every else 0
-    evaluated = looks * config.eval_examples * long
+    evaluated = looks * config.eval_examples * (long + cost.judged(config))
     steps = config.steps + cost.search_steps(config) + measured * ESTIMATES
     return shape.parameters * (steps * tokens_a_step + evaluated)

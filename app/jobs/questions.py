@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 from transformers import AutoTokenizer
 
+from app.jobs import text_questions
 from app.jobs.speeds import warm_up
 from zocore.config import RunConfig
 from zocore.data.columns import find_label, find_labels, find_names, find_texts
 from zocore.data.files import read_table
-from zocore.data.tasks import Task, read_task
+from zocore.data.tasks import Example, Task, read_task
 from zocore.data.template import Template
+from zocore.data.texts import ANSWER, MESSAGES, PROMPT, TEXT, as_row
 from zocore.diagnostics import alignment as measured
 from zocore.diagnostics import loss_slices
 from zocore.diagnostics.phase import Phase
@@ -117,6 +119,18 @@ def answers(shelf: Shelf, facts: Json) -> Json:
     return {"step": now, "before": before, "now": timeline.answers(asked)}
 
 
+def completions(shelf: Shelf, facts: Json) -> Json:
+    """Have the prompts of a run continued, and one of the visitor's, before the run and after a step of it."""
+    folder, own, upto = Path(facts["folder"]), facts["text"], int(facts["step"])
+    timeline = shelf.take(f"replay {folder} {facts['steps'] if upto else 0}", lambda: open_timeline(folder))
+    found = []
+    for step_ in (0, min(upto, timeline.last)):
+        timeline.go(step_)
+        # one's own apart: what is drawn for a prompt depends on its place
+        found.append([*timeline.completions([own] if own else []), *timeline.completions(facts["prompts"])])
+    return {"step": timeline.step, "before": found[0], "now": found[1]}
+
+
 def pushes(shelf: Shelf, facts: Json) -> Json:
     """Open a recorded step of a method that pushes outputs, layer by layer."""
     folder, step_ = Path(facts["folder"]), int(facts["step"])
@@ -133,6 +147,8 @@ def mistakes(shelf: Shelf, facts: Json) -> Json:
     timeline = shelf.take(f"replay {folder} {facts['steps']}", lambda: open_timeline(folder))
     timeline.go(timeline.last)
     task, config = timeline.session.task, timeline.session.config
+    if not task.label_names:
+        raise InputError("this run writes text, of which none is taken for another: look at what it says")
     examples = task.test[: config.eval_examples]
     found: list[list[float]] = []
     for first in range(0, len(examples), 4 * config.batch_size):
@@ -265,29 +281,35 @@ def texts(shelf: Shelf, facts: Json) -> Json:
     """
     config, folder = _config(facts), facts["tokenizer"]
     task = read(config)
-    sizes: Json = {"characters": longest_prompt(task), "tokens": None, "rows": 1, "options": 1}
+    prompts = sorted((_prompt(task, example) for example in task.train), key=len)[-LONGEST:]
+    sizes: Json = {"characters": len(prompts[-1]), "tokens": None, "rows": 1, "options": 1}
     if folder:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        template = Template(task.template)
-        prompts = sorted((template.fill(example.fields, "").text for example in task.train), key=len)[-LONGEST:]
         sizes["tokens"] = max(len(tokenizer(prompt)["input_ids"]) for prompt in prompts)
         bare = len(tokenizer("a", add_special_tokens=False)["input_ids"])
         words = [len(tokenizer(f"a {word}", add_special_tokens=False)["input_ids"]) - bare for word in task.label_words]
-        if facts["causal"] and max(words) > 1:
+        if facts["causal"] and max(words, default=1) > 1:
             sizes |= {"rows": len(words), "options": max(words)}
     return sizes
 
 
 def longest_prompt(task: Task) -> int:
     """Return the characters of the longest training prompt of a task."""
-    template = Template(task.template)
-    return max(len(template.fill(example.fields, "").text) for example in task.train)
+    return max(len(_prompt(task, example)) for example in task.train)
+
+
+def _prompt(task: Task, example: Example) -> str:
+    """What a model reads of an example, its answer apart; of a row of text all there is to read."""
+    if task.label_names:
+        return Template(task.template).fill(example.fields, "").text
+    row = as_row(example).fields
+    return (row.get(PROMPT) or row.get(TEXT) or row.get(MESSAGES) or "") + row.get(ANSWER, "")
 
 
 QUESTIONS: Mapping[str, Callable[[Shelf, Json], Any]] = {
     function.__name__: function
     for function in (
         *(step, answers, pushes, mistakes, look, alignment, batch_law, seconds, export),
-        *(table, labels, prompt, texts),
+        *(table, labels, prompt, texts, completions, text_questions.rows, text_questions.written),
     )
 }

@@ -84,4 +84,5 @@ def _key(config: RunConfig) -> str:
     c = before_loading(config)
     parts = (c.model, c.method, c.subspace, c.rank, c.keep, c.device, c.dtype, c.quantise, c.batch_size, c.max_tokens)
     knobs = (c.directions, c.pool, c.noise, c.data or c.task)
-    return "|".join(map(str, parts + knobs))
+    written = (c.objective, c.max_new_tokens) if c.objective != RunConfig.objective else ()
+    return "|".join(map(str, (*parts, *written, *knobs)))

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from zocore.objectives import OBJECTIVES, Row
 from zocore.runs.events import (
+    CompletionsShown,
     EstimatorMeasured,
     EvalDone,
     Event,
@@ -42,6 +44,7 @@ class Point(NamedTuple):
     gradient: float  # mean directional derivative over the step's directions
     memory: int
     unexplained: float | None = None  # share of the responses that learned feedback did not foresee
+    moved: float = 1.0  # share of the examples whose value differed between the two points of a probe
 
 
 class Mark(NamedTuple):
@@ -83,6 +86,7 @@ class View:
     evaluations: tuple[Mark, ...] = ()
     estimator: tuple[Mark, ...] = ()
     samples: tuple[SampleShown, ...] = ()
+    completions: tuple[CompletionsShown, ...] = ()
     warnings: tuple[Warned, ...] = ()
     end: RunEnded | None = None
     speed: float = 0.0  # steps per second
@@ -109,6 +113,8 @@ class View:
                 return replace(self, estimator=(*self.estimator, Mark(self.place, event)))
             case SampleShown():
                 return replace(self, samples=(*self.samples, event))
+            case CompletionsShown():
+                return replace(self, completions=(*self.completions, event))
             case Warned():
                 return replace(self, warnings=(*self.warnings, event))
             case RunEnded():
@@ -119,7 +125,7 @@ class View:
         place = Place(event.step, event.forward_passes, event.seconds, event.forward_cost)
         slopes = event.projected_grads
         slope = sum(slopes) / len(slopes) if slopes else math.nan
-        point = Point(place, event.loss, slope, event.memory_bytes, event.unexplained)
+        point = Point(place, event.loss, slope, event.memory_bytes, event.unexplained, event.moved)
         rows = (self.rows or Rows([])).add(point)
         peak = max(self.peak, event.memory_bytes)
         return replace(self, rows=rows, end=None, speed=event.steps_per_second, peak=peak)
@@ -150,10 +156,22 @@ class View:
         """Name of the method; MeZO's before the run started."""
         return str(self.header.config["method"]) if self.header else "mezo"
 
-    def accuracy(self, split: str) -> list[tuple[Place, float]]:
-        """Return the held-out accuracies on one split, in order."""
+    @property
+    def objective(self) -> Row:
+        """What the run lowers; the loss before it started."""
+        return OBJECTIVES[str(self.header.config.get("objective", "loss")) if self.header else "loss"]
+
+    @property
+    def score(self) -> str:
+        """What held-out examples are judged by: the last score that evaluations name of the objective, or accuracy."""
+        own = self.objective.flat or self.objective.text
+        named = [m.event.scores for m in self.evaluations if own and isinstance(m.event, EvalDone) and m.event.scores]
+        return list(named[0])[-1] if named else "accuracy"
+
+    def scores(self, split: str) -> list[tuple[Place, float]]:
+        """Return what `score` was on one split, in order."""
         return [
-            (m.place, m.event.accuracy)
+            (m.place, (m.event.scores or {}).get(self.score, m.event.accuracy))
             for m in self.evaluations
             if isinstance(m.event, EvalDone) and m.event.split == split
         ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zocore.config import RunConfig
+from zocore.objectives import OBJECTIVES
 from zocore.runs.recording import CONFIG, EVENTS, SUMMARY
 
 SCRIPT = '''"""{title}: the run that was shown, again.
@@ -16,7 +17,7 @@ Needs the package zocore: `pip install .` in the folder of the project.
 """
 
 from zocore import RunConfig, run
-from zocore.runs.events import EvalDone, StepDone
+from zocore.runs.events import {events}
 
 config = RunConfig(
 {settings}
@@ -26,8 +27,13 @@ for event in run(config):
     if isinstance(event, StepDone) and event.step % {every} == 0:
         print(f"step {{event.step}}  loss {{event.loss:.4f}}  {{event.forward_passes}} forward passes")
     if isinstance(event, EvalDone) and event.split == "test":
-        print(f"test after step {{event.step}}: accuracy {{event.accuracy:.4f}}, loss {{event.loss:.6f}}")
-'''
+        print(f"test after step {{event.step}}: {judged}, loss {{event.loss:.6f}}")
+{written}'''
+
+WRITTEN = """    if isinstance(event, CompletionsShown):
+        for prompt, completion in zip(event.prompts, event.completions, strict=True):
+            print(f"after step {event.step}: {prompt!r} -> {completion!r}")
+"""
 
 
 def changed(config: RunConfig) -> dict[str, Any]:
@@ -54,7 +60,16 @@ def script(config: RunConfig) -> str:
     """Return a plain Python script that does the run and prints the numbers shown."""
     settings = "\n".join(f"    {name}={value!r}," for name, value in changed(config).items())
     title = f"{config.method} on {config.model}"
-    return SCRIPT.format(title=title.replace('"', "'"), settings=settings, every=max(1, config.steps // 10))
+    row = OBJECTIVES[config.objective]
+    scored = row.of_batch or bool(row.text)
+    return SCRIPT.format(
+        title=title.replace('"', "'"),
+        settings=settings,
+        every=max(1, config.steps // 10),
+        events="CompletionsShown, EvalDone, StepDone" if row.text else "EvalDone, StepDone",
+        judged="{event.scores}" if scored else "accuracy {event.accuracy:.4f}",
+        written=WRITTEN if row.text else "",
+    )
 
 
 def notebook(config: RunConfig) -> str:

@@ -13,6 +13,7 @@ from app.charts import chart, memory_chart, plots
 from app.form import cost
 from app.jobs.job import Job
 from app.jobs.view import MOST_POINTS, SMOOTHING, View
+from app.tabs import completions
 from zocore.config import RunConfig
 from zocore.runs.events import SampleShown
 
@@ -54,6 +55,7 @@ class Tick:
     loss: Any
     gradient: Any
     foreseen: Any
+    moved: Any
     accuracy: Any
     estimator: Any
     memory: Any
@@ -75,14 +77,15 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, w
     fresh = drawn.job != name or drawn.look != look or drawn.version < 0
     ended = job is not None and job.over and drawn.phase != job.phase
     told = len(view.warnings) + (view.header is not None)  # the header has notes of its own
-    marks = (len(view.evaluations), len(view.estimator), len(view.samples), told)
+    marks = (len(view.evaluations), len(view.estimator), _asked(view), told)
     phase = job.phase if job else "recorded"
     blank = job is not None and job.over and not view.points  # it failed before its first step
     empty = job is not None and not view.points  # axes of nothing would have numbers of their own
-    (loss, gradient, foreseen), rows, points = _lines(view, drawn, look, fresh or ended)
+    (loss, gradient, foreseen, moved), rows, points = _lines(view, drawn, look, fresh or ended)
     changed = [fresh or new != old for new, old in zip(marks, drawn.marks, strict=True)]
     before = ((), ()) if fresh else (drawn.accuracy, drawn.estimator)
-    accuracy, estimator = plots.accuracy([view], look.axis), plots.estimator(view, look.axis)
+    accuracy, estimator = plots.held_out([view], look.axis), plots.estimator(view, look.axis)
+    judged = chart.grown(accuracy, before[0] if drawn.marks[0] > 0 else ())  # the first one names the score
     text = words.status(job, position, wait)
     news = Tick(
         status=status(phase, text),
@@ -90,15 +93,21 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, w
         loss=_of_run(loss, name, empty),
         gradient=_of_run(gradient, name, empty),
         foreseen=_of_run(foreseen, name, empty),
-        accuracy=_of_run(chart.grown(accuracy, before[0]), name, blank) if changed[0] or blank else gr.skip(),
+        moved=_of_run(moved, name, empty),
+        accuracy=_of_run(judged, name, blank) if changed[0] or blank else gr.skip(),
         estimator=_of_run(chart.grown(estimator, before[1]), name, blank) if changed[1] or blank else gr.skip(),
         memory=_of_run(memory(view), name, blank) if fresh or ended or (rows and not drawn.rows) else gr.skip(),
-        probes=probes(view) if fresh or drawn.marks[2] < 1 else gr.skip(),
+        probes=probes(view) if fresh or drawn.marks[2] < 1 or (changed[2] and view.completions) else gr.skip(),
         answers=answers(view) if changed[2] and view.samples else gr.skip(),
         warnings=warnings(view, job) if changed[3] or ended else gr.skip(),
     )
     shown = chart.sizes(accuracy), chart.sizes(estimator)
     return news, Drawn(name, job.version if job else 0, rows, points, marks, phase, look, *shown)
+
+
+def _asked(view: View) -> int:
+    """How often the model was asked a few sentences."""
+    return len(view.samples) + len(view.completions)
 
 
 def _lines(view: View, drawn: Drawn, look: Look, whole: bool) -> tuple[list[Any], int, int]:
@@ -108,13 +117,16 @@ def _lines(view: View, drawn: Drawn, look: Look, whole: bool) -> tuple[list[Any]
     if whole or begins or drawn.points + ROWS_PER_TICK > MOST_POINTS:
         loss = plots.loss([view], look.axis, look.weight, look.log)
         figures = [loss, plots.gradient(view, look.axis), plots.foreseen(view, look.axis)]
+        figures.append(plots.moved(view, look.axis))
         return figures, len(points), min(len(points), MOST_POINTS // 2)
     if len(points) == drawn.rows:
-        return [gr.skip()] * 3, drawn.rows, drawn.points
+        return [gr.skip()] * 4, drawn.rows, drawn.points
     columns = plots.loss_columns(points, look.axis, look.weight, drawn.rows, ROWS_PER_TICK)
     slope = plots.gradient_columns(points, look.axis, drawn.rows, ROWS_PER_TICK)
     share = plots.foreseen_columns(points, look.axis, drawn.rows, ROWS_PER_TICK)
     messages = [chart.rows(columns), chart.rows([slope]), chart.rows([share]) if share[0] else gr.skip()]
+    shifts = plots.moved_columns(points, look.axis, drawn.rows, ROWS_PER_TICK)
+    messages.append(chart.rows([shifts]) if view.objective.flat else gr.skip())
     return messages, len(points), drawn.points + len(columns[0][0])
 
 
@@ -163,7 +175,9 @@ def _measured(view: View) -> tuple[str, int] | None:
 
 
 def probes(view: View) -> str:
-    """The five sentences with what the model said before and says now."""
+    """The five sentences with what the model said before and says now, or prompts with what it wrote and writes."""
+    if view.completions:
+        return completions.of_run(view)
     if not view.samples or view.header is None:
         return f'<p class="zo-quiet">{words.NO_PROBES}</p>'
     return probe_table(view.samples[0], view.samples[-1], view.header.labels)

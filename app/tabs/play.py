@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from app import words
-from app.form import controls, cost, data_form, forms, pricing, uploads
+from app.form import aims, controls, cost, data_form, forms, pricing, recipes, uploads
 from app.form.starting import Guest, begin
 from app.jobs.job import Job
 from app.jobs.store import JobStore
@@ -105,7 +105,7 @@ def tick_outputs(play: Play) -> list[Any]:
 def connect(site: Site) -> None:
     """Join the components to the store."""
     play, store, visitor = site.play, site.store, site.visitor
-    _connect_choices(play.form)
+    _connect_choices(play.form, store)
     priced = [play.card, play.start, play.timed]
     pricing.connect(play.form, store, visitor, priced, play.problem, play.panel.spoken)
     uploads.connect(play.form.data, store, visitor)
@@ -186,17 +186,30 @@ def _buttons(job: Job | None) -> list[Any]:
     return [*shown, gr.update(maximum=max(steps, 1), value=steps) if not live_ else gr.skip()]
 
 
-def _connect_choices(form: controls.Controls) -> None:
-    """A preset fills the form; another model, method or subspace brings its own rates."""
+def _connect_choices(form: controls.Controls, store: JobStore) -> None:
+    """A preset or a recipe fills the form; another model, method, subspace or objective brings its own rates."""
 
     def preset(name: str) -> list[Any]:
-        return form.updates(controls.filled(forms.PRESETS[name]))
+        changes = controls.filled(forms.PRESETS[name]) | {"recipe note": gr.update(visible=False)}
+        return [recipes.NONE, *form.updates(changes)]
+
+    def cooked(name: str) -> list[Any]:
+        changes: dict[str, Any] = {"recipe note": gr.update(value=recipes.note(name, store), visible=bool(name))}
+        if name:
+            changes |= controls.filled(recipes.config(name)) | {"source": data_form.KNOWN}
+        return [gr.update(value=None) if name else gr.skip(), *form.updates(changes)]
+
+    def judged(objective: str, reward: Any) -> Any:
+        return gr.update(visible=aims.shown(objective, reward)["word"])
 
     def rechosen(*values: Any) -> list[Any]:
         return form.updates(controls.rechosen(form.named(values)))
 
-    form.preset.input(preset, form.preset, form.outputs, **QUIET)
-    for name in ("model", "method", "subspace"):
+    form.preset.input(preset, form.preset, [form.recipe, *form.outputs], **QUIET)
+    form.recipe.input(cooked, form.recipe, [form.preset, *form.outputs], **QUIET)
+    form.parts["reward"].input(judged, [form.parts["objective"], form.parts["reward"]], form.parts["word"], **QUIET)  # type: ignore[attr-defined]
+    form.data.task.input(recipes.task_note, form.data.task, form.notes["task note"], **QUIET)
+    for name in ("model", "method", "subspace", "objective"):
         part = form.parts[name]
         assert isinstance(part, gr.Dropdown)
         part.input(rechosen, form.inputs, form.outputs, **QUIET)

@@ -128,9 +128,9 @@ def layout() -> RacePage:
                 )
                 loss = chart.chart("race-loss", "Loss of each lane", 320, plots.race(shown, "cost", band=True))
             with gr.Column(elem_classes="zo-panel"):
-                gr.HTML("<h2>Held-out accuracy</h2>")
+                gr.HTML("<h2>Held-out examples</h2>")
                 accuracy = chart.chart(
-                    "race-accuracy", "Held-out accuracy of each lane", 220, plots.accuracy(shown, "cost")
+                    "race-accuracy", "Score of each lane on held-out examples", 220, plots.held_out(shown, "cost")
                 )
             with gr.Column(elem_classes="zo-panel"):
                 gr.HTML("<h2>At equal cost</h2>")
@@ -214,11 +214,11 @@ def race_tick(store: JobStore, job_id: str, drawn: Drawn, axis: str, guess: str 
     rows = tuple(len(view.points) for view in views)
     fresh = fresh or max(rows) > MOST_POINTS or (max(rows) > 0 and not all(drawn.rows))
     loss = chart.whole(plots.race(views, axis, band=job.over)) if fresh else _more(views, drawn, axis)
-    evaluated = fresh or turned or any(len(view.accuracy("test")) + len(view.accuracy("dev")) for view in views)
+    evaluated = fresh or turned or any(len(view.scores("test")) + len(view.scores("dev")) for view in views)
     return [
         status(job.phase, _progress(job, store)),
         loss,
-        chart.whole(plots.accuracy(views, axis)) if evaluated and (fresh or turned) else gr.skip(),
+        chart.whole(plots.held_out(views, axis)) if evaluated and (fresh or turned) else gr.skip(),
         _table(job, guess) if turned else gr.skip(),
         Drawn(job.id, job.version, rows, axis, job.phase),
         gr.update(active=not job.over),

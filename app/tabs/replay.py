@@ -14,12 +14,12 @@ from app.jobs.job import hashed
 from app.jobs.store import JobStore
 from app.jobs.view import View
 from app.quiet import QUIET
-from app.tabs import layers, live
+from app.tabs import completions, layers, live
 from app.tabs.stage import RECORDED, recorded
 from app.tabs.tab import Site
 from zocore.diagnostics.phase import Phase
 from zocore.errors import InputError
-from zocore.runs.events import SampleShown
+from zocore.runs.events import CompletionsShown, SampleShown
 
 if TYPE_CHECKING:
     from app.tabs.play import Play
@@ -99,8 +99,10 @@ def build(play: "Play", site: Site) -> gr.Slider:
 def replayed(store: JobStore, guest: Guest, job_id: str, step: int, text: str) -> str:
     """Return the visitor's own sentence and the probe sentences, at step 0 and at the step, as HTML."""
     folder, view = _run(store, job_id)
-    if view.header is None or not view.samples:
+    if view.header is None or not (view.samples or view.completions):
         raise InputError("the run has not been evaluated yet: wait for its first step")
+    if view.completions:
+        return rewritten(store, guest, folder, view, step, text.strip()[:MOST_TEXT])
     sample, own = view.samples[0], text.strip()[:MOST_TEXT]
     facts = {"folder": str(folder.resolve()), "steps": view.steps, "step": step, "text": own}
     found = _ask(store, guest, "answers", **facts, count=len(sample.texts))
@@ -109,6 +111,17 @@ def replayed(store: JobStore, guest: Guest, job_id: str, step: int, text: str) -
     before = SampleShown(0, texts, truths, found["before"])
     table = live.probe_table(before, SampleShown(found["step"], texts, truths, found["now"]), view.header.labels)
     return foresaw(view, found["step"]) + table
+
+
+def rewritten(store: JobStore, guest: Guest, folder: Path, view: View, step: int, own: str) -> str:
+    """Return the visitor's own prompt and the run's, continued at step 0 and at the step, as HTML."""
+    first = view.completions[0]
+    facts = {"folder": str(folder.resolve()), "steps": view.steps, "step": step, "text": own, "prompts": first.prompts}
+    found = _ask(store, guest, "completions", **facts)
+    prompts = [*([own] if own else []), *first.prompts]
+    wanted = [*([""] if own else []), *first.wanted] if first.wanted else []
+    before = CompletionsShown(0, prompts, found["before"], wanted, [])
+    return completions.listed(before, CompletionsShown(found["step"], prompts, found["now"], wanted, []))
 
 
 def pushed(store: JobStore, guest: Guest, job_id: str, step: int) -> str:

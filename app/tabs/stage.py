@@ -32,7 +32,7 @@ class Panel:
     log: gr.Checkbox
     status: gr.HTML
     spoken: gr.HTML  # the changes of the status, for screen readers
-    charts: list[gr.HTML]  # loss, gradient, foreseen, accuracy, estimator, memory
+    charts: list[gr.HTML]  # loss, gradient, foreseen, moved, accuracy, estimator, memory
     sentence: gr.Textbox  # of the visitor's own, for the next run
     probes: gr.HTML
     answers: gr.HTML
@@ -79,10 +79,13 @@ def build() -> Panel:
     with gr.Column(elem_classes="zo-panel", min_width=280):
         gr.HTML(_title("What the feedback foresees", words.ABOUT_FORESEEN))
         foreseen = chart("foreseen", "Share of the responses foreseen", 200, plots.foreseen(view))
+    with gr.Column(elem_classes="zo-panel", min_width=280):
+        gr.HTML(_title("What the probes move", words.ABOUT_MOVED))
+        moved = chart("moved", "Share of examples whose score a probe changed", 200, plots.moved(view))
     with gr.Row(equal_height=True):
         with gr.Column(elem_classes="zo-panel", min_width=280):
-            gr.HTML(_title("Held-out accuracy", words.ABOUT_ACCURACY))
-            accuracy = chart("accuracy", "Held-out accuracy", 220, plots.accuracy([view]))
+            gr.HTML(_title("Held-out examples", words.ABOUT_ACCURACY))
+            accuracy = chart("accuracy", "Score on held-out examples", 220, plots.held_out([view]))
         with gr.Column(elem_classes="zo-panel", min_width=280):
             gr.HTML(_title("Projected gradient", words.ABOUT_GRADIENT))
             gradient = chart("gradient", "Projected gradient", 220, plots.gradient(view))
@@ -99,7 +102,7 @@ def build() -> Panel:
         log,
         status,
         spoken,
-        [loss, gradient, foreseen, accuracy, estimator, memory],
+        [loss, gradient, foreseen, moved, accuracy, estimator, memory],
         sentence,
         probes,
         answers,

@@ -96,6 +96,16 @@ def until_over(hosted: Hosted, job: str, seconds: float = 120) -> Any:
         ),
         ({"task": "boolq"}, "takes the tasks"),
         ({"data": "/etc/passwd"}, "by upload"),
+        ({"objective": "reward", "reward": "/etc/passwd:root", "method": "fzoo"}, "runs no code of its visitors"),
+        ({"objective": "reward", "reward": "rewards.py:f", "method": "fzoo"}, "runs no code of its visitors"),
+        ({"objective": "reward", "reward": "says=" + "x" * 500, "method": "fzoo"}, "needs a word"),
+        ({"objective": "reward", "reward": "short", "method": "fzoo", "max_new_tokens": 10**6}, "from 1 to 64"),
+        ({"objective": "reward", "reward": "short", "method": "fzoo", "max_new_tokens": 64, "steps": 5000}, "the work"),
+        ({"objective": "reward", "reward": "short", "method": "fzoo", "temperature": 1e9}, "from 0 to 10"),
+        ({"objective": "lm", "method": "mezo", "metric": "f1", "max_new_tokens": 64, "eval_examples": 10**6}, "1000"),
+        ({"objective": "accuracy"}, "take --method fzoo"),
+        ({"objective": "sabotage"}, "must be one of"),
+        ({"objective": "reward"}, "go together"),
         ({"model": "/etc"}, "by hub id"),
         ({"model": "nobody/unheard-of"}, "models of its list"),
         ({"model": "meta-llama/Meta-Llama-3-8B"}, ""),
@@ -219,15 +229,16 @@ def test_random_uploads_get_an_answer_each(hosted: Hosted) -> None:
     """Each is understood as a table, or refused in one sentence beside its control."""
     draw = random.Random(1)
     number, inputs = hosted.send.event("zo-file", "change")
-    assert inputs == 2
+    assert inputs == 3
     for count in range(UPLOADS):
         origin = f"10.9.{count % 250}.{draw.randrange(250)}"
         name, content = any_file(draw)
+        objective = draw.choice(["loss", "lm", "reward"])
         status, places = hosted.send.upload(name, content, origin)
         assert status in (200, 413), places
         if status == 200:
             file = {"path": places[0], "meta": {"_type": "gradio.FileData"}}
-            status, answer = hosted.send.press(number, ["", file], f"session{count}", origin)
+            status, answer = hosted.send.press(number, ["", file, objective], f"session{count}", origin)
             assert status == 200, (name, content[:40], answer)
             shown = answer["data"][0]
             assert "zo-error" in shown or "zo-table" in shown or not content, (name, content[:40], shown)
@@ -244,6 +255,10 @@ def test_the_questions_of_other_tabs_answer_whatever_is_sent(hosted: Hosted) -> 
         ("zo-lesson-link", "click"),
         ("zo-mistakes-look", "click"),
         ("zo-words", "change"),
+        ("zo-objective", "input"),
+        ("zo-reward", "input"),
+        ("zo-recipe", "input"),
+        ("zo-task", "input"),
     ):
         number, inputs = hosted.send.event(element, kind)
         for count in range(15):

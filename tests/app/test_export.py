@@ -135,7 +135,8 @@ def test_a_bad_value_is_one_sentence(name, value, said):
 
 
 def test_only_the_methods_own_options_are_shown():
-    assert [name for name, on in forms.shown("mezo").items() if on] == ["eps", "auto_lr", "measure_every", "noise"]
+    on = ["eps", "auto_lr", "measure_every", "noise", "k_shot"]
+    assert [name for name, shown in forms.shown("mezo").items() if shown] == on
     assert forms.shown("mezo-gv")["pool"] and not forms.shown("grzo")["pool"]
     assert not forms.shown("adamw")["eps"]
 

@@ -76,7 +76,7 @@ def test_marks_are_sent_once_too(events, job, name):
         for traces, x, _ in message.get("rows", []):
             for number in traces:
                 xs[number] += x
-    full = {"accuracy": plots.accuracy([job.lane.view]), "estimator": plots.estimator(job.lane.view)}[name]
+    full = {"accuracy": plots.held_out([job.lane.view]), "estimator": plots.estimator(job.lane.view)}[name]
     assert xs == [trace["x"] for trace in full["data"]] and sum(map(len, xs)) >= 6
     assert whole <= 2
 
@@ -182,7 +182,7 @@ def test_the_race_draws_lines_live_and_bands_at_its_end():
 def test_several_seeds_share_one_entry_of_the_legend():
     """One method is one name in the legend of the accuracies, however many seeds it ran."""
     views = [lane.view for lane in race.recorded()]
-    shown = [one["name"] for one in plots.accuracy(views)["data"] if one["showlegend"]]
+    shown = [one["name"] for one in plots.held_out(views)["data"] if one["showlegend"]]
     assert sorted(shown) == sorted({f"{plots.title(view.method)}, test" for view in views})
 
 

@@ -29,7 +29,7 @@ def test_the_view_knows_the_whole_recorded_run(events):
     view = View.of(events)
     assert view.steps == view.planned == len(view.points)
     assert view.end is not None and view.end.status == "finished"
-    assert [place.steps for place, _ in view.accuracy("test")] == [0, view.planned]
+    assert [place.steps for place, _ in view.scores("test")] == [0, view.planned]
     assert len(view.samples) >= 2
     assert view.place.forwards == view.end.forward_passes
 
@@ -44,7 +44,7 @@ def test_an_older_view_is_not_changed_by_newer_events():
 
 def test_a_measurement_stands_where_the_run_was():
     view = View.of([step(1), step(2), EvalDone(2, "dev", 0.5, 0.75, 10, 0.1)])
-    assert view.accuracy("dev") == [((2, 4, 0.2, 4.0), 0.75)]
+    assert view.scores("dev") == [((2, 4, 0.2, 4.0), 0.75)]
 
 
 def test_a_step_after_an_end_means_that_the_run_went_on():
@@ -78,7 +78,7 @@ def test_points_that_are_not_finite_are_marked_and_the_figure_is_strict_json():
 @pytest.mark.parametrize("axis", ["forwards", "steps", "seconds"])
 def test_every_chart_of_a_recorded_run_is_strict_json(events, axis):
     view = View.of(events)
-    figures = [plots.loss([view, view], axis, log=True), plots.gradient(view, axis), plots.accuracy([view], axis)]
+    figures = [plots.loss([view, view], axis, log=True), plots.gradient(view, axis), plots.held_out([view], axis)]
     figures += [
         plots.estimator(view, axis),
         memory_chart.bars(bills(shape_of("opt-125m")), ("T4 16 GB", 15 * 10**9), ("here", 10**9)),
@@ -89,7 +89,7 @@ def test_every_chart_of_a_recorded_run_is_strict_json(events, axis):
 
 
 def test_charts_before_the_first_event_are_empty_and_whole():
-    for figure in (plots.loss([View()]), plots.gradient(View()), plots.accuracy([View()]), plots.estimator(View())):
+    for figure in (plots.loss([View()]), plots.gradient(View()), plots.held_out([View()]), plots.estimator(View())):
         json.dumps(figure, allow_nan=False)
 
 

@@ -113,7 +113,7 @@ def test_a_reward_that_is_not_there(tmp_path: Path) -> None:
         Reward(f"{tmp_path / 'bad.py'}:f").ready()
     with pytest.raises(InputError, match="there is no file"):
         Reward("nowhere.py:f").ready()
-    with pytest.raises(InputError, match="must be em, f1 or FILE.py:function"):
+    with pytest.raises(InputError, match="must be says=WORD, full-stop, short, em, f1 or FILE.py:function"):
         Reward("rouge!")
 
 

@@ -10,11 +10,14 @@ import torch
 
 from tests.support.short_runs import home, model_folder, same, settings, weights
 from zocore.config import RunConfig
+from zocore.data.texts import as_row, prompt_of
 from zocore.runs.events import CompletionsShown, EvalDone, RunEnded, RunStarted, StepDone
 from zocore.runs.loop import run
-from zocore.runs.opening import open_session
+from zocore.runs.opening import check, open_session
 from zocore.runs.recording import claim, read_recording, record
 from zocore.runs.replay import replay_run
+from zocore.runs.task import read
+from zocore.runs.timeline import open_timeline
 
 REWARD = """
 def vowels(prompt, completion, row):
@@ -131,7 +134,8 @@ def _with(code: Path) -> RunConfig:
         ({"method": "feedback"}, "reward has none; take --method fzoo"),
         ({"method": "activity"}, "a completion takes one for each token; take --method fzoo"),
         ({"method": "adamw"}, "its gradient is zero"),
-        ({"data": None}, "needs --data"),
+        ({"data": None, "task": "topic", "template": "x"}, "--template needs --data"),
+        ({"reward": "says="}, "needs a word"),
         ({"label_words": "a,b"}, "--label-words and --objective reward"),
         ({"k_shot": 2}, "--k-shot and --objective reward"),
         ({"reward": "nowhere.py:f"}, "there is no file 'nowhere.py'"),
@@ -202,3 +206,45 @@ def test_the_bundled_model_learns_a_reward(tmp_path: Path) -> None:
     events = list(run(RunConfig(**wanted.to_json() | asked | {"max_new_tokens": 16, "steps": 40})))
     before, after = [event.scores["reward"] for event in events if isinstance(event, EvalDone) and event.scores]
     assert after >= before + 0.5
+
+
+def test_a_bundled_task_is_prompts_whose_answers_are_its_label_words() -> None:
+    """Without a file a reward or the loss of the answer's tokens has the bundled examples to go on."""
+    for more in ({"objective": "reward", "reward": "em"}, {"objective": "lm"}):
+        task = read(RunConfig(task="topic", **more))
+        labelled = read(RunConfig(task="topic"))
+        first, row = labelled.train[0], as_row(task.train[0])
+        assert (
+            prompt_of(row) == first.fields["text"] + " Topic:"
+            and row.fields["answer"] == labelled.label_words[first.label]
+        )
+        assert len(task.test) == len(labelled.test) and task.label_names == ()
+
+
+def test_ones_own_sentences_are_prompts_that_are_not_judged(tmp_path: Path) -> None:
+    """They come first, before and after, and a timeline writes after any prompt what the run wrote."""
+    claim(tmp_path)
+    events = list(record(run(config(), sentences=["the great film"]), tmp_path))
+    before, after = [event for event in events if isinstance(event, CompletionsShown)]
+    assert before.prompts[0] == after.prompts[0] == "the great film"
+    assert isnan(before.scores[0]) and len(before.scores) == len(before.prompts) == 5
+    timeline = open_timeline(tmp_path)
+    timeline.go(3)
+    assert timeline.completions(after.prompts[:1]) + timeline.completions(after.prompts[1:]) == after.completions
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "said"),
+    [
+        ({}, "masked", "cannot write"),
+        ({"max_tokens": 16, "max_new_tokens": 16}, None, "leave no room"),
+        ({"method": "feedback"}, None, "take --method fzoo"),
+        ({"reward": "loud"}, None, "--reward must be"),
+    ],
+)
+def test_what_cannot_run_is_known_before_anything_is_opened(changes: dict, kind: str | None, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        check(
+            RunConfig(**{"objective": "reward", "reward": "short", "method": "mezo", "model": "no/model"} | changes),
+            kind,
+        )

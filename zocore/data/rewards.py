@@ -1,4 +1,4 @@
-"""Rewards of completions: a function in a file of yours, or the score of an answer.
+"""Rewards of completions: a function in a file of yours, or one that comes with the project.
 
 Yours is `def reward(prompt, completion, row): ...` and returns a number, more for better; `row` holds the columns of
 the prompt's row. The file is run when the first completion is judged, never to rebuild a recorded run.
@@ -13,9 +13,10 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from zocore.data.answers import SCORES, best
+from zocore.data.answers import SCORES
+from zocore.data.built_in_rewards import NAMES, built_in
 from zocore.data.columns import shown
-from zocore.data.texts import ANSWER, Row
+from zocore.data.texts import Row
 from zocore.errors import InputError
 
 Function = Callable[[str, str, Mapping[str, str]], Any]
@@ -25,14 +26,14 @@ Function = Callable[[str, str, Mapping[str, str]], Any]
 class Reward:
     """What judges completions. Raises InputError for whatever a user's function does wrong."""
 
-    source: str  # em, f1, or FILE.py:function
+    source: str  # one that comes with the project, or FILE.py:function
     _function: Function | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        if self.source not in SCORES and not self._parts()[1].isidentifier():
+        self._function = built_in(self.source)
+        if self._function is None and not (self._parts()[0].name and self._parts()[1].isidentifier()):
             raise InputError(
-                f"--reward must be {', '.join(SCORES)} or FILE.py:function, such as rewards.py:score, not "
-                f"{self.source!r}"
+                f"--reward must be {NAMES} or FILE.py:function, such as rewards.py:score, not {shown(self.source)}"
             )
 
     @property
@@ -44,7 +45,7 @@ class Reward:
     def version(self) -> str:
         """The SHA-256 of the file, empty where there is none."""
         path = self._parts()[0]
-        own = self.source in SCORES or not path.is_file()
+        own = built_in(self.source) or not path.is_file()
         return "" if own else hashlib.sha256(path.read_bytes()).hexdigest()
 
     def ready(self) -> None:
@@ -74,8 +75,6 @@ class Reward:
         return Path(file).expanduser(), name
 
     def _loaded(self) -> Function:
-        if self.source in SCORES:
-            return _of_answers(self.source)
         path, name = self._parts()
         if not path.is_file():
             raise InputError(f"there is no file {str(path)!r} with a reward: check the path")
@@ -91,17 +90,6 @@ class Reward:
         if not callable(function):
             raise InputError(f"{path.name} has no function {name!r}: define `def {name}(prompt, completion, row)`")
         return function
-
-
-def _of_answers(name: str) -> Function:
-    """The score of an answer as a reward."""
-
-    def score(_: str, completion: str, row: Mapping[str, str]) -> float:
-        if not row.get(ANSWER):
-            raise InputError(f"--reward {name} needs the right answer of each row: name its column --label-column")
-        return best(SCORES[name], completion, row[ANSWER])
-
-    return score
 
 
 def _cited(row: Row, prompt: str) -> str:

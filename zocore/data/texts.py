@@ -10,7 +10,7 @@ A .txt file holds one text in each paragraph.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zocore.data.chats import read_chat
@@ -134,6 +134,21 @@ def _splits(found: dict[str, tuple[Row, ...]], seed: int) -> tuple[tuple[Row, ..
         tuple(train[number] for number in sorted(dev)),
         held or tuple(train[number] for number in sorted(test)),
     )
+
+
+def as_prompts(task: Task) -> Task:
+    """Return a task with labels as prompts, each with its label's word as the right answer."""
+    template = Template(task.template).before_answer()
+
+    def rows(split: str) -> tuple[Row, ...]:
+        found = []
+        for number, example in enumerate(getattr(task, split), 1):
+            texts = {PROMPT: template.fill(example.fields).text, ANSWER: task.label_words[example.label]}
+            found.append(Row({**example.fields, **texts}, 0, f"{task.name}, {split} example {number}"))
+        return tuple(found)
+
+    bare = replace(task, template="", label_names=(), label_words=(), wordings={})
+    return replace(bare, train=rows("train"), dev=rows("dev"), test=rows("test"))
 
 
 def as_row(example: Example) -> Row:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version as version_of
+from math import nan
 from pathlib import Path
 
 import torch
@@ -59,8 +60,8 @@ def run(
 
     Snapshots of the weights go to `folder`, where the settings ask for them; with `weights`, that file keeps those of
     the last step when the generator is left. Either spares a replay of the steps before. `sentences` are asked first
-    wherever a few test examples are; they have no true label. With `ranks`, several processes share each batch, and
-    each of them has to go through the events.
+    wherever a few test examples are; they have no true label, and are prompts where text is written. With `ranks`,
+    several processes share each batch, and each of them has to go through the events.
     Raises ValueError before the first event when the settings cannot work. A failure inside a step leaves the
     weights where the step began, yields RunEnded with the reason, and is raised again.
     """
@@ -70,7 +71,7 @@ def run(
         config, search = with_found_rate(config, stop)
     session = open_session(config, recording.header.frozen if recording else None, ranks=ranks)
     session.objective.ready()
-    if sentences:
+    if sentences and session.objective.written(sentences) is None:
         session.objective.probabilities(sentences)  # what cannot be asked is told before the first event
     course = _Course(session, lambda: ranks.stopping, folder, tuple(sentences))
     ranks.stop = lambda: stop() or course.late
@@ -243,14 +244,17 @@ class _Course:
 
     def _sample(self, step: int) -> SampleShown | CompletionsShown:
         """The model's answers on sentences of one's own, and on the first few test examples."""
-        shown = self.session.task.test[:SAMPLES]
+        shown, objective, sentences = self.session.task.test[:SAMPLES], self.session.objective, self.sentences
         with self.memory.apart():
-            answers = self.session.objective.show(shown)
-            own = self.session.objective.probabilities(self.sentences).tolist() if self.sentences else []
+            answers, written = objective.show(shown), objective.written(sentences)
+            own = objective.probabilities(sentences).tolist() if sentences and written is None else []
         if answers.probabilities is None:
-            return CompletionsShown(step, answers.prompts, answers.completions, answers.wanted, answers.scores)
+            wanted = [*("" for _ in sentences), *answers.wanted] if answers.wanted else []
+            scores = [*(nan for _ in sentences), *answers.scores] if answers.scores else []
+            prompts, completions = [*sentences, *answers.prompts], [*(written or []), *answers.completions]
+            return CompletionsShown(step, prompts, completions, wanted, scores)
         names = self.session.task.label_names
-        texts = [*self.sentences, *("\n".join(example.fields.values()) for example in shown)]
+        texts = [*sentences, *("\n".join(example.fields.values()) for example in shown)]
         labels = [*("" for _ in own), *(names[example.label] for example in shown)]
         return SampleShown(step, texts, labels, [*own, *answers.probabilities])
 

@@ -13,13 +13,14 @@ from zocore.carriers.in_place import InPlace
 from zocore.carriers.outputs import Outputs, output_sites
 from zocore.carriers.scratch import Scratch, unreached
 from zocore.config import RunConfig, flag
+from zocore.data.rewards import Reward
 from zocore.data.tasks import Task
 from zocore.defaults import before_loading, filled
 from zocore.directions.laws import SharedDirection, law
 from zocore.models.load import LoadedModel, load
 from zocore.models.objectives.base import Objective
 from zocore.models.objectives.choose import objective_for
-from zocore.models.objectives.writing import Writing
+from zocore.models.objectives.writing import Writing, check_writing
 from zocore.models.prefix import frozen_prefix
 from zocore.objectives import OBJECTIVES, refuse_mismatch
 from zocore.parallel.ranks import Ranks
@@ -76,6 +77,18 @@ def open_session(
     stepper = method.prepared(leaves, _fixed_head(objective, leaves) if method.pushes else None)
     parts = (carrier, flipout, outputs, prefix)
     return Session(config, task, loaded, objective, leaves, frozen, stepper, *parts, ranks=ranks)
+
+
+def check(config: RunConfig, kind: str | None = None) -> None:
+    """Raise ValueError with one sentence for settings that cannot make a run, read from them alone.
+
+    `kind` is the model's, where it is known; neither model nor data is opened, and no code of a reward is run.
+    """
+    _method(before_loading(config), Ranks())
+    if OBJECTIVES[config.objective].text:
+        check_writing(config.model, config.kind or kind or "causal", config.max_tokens, config.max_new_tokens)
+    if config.reward:
+        Reward(config.reward)
 
 
 def _shared(config: RunConfig, ranks: Ranks) -> RunConfig:

@@ -7,7 +7,7 @@ from zocore.config import RunConfig, flag
 from zocore.data.few import few
 from zocore.data.named import named_tasks, read_named
 from zocore.data.tasks import Task, load_task, read_task
-from zocore.data.texts import read_texts
+from zocore.data.texts import as_prompts, read_texts
 from zocore.errors import InputError
 from zocore.objectives import OBJECTIVES
 
@@ -48,11 +48,22 @@ def _read(config: RunConfig) -> Task:
 
 
 def _read_texts(config: RunConfig) -> Task:
-    if config.data is None:
-        raise InputError(f"--objective {config.objective} needs --data: a file of prompts, texts or chats")
     for name in ("text_columns", "label_words"):
         if getattr(config, name) is not None:
             raise InputError(f"{flag(name)} and --objective {config.objective} do not go together: it has no labels")
+    if config.data is None:
+        return _as_prompts(config)
     named = named_tasks().get(config.task)  # SQuAD and DROP have their prompts in the table
     template = config.template or (named.template if named and named.generated else None)
     return read_texts(config.data, template=template, answer_column=config.label_column, seed=config.split_seed)
+
+
+def _as_prompts(config: RunConfig) -> Task:
+    """A task with labels, as prompts whose right answers are the label words."""
+    task = _read(config)
+    if task.candidates:
+        raise InputError(
+            f"--task {config.task} and --objective {config.objective} do not go together: its answers are candidates "
+            "of each example; give a file of prompts, texts or chats with --data"
+        )
+    return as_prompts(task)

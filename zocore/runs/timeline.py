@@ -58,6 +58,13 @@ class Timeline:
         probabilities: list[list[float]] = self.session.objective.probabilities(texts).tolist()
         return probabilities
 
+    def completions(self, prompts: Sequence[str]) -> list[str]:
+        """Return what the weights as they are write after prompts. Raises ValueError where the run has labels."""
+        written = self.session.objective.written(prompts)
+        if written is None:
+            raise ValueError("this run answers with labels and writes nothing")
+        return written
+
     @property
     def _steps(self) -> list[StepDone]:
         return self.recording.steps

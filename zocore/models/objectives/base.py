@@ -120,6 +120,10 @@ class Objective(ABC):
         """Return the label probabilities (n, L) of new texts. Raises InputError where no labels are scored."""
         raise InputError("this run writes text and has no labels to predict: export it, and generate with the model")
 
+    def written(self, prompts: Sequence[str]) -> list[str] | None:
+        """Return what the model writes after new prompts; None where it answers with labels."""
+        return None
+
     @property
     def device(self) -> torch.device:
         """Where the model reads its input."""

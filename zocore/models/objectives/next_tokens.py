@@ -105,6 +105,10 @@ class NextTokens(Objective):
         written = self.writer.after(prompts, EVALUATION)
         return Shown(None, prompts, written, answers if any(answers) else [])
 
+    def written(self, prompts: Sequence[str]) -> list[str]:
+        """Return what the model writes after new prompts."""
+        return self.writer.after(prompts, EVALUATION) if prompts else []
+
     def length(self, example: Example) -> int:
         """Return how many tokens the model reads of the example."""
         return len(self._once(as_row(example)).ids) - 1

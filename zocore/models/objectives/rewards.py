@@ -95,6 +95,10 @@ class Rewarded(Objective):
             None, [prompt_of(row) for row in batch.rows], completions, answers if any(answers) else [], rewards
         )
 
+    def written(self, prompts: Sequence[str]) -> list[str]:
+        """Return what the model writes after new prompts."""
+        return self.writer.after(prompts, EVALUATION) if prompts else []
+
     def length(self, example: Example) -> int:
         """Return how many tokens the prompt takes."""
         return len(self.writer.ids(prompt_of(as_row(example))))

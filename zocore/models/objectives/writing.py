@@ -76,18 +76,23 @@ class Writing:
             )
 
 
+def check_writing(name: str, kind: str, max_tokens: int, most: int) -> None:
+    """Raise InputError when a model is no decoder, or completions leave no room for a prompt."""
+    if kind != "causal":
+        raise InputError(f"{name} is a {kind} model and cannot write: take a decoder")
+    if max_tokens <= most:
+        raise InputError(
+            f"{most} new tokens leave no room for a prompt in {max_tokens}: give a larger --max-tokens or fewer "
+            "--max-new-tokens"
+        )
+
+
 class Writer:
     """A model that writes: from prompts to texts."""
 
     def __init__(self, loaded: LoadedModel, tokens: Tokens, writing: Writing) -> None:
         """Raise InputError when the model is no decoder, or no room is left for a prompt."""
-        if loaded.kind != "causal":
-            raise InputError(f"{loaded.name} is a {loaded.kind} model and cannot write: take a decoder")
-        if tokens.max_tokens <= writing.most:
-            raise InputError(
-                f"{writing.most} new tokens leave no room for a prompt in {tokens.max_tokens}: give a larger "
-                "--max-tokens or fewer --max-new-tokens"
-            )
+        check_writing(loaded.name, loaded.kind, tokens.max_tokens, writing.most)
         self.model, self.tokens, self.writing = loaded.model, tokens, writing
 
     def ids(self, prompt: str) -> Ids:
