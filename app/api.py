@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from app import words
-from app.form import cost, forms, guard
+from app.form import cost, cost_card, forms, guard
 from app.form.starting import Guest, begin
 from app.jobs.store import JobStore
 from zocore.config import RunConfig
@@ -69,7 +69,7 @@ def add(store: JobStore) -> None:
 
     def price(settings: dict[str, Any]) -> dict[str, Any]:
         """What settings will cost, before they are run."""
-        return _or_sentence(lambda: cost.facts(cost.cost(_config(settings, store), store.speeds)))
+        return _or_sentence(lambda: cost_card.facts(cost.cost(_config(settings, store), store.speeds)))
 
     def drive(job: str, visitor: str) -> Iterator[str]:
         """Have one's own run done on the GPU that is lent by the call; it is paused when this call is left."""

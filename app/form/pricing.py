@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from app.form import controls, cost, data_form
+from app.form import controls, cost, cost_card, data_form, prompts
 from app.form.controls import Controls
 from app.form.starting import Guest, taken
 from app.jobs.store import JobStore
@@ -24,14 +24,14 @@ def shown(store: JobStore, values: Mapping[str, Any]) -> tuple[str, Any, Any]:
     """Return the card, the Start button and the timing button for what the form says."""
     try:
         config = taken(store, controls.collect(values, store.limits))
-        cost.measure_texts(config, store.files)
+        prompts.measure_texts(config, store.files)
         price = cost.cost(config, store.speeds)
     except ValueError as error:
         blocked = gr.update(value="See the card: cannot start", interactive=False)
-        return cost.problem(str(error)), blocked, gr.update(visible=False)
+        return cost_card.problem(str(error)), blocked, gr.update(visible=False)
     start = gr.update(value=price.blocker or "Start", interactive=not price.blocker)
     here = price.download == 0 and not price.blocker
-    return cost.card(price), start, gr.update(visible=here and not price.measured and not price.lent)
+    return cost_card.card(price), start, gr.update(visible=here and not price.measured and not price.lent)
 
 
 def connect(

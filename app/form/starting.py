@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import gradio as gr
 
-from app.form import cost, guard
+from app.form import cost, guard, prompts
 from app.form.work import work
 from app.jobs.job import Job
 from app.jobs.lent import lends
@@ -44,7 +44,7 @@ def begin(store: JobStore, guest: Guest, configs: Sequence[RunConfig], kind: str
         checked = [replace(config, device="cpu") for config in checked]
     amount = expected = 0.0
     for config in checked:
-        cost.measure_texts(config, store.files)
+        prompts.measure_texts(config, store.files)
         price = cost.cost(config, store.speeds)
         expected += price.seconds
         if limits.hosted:

@@ -7,7 +7,7 @@ completions that it writes.
 
 import math
 
-from app.form import catalogue, cost
+from app.form import arithmetic, catalogue, prompts
 from zocore import methods
 from zocore.config import RunConfig
 from zocore.step.step import Method
@@ -24,14 +24,14 @@ def work(config: RunConfig) -> float:
     shape = catalogue.shape(config.model)
     if shape is None:
         return math.inf
-    text = cost.texts(config)
+    text = prompts.texts(config)
     long = text.tokens * text.rows
     method = methods.build(config.method, **config.options)
-    new = cost.written(config)  # tokens of a completion, each a forward with noise of its own
+    new = prompts.written(config)  # tokens of a completion, each a forward with noise of its own
     noise = max(1, new) * NOISE * (method.forward_passes() if isinstance(method, Method) else 1)
-    tokens_a_step = cost.price(config) * config.batch_size * (long + new) + noise
+    tokens_a_step = arithmetic.price(config) * config.batch_size * (long + new) + noise
     looks = 2 + (config.steps // config.eval_every if config.eval_every else 0)
     measured = math.ceil(config.steps / config.measure_every) if config.measure_every else 0
-    evaluated = looks * config.eval_examples * (long + cost.judged(config))
-    steps = config.steps + cost.search_steps(config) + measured * ESTIMATES
+    evaluated = looks * config.eval_examples * (long + prompts.judged(config))
+    steps = config.steps + arithmetic.search_steps(config) + measured * ESTIMATES
     return shape.parameters * (steps * tokens_a_step + evaluated)

@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from app import words
-from app.form import aims, controls, cost, data_form, forms, pricing, recipes, uploads
+from app.form import aims, controls, cost, cost_card, data_form, forms, pricing, recipes, uploads
 from app.form.starting import Guest, begin
 from app.jobs.job import Job
 from app.jobs.store import JobStore
@@ -67,7 +67,7 @@ def layout(config: RunConfig, store: JobStore) -> Play:
                 label="Preset",
                 elem_id="zo-preset",
             )
-            card, timed = pricing.parts(cost.card(price), price.measured)
+            card, timed = pricing.parts(cost_card.card(price), price.measured)
             with gr.Row(elem_classes="zo-buttons"):
                 start = gr.Button("Start", variant="primary", elem_id="zo-start", min_width=100)
                 stop = gr.Button("Stop", variant="stop", elem_id="zo-stop", visible=False, min_width=100)

@@ -12,7 +12,7 @@ import gradio as gr
 
 from app import words
 from app.charts import chart, plots
-from app.form import controls, cost, data_form, forms
+from app.form import arithmetic, controls, data_form, forms
 from app.form.starting import Guest, begin
 from app.jobs.job import Job, Lane
 from app.jobs.store import JobStore
@@ -82,7 +82,7 @@ def lanes(config: RunConfig, methods: Sequence[str], seeds: int, budget: int) ->
     for method in methods:
         lane = forms.with_presets(_bare(config, method))
         each = range(config.seed, config.seed + max(1, seeds))
-        steps, first = cost.affordable(lane, budget), cost.price(replace(lane, steps=1))
+        steps, first = arithmetic.affordable(lane, budget), arithmetic.price(replace(lane, steps=1))
         found += compare.buy(lane, each, budget, steps, first, "forward_cost")
     return [lane.config for lane in found]
 
@@ -241,7 +241,7 @@ def _progress(job: Job, store: JobStore) -> str:
     if job.phase != "running" or job.stop.is_set():
         return words.status(job, store.position(job), store.wait(job))
     done = sum(lane.view.place.cost for lane in job.lanes)
-    planned = sum(cost.price(lane.config) * lane.config.steps for lane in job.lanes)
+    planned = sum(arithmetic.price(lane.config) * lane.config.steps for lane in job.lanes)
     return f"racing · {len(job.lanes)} runs, {done:,.0f} of {planned:,.0f} plain forwards' worth"
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from app import results
-from app.form import aims, controls, cost, data_form, forms, guard, recipes, share, text_reading
+from app.charts import plots
+from app.form import aims, controls, cost, cost_card, data_form, forms, guard, recipes, share, text_reading
 from app.form.work import work
 from app.jobs.job import new_job
 from app.jobs.limits import HOSTED, Limits
@@ -103,7 +104,7 @@ def test_what_is_written_is_priced() -> None:
     judged = RunConfig(method="mezo", objective="lm", steps=1, eval_examples=1000)
     assert work(replace(judged, metric="f1", max_new_tokens=64)) > 1.5 * work(judged)
     priced = cost.cost(many, Speeds(Path("nowhere.json")))
-    assert "writing up to 64 tokens" in cost.card(priced) and cost.facts(priced)["tokens_a_forward"] == 64
+    assert "writing up to 64 tokens" in cost_card.card(priced) and cost_card.facts(priced)["tokens_a_forward"] == 64
 
 
 def test_a_hosted_server_is_not_overloaded_by_long_completions() -> None:
@@ -204,7 +205,7 @@ def test_a_run_of_a_reward_is_shown_by_what_it_is(tmp_path: Path) -> None:
 
 def test_a_run_of_the_loss_shows_no_share_that_moved() -> None:
     view = View.of([header(objective="loss"), stepped(1, 1.0)])
-    assert live.plots.moved(view)["absent"] and view.score == "accuracy"
+    assert plots.moved(view)["absent"] and view.score == "accuracy"
 
 
 def test_completions_alone_are_shown_once() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.form import cost, data_form, forms, share
+from app.form import cost, cost_card, data_form, forms, prompts, share
 from app.form.controls import check_model
 from app.jobs.limits import HOSTED, Limits
 from app.jobs.speeds import COLD, WARM, Speeds, Timing, warm_up
@@ -113,7 +113,7 @@ def test_a_rate_to_be_found_goes_from_the_form_to_links_and_back(tmp_path):
     assert not forms.to_config(form | {"method": "adamw"}).searches
     price = cost.cost(config, Speeds(tmp_path / "speeds.json"))
     assert (price.forwards, price.search) == (2 * (10 + 48), 48)
-    assert "at most 116" in cost.card(price) and "48 × 2 for the rate" in cost.card(price)
+    assert "at most 116" in cost_card.card(price) and "48 × 2 for the rate" in cost_card.card(price)
     assert price.seconds > cost.cost(replace(config, lr=1e-3), Speeds(tmp_path / "speeds.json")).seconds
 
 
@@ -176,7 +176,7 @@ def test_the_cost_card_counts_forwards_and_learns_seconds(tmp_path):
     speeds.learn(config, 0.5)
     again = cost.cost(config, Speeds(tmp_path / "speeds.json"))
     assert (again.per_step, again.measured) == (0.5, True)
-    assert "80" in cost.card(again)
+    assert "80" in cost_card.card(again)
 
 
 def test_a_few_steps_tell_the_time_of_the_rest(tmp_path):
@@ -223,14 +223,14 @@ def test_the_predicted_memory_follows_the_length_of_the_prompts(tmp_path, store)
     for words in (4, 40, 4000):
         data.write_text("text,label\n" + "".join(f"{'word ' * words},{i % 2}\n" for i in range(20)))
         os.utime(data, ns=(words, words))
-        cost.measure_texts(config, store.files)
-        sizes.append(cost.texts(config).tokens)
+        prompts.measure_texts(config, store.files)
+        sizes.append(prompts.texts(config).tokens)
     assert 4 <= sizes[0] < 40 <= sizes[1] < sizes[2] == config.max_tokens
-    assert cost.texts(replace(config, lr=1e-4, method="grzo", steps=7)).tokens == sizes[-1]
+    assert prompts.texts(replace(config, lr=1e-4, method="grzo", steps=7)).tokens == sizes[-1]
     data.unlink()
-    assert cost.texts(config).tokens == config.max_tokens  # what nobody measured is taken to be as long as it may be
+    assert prompts.texts(config).tokens == config.max_tokens  # what nobody measured is taken to be as long as it may be
     with pytest.raises(InputError, match="there is no file"):
-        cost.measure_texts(config, store.files)
+        prompts.measure_texts(config, store.files)
 
 
 @pytest.mark.parametrize("method", ["mezo", "grzo", "adamw"])

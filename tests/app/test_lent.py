@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from gradio.context import LocalContext
 
-from app.form import cost
+from app.form import cost, cost_card
 from app.form.starting import Guest, begin
 from app.jobs import lent
 from app.jobs.job import Job, read_job
@@ -212,9 +212,9 @@ def test_the_card_says_what_a_slice_takes_of_the_quota(store: JobStore, monkeypa
     price = cost.cost(RunConfig(model="Qwen/Qwen2.5-0.5B", steps=1000, device="cuda"), store.speeds)
     assert price.blocker == "" and price.lent is not None
     assert price.lent.seconds <= lent.MOST and price.lent.counted == 1.5 * price.lent.seconds
-    text = cost.card(price)
+    text = cost_card.card(price)
     assert "GPU quota" in text and f"{price.lent.counted} s of your daily quota" in text
-    assert cost.facts(price)["quota_seconds"] == price.lent.slices * price.lent.counted
+    assert cost_card.facts(price)["quota_seconds"] == price.lent.slices * price.lent.counted
     assert cost.cost(RunConfig(device="cpu"), store.speeds).lent is None
 
 

@@ -13,7 +13,7 @@ import torch
 
 from app import words
 from app.charts import cells, plots
-from app.form import cost, data_form, forms, reading
+from app.form import arithmetic, cost, cost_card, data_form, forms, prompts, reading
 from app.form.controls import filled
 from app.jobs.job import Job, Lane, new_job
 from app.jobs.limits import Limits
@@ -72,11 +72,13 @@ def test_a_race_spends_the_same_arithmetic_in_every_lane() -> None:
     """GRZO's forwards do twice the products, so it gets half the steps of MeZO."""
     lanes = race.lanes(RunConfig(), ["mezo", "grzo", "mezo-gv"], 1, 240)
     assert {one.method: one.steps for one in lanes} == {"mezo": 120, "grzo": 60, "mezo-gv": 40}
-    assert {one.method: one.steps * cost.price(one) for one in lanes} == dict.fromkeys(("mezo", "grzo", "mezo-gv"), 240)
+    assert {one.method: one.steps * arithmetic.price(one) for one in lanes} == dict.fromkeys(
+        ("mezo", "grzo", "mezo-gv"), 240
+    )
     for recorded in race.recorded():
         assert recorded.view.place.cost == pytest.approx(race_budget(), rel=0.04)
         header = recorded.view.header
-        assert header is not None and header.cost_per_step == pytest.approx(cost.price(recorded.config), rel=0.04)
+        assert header is not None and header.cost_per_step == pytest.approx(arithmetic.price(recorded.config), rel=0.04)
 
 
 @pytest.mark.parametrize("subspace", ["all", "top:2", "writers:2", "writers:1"])
@@ -86,8 +88,8 @@ def test_the_price_of_a_step_is_what_the_run_counts(method: str, subspace: str) 
     if METHODS[method].home == "writers:2":
         subspace = subspace.replace("all", "writers").replace("top", "writers")
     config = forms.with_presets(RunConfig(method=method, subspace=subspace, steps=100))
-    assert cost.price(config) == pytest.approx(open_session(config).cost_per_step, rel=0.04)
-    assert cost.affordable(config, cost.price(config) * 100) in (99, 100)
+    assert arithmetic.price(config) == pytest.approx(open_session(config).cost_per_step, rel=0.04)
+    assert arithmetic.affordable(config, arithmetic.price(config) * 100) in (99, 100)
 
 
 def race_budget() -> float:
@@ -115,9 +117,9 @@ def test_labels_of_several_tokens_are_counted_as_the_rows_they_take(own_data: Ru
     sizes = texts(Shelf(), facts | {"causal": True})
     assert sizes["rows"] == 2 and sizes["options"] >= 3
     assert texts(Shelf(), facts | {"causal": False})["rows"] == 1
-    cost._MEASURED[cost._text_key(own_data)] = sizes | {"rows": 1, "options": 1}
+    prompts._MEASURED[prompts._text_key(own_data)] = sizes | {"rows": 1, "options": 1}
     short = cost.predicted(own_data)
-    cost._MEASURED[cost._text_key(own_data)] = sizes
+    prompts._MEASURED[prompts._text_key(own_data)] = sizes
     bill = cost.predicted(own_data)
     assert bill is not None and short is not None and bill.total > short.total
     held = max(event.memory_bytes for event in run(own_data) if isinstance(event, StepDone))
@@ -129,9 +131,9 @@ def test_the_time_of_a_run_counts_its_evaluations(tmp_path: Path) -> None:
     config = RunConfig(steps=5, batch_size=16, eval_examples=400)
     speeds.learn(config, 0.1)
     price = cost.cost(config, speeds)
-    assert price.seconds == pytest.approx(5 * 0.1 + cost.LOAD + 2 * 400 / 16 * 0.1 / cost.price(config))
+    assert price.seconds == pytest.approx(5 * 0.1 + cost.LOAD + 2 * 400 / 16 * 0.1 / arithmetic.price(config))
     assert cost.cost(replace(config, eval_every=1), speeds).seconds > 2 * price.seconds
-    assert cost.facts(price)["seconds"] == price.seconds
+    assert cost_card.facts(price)["seconds"] == price.seconds
 
 
 @pytest.fixture
@@ -243,7 +245,7 @@ def test_a_preset_for_a_gpu_names_no_command_line() -> None:
     ):
         assert "--" not in words.plain(said)
     assert words.plain("take --dtype fp32 or low-rank--ish words") == "take dtype fp32 or low-rank--ish words"
-    assert "batch size must be" in cost.problem("--batch-size must be at least 1")
+    assert "batch size must be" in cost_card.problem("--batch-size must be at least 1")
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -1,7 +1,9 @@
 """Rows of text from files: what is read, how it is split, and one sentence for what is wrong."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,7 @@ from zocore.data.texts import Row, read_texts
 from zocore.errors import InputError
 
 
-def jsonl(path: Path, rows: list[dict]) -> Path:
+def jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     """Write rows as JSON Lines."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -38,7 +40,12 @@ def test_prompts_from_columns_keep_their_row(tmp_path: Path) -> None:
 def test_rows_with_nothing_to_read_are_left_out_and_named(tmp_path: Path) -> None:
     """Of a template's columns, of the answer, and of the one column that is the prompt."""
     full = [{"q": f"what is {n}?", "prompt": f"{n}", "a": str(n)} for n in range(10)]
-    holes = [*full[:4], {"q": "", "prompt": "x", "a": "1"}, *full[4:], {"q": "why?", "prompt": "", "a": None}]
+    holes: list[dict[str, Any]] = [
+        *full[:4],
+        {"q": "", "prompt": "x", "a": "1"},
+        *full[4:],
+        {"q": "why?", "prompt": "", "a": None},
+    ]
     path = jsonl(tmp_path / "q.jsonl", holes)
     whole = read_texts(jsonl(tmp_path / "whole.jsonl", full), template="Q: {q}", answer_column="a")
     asked = read_texts(path, template="Q: {q}", answer_column="a")

@@ -19,6 +19,7 @@ from zocore.runs.opening import open_session
 from zocore.runs.recording import claim, record
 from zocore.runs.session import Session
 from zocore.runs.timeline import open_timeline
+from zocore.step.step import Method
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,7 @@ def test_a_look_along_pushes_is_what_the_method_s_own_probe_sees(model):
     push = probe(session, 3)
     assert isinstance(push, Pushes) and slice_along(session, push, [0.0]).slope is None
     found = secants(session, push, [eps])[0]
+    assert isinstance(session.method, Method)
     measured = session.method.difference(session.losses(1), [push], eps)
     assert found.slope == pytest.approx(float(measured.projected_grad.double().mean()), rel=1e-4)
     assert probe(open_session(config(model)), 3) == direction(open_session(config(model)), 3)

@@ -15,6 +15,7 @@ from zocore.runs.loop import run
 from zocore.runs.opening import open_session
 from zocore.runs.recording import claim, record
 from zocore.runs.timeline import Timeline, open_timeline
+from zocore.step.outer import OuterProducts
 
 METHODS: dict[str, dict[str, Any]] = {
     "feedback": {"method": "feedback", "subspace": "writers:1"},
@@ -48,7 +49,7 @@ def test_an_opened_step_is_the_step_of_the_run(name: str, tmp_path: Path) -> Non
     for number in (1, 2):
         live.method.step(live.leaves, live.losses(number), live.key(number), live.lr(number), eps, live.state)
     estimate = live.method.propose(live.losses(3), live.key(3), eps, live.state)
-    assert estimate is not None
+    assert isinstance(estimate, OuterProducts)
     for layer, site in zip(found.layers, estimate.seen.sites, strict=True):
         gy = estimate.gradients(site)
         assert layer.name == (site.weight or site.bias).name and layer.width == site.width

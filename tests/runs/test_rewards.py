@@ -210,8 +210,8 @@ def test_the_bundled_model_learns_a_reward(tmp_path: Path) -> None:
 
 def test_a_bundled_task_is_prompts_whose_answers_are_its_label_words() -> None:
     """Without a file a reward or the loss of the answer's tokens has the bundled examples to go on."""
-    for more in ({"objective": "reward", "reward": "em"}, {"objective": "lm"}):
-        task = read(RunConfig(task="topic", **more))
+    for objective, reward in (("reward", "em"), ("lm", None)):
+        task = read(RunConfig(task="topic", objective=objective, reward=reward))
         labelled = read(RunConfig(task="topic"))
         first, row = labelled.train[0], as_row(task.train[0])
         assert (

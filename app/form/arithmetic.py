@@ -1,0 +1,95 @@
+"""What a run costs in plain forwards' worth of arithmetic, from its settings and the model's sizes alone."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from app.form import catalogue
+from app.form.prompts import texts
+from zocore import methods
+from zocore.config import RunConfig
+from zocore.data.tasks import bundled_tasks
+from zocore.errors import InputError
+from zocore.runs import rate_search
+from zocore.runs.task import read
+from zocore.subspaces.blocks import of_blocks
+
+PER_EXAMPLE = 2.0  # price of a forward in which each example has its own direction: every product is done twice
+
+
+def search_steps(config: RunConfig) -> int:
+    """Return how many steps a run does at most to find its learning rate."""
+    return rate_search.MOST if config.searches else 0
+
+
+def passes(config: RunConfig) -> int:
+    """Return the forward passes of one step. Raises ValueError for settings that do not go together."""
+    return methods.build(config.method, **config.options).forward_passes()
+
+
+def price(config: RunConfig) -> float:
+    """Return what a step of the run costs, in plain forwards' worth of arithmetic, on the average of all its steps.
+
+    Raises ValueError for settings that do not go together.
+    """
+    return _spent(config, config.steps) / config.steps
+
+
+def affordable(config: RunConfig, budget: float) -> int:
+    """Return how many steps a budget of plain forwards buys."""
+    steps = int(budget / _call(config) + 1e-9)
+    while steps and _spent(config, steps) > budget + 1e-9:
+        steps -= 1
+    return steps
+
+
+def _spent(config: RunConfig, steps: int) -> float:
+    """The price of so many steps: the passes of each, and the frozen blocks once for each batch that is new."""
+    return _call(config) * steps + _parts(config).frozen * min(steps, _batches(config))
+
+
+def _call(config: RunConfig) -> float:
+    """The price of a step whose frozen blocks have been run before."""
+    method, part = methods.build(config.method, **config.options), _parts(config)
+    again = part.moved * (PER_EXAMPLE - 1) if method.per_example else 0.0
+    return method.forward_cost(1.0 + again - part.frozen)
+
+
+def _batches(config: RunConfig) -> float:
+    """How many batches the training examples of a task make; of a file's, whose count is not known here, no end."""
+    return math.inf if config.data else _examples(config.task) / config.batch_size
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Shares of a plain forward's products."""
+
+    frozen: float = 0.0  # in the blocks below everything that moves
+    moved: float = 1.0  # with weights that move
+
+
+def _parts(config: RunConfig) -> Parts:
+    """The shares for a subspace of the last blocks, from the model's sizes; elsewhere every product counts."""
+    shape = catalogue.shape(config.model)
+    subspace = methods.METHODS[config.method].home if config.subspace == "auto" else config.subspace
+    asked = of_blocks(subspace) if shape is not None else None
+    if shape is None or asked is None:
+        return Parts()
+    name, count = asked
+    blocks = min(count or shape.layers, shape.layers)
+    block = sum(linear.weights for linear in shape.block_linears)
+    head = shape.vocab * shape.hidden
+    whole = shape.layers * block + head / texts(config).tokens  # the head reads one place
+    moving = sum(linear.weights for linear in shape.writers) if name == "writers" else block
+    # the engine counts what is done twice as a share of all matrices, the head whole
+    return Parts((shape.layers - blocks) * block / whole, blocks * moving / (shape.layers * block + head))
+
+
+@lru_cache(maxsize=16)
+def _examples(task: str) -> float:
+    if task not in bundled_tasks():  # nothing is downloaded for a price
+        return math.inf
+    try:
+        return len(read(RunConfig(task=task)).train)
+    except InputError:
+        return math.inf
