@@ -129,9 +129,9 @@ def _quantised() -> Figures:
 
 def _thirteen() -> Figures:
     shape = shape_of("opt-13b")
-    found = {name: bill(shape, name, 16, 128, "bf16").total / GB for name in ("mezo", "adamw")}
+    gigabytes = {name: bill(shape, name, 16, 128, "bf16").total / GB for name in ("mezo", "adamw")}
     longer = [bill(shape, name, 16, 400, "bf16").total for name in ("adamw", "mezo")]
-    return found | {"times": found["adamw"] / found["mezo"], "longer": longer[0] / longer[1]}
+    return gigabytes | {"times": gigabytes["adamw"] / gigabytes["mezo"], "longer": longer[0] / longer[1]}
 
 
 CLAIMS = (
@@ -205,9 +205,11 @@ def check(claim: Claim) -> Checked:
     """Measure a claim."""
     figures = claim.measure()
     row = METHODS[claim.method]
-    found = claim.found.format(**figures)
+    sentence = claim.found.format(**figures)
     rounded = {name: float(f"{value:.4g}") for name, value in figures.items()}
-    return Checked(row.title, row.paper, claim.says, found, claim.verdict, COMMAND, date.today().isoformat(), rounded)
+    return Checked(
+        row.title, row.paper, claim.says, sentence, claim.verdict, COMMAND, date.today().isoformat(), rounded
+    )
 
 
 def recorded() -> list[Checked]:
@@ -215,10 +217,10 @@ def recorded() -> list[Checked]:
     return [Checked(**one) for one in json.loads(RECORDED.read_text(encoding="utf-8"))]
 
 
-def page(found: list[Checked]) -> str:
+def page(checked: list[Checked]) -> str:
     """Return docs/claims.md."""
-    parts = [HEAD.format(command=COMMAND, date=found[0].date)]
-    for one in found:
+    parts = [HEAD.format(command=COMMAND, date=checked[0].date)]
+    for one in checked:
         name = f"- **{one.method}** ([{one.paper}](https://arxiv.org/abs/{one.paper}))"
         text = f'{name}, "{one.says}": *{one.verdict}*. {one.found[0].upper()}{one.found[1:]}'
         parts.append(textwrap.fill(text, 118, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
@@ -227,9 +229,9 @@ def page(found: list[Checked]) -> str:
 
 def main() -> None:
     """Measure everything and write both files."""
-    found = [check(claim) for claim in CLAIMS]
-    RECORDED.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n", encoding="utf-8")
-    PAGE.write_text(page(found), encoding="utf-8")
+    checked = [check(claim) for claim in CLAIMS]
+    RECORDED.write_text(json.dumps([asdict(one) for one in checked], indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page(checked), encoding="utf-8")
 
 
 if __name__ == "__main__":

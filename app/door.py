@@ -81,8 +81,8 @@ def _of_the_start(scope: Scope) -> bool:
 
 def _announced(scope: Scope) -> int:
     """The bytes that a request says it has, 0 where it does not say."""
-    said = dict(scope["headers"]).get(b"content-length", b"")
-    return int(said) if said.isdigit() else 0
+    length = dict(scope["headers"]).get(b"content-length", b"")
+    return int(length) if length.isdigit() else 0
 
 
 class _Body:

@@ -61,5 +61,5 @@ def of_the_page(scope: Scope) -> bool:
 
 
 def _key(scope: Scope) -> tuple[Any, ...]:
-    found = dict(scope["headers"])
-    return scope.get("scheme"), scope.get("root_path"), *(found.get(name) for name in NAMES)
+    headers = dict(scope["headers"])
+    return scope.get("scheme"), scope.get("root_path"), *(headers.get(name) for name in NAMES)

@@ -99,8 +99,8 @@ def readings(config: RunConfig) -> dict[str, Any]:
 
 
 def _answers(session: Session, texts: Any) -> list[list[float]]:
-    found: list[list[float]] = session.objective.probabilities([one.fields for one in texts]).tolist()
-    return found
+    probabilities: list[list[float]] = session.objective.probabilities([one.fields for one in texts]).tolist()
+    return probabilities
 
 
 def _turned(answers: list[list[list[float]]], texts: Any) -> list[int]:

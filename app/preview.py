@@ -82,9 +82,9 @@ class Preview:
 
 def root(scope: Scope) -> str:
     """Return the address by which the server was reached, without a slash at its end."""
-    found = {name: value.decode("latin-1") for name, value in scope["headers"]}
-    scheme = str(found.get(b"x-forwarded-proto") or scope.get("scheme") or "http").partition(",")[0]
-    host = found.get(b"x-forwarded-host", found.get(b"host", "")).partition(",")[0].strip()
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    scheme = str(headers.get(b"x-forwarded-proto") or scope.get("scheme") or "http").partition(",")[0]
+    host = headers.get(b"x-forwarded-host", headers.get(b"host", "")).partition(",")[0].strip()
     return f"{scheme.strip()}://{host}{scope.get('root_path', '')}"
 
 

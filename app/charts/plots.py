@@ -138,8 +138,8 @@ def foreseen(view: View, axis: str = "forwards") -> Figure:
 def foreseen_at(view: View, step: int) -> Figure:
     """The share foreseen over the steps of a run, with one step marked; absent for methods that foresee nothing."""
     figure = foreseen(view, "steps")
-    told = {point.place.steps: max(0.0, 1 - left) for point in view.points if (left := point.unexplained) is not None}
-    share = told.get(step)
+    shares = {point.place.steps: max(0.0, 1 - left) for point in view.points if (left := point.unexplained) is not None}
+    share = shares.get(step)
     if share is not None:
         mark = {"size": 11, "color": INK, "symbol": "diamond"}
         name = f"step {step}: {share:.0%}"
@@ -155,8 +155,10 @@ def foreseen_at(view: View, step: int) -> Figure:
 def foreseen_columns(points: Sequence[Point], axis: str, first: int = 0, most: int = MOST_POINTS) -> Column:
     """x and y of the share foreseen for at most `most` of the points from number `first` on that have one."""
     kept = [first + i for i in thinned(len(points) - first, most=most)]
-    told = [(points[i], left) for i in kept if (left := points[i].unexplained) is not None]
-    return [_short(point.place.on(axis)) for point, _ in told], [_number(max(0.0, 1 - left)) for _, left in told]
+    left_over = [(points[i], left) for i in kept if (left := points[i].unexplained) is not None]
+    return [_short(point.place.on(axis)) for point, _ in left_over], [
+        _number(max(0.0, 1 - left)) for _, left in left_over
+    ]
 
 
 def moved(view: View, axis: str = "forwards") -> Figure:
@@ -179,9 +181,9 @@ def held_out(views: Sequence[View], axis: str = "forwards") -> Figure:
     data: list[Trace] = []
     for view in views:
         for split, symbol in (("dev", "circle-open"), ("test", "circle")):
-            found = view.scores(split)
+            scores = view.scores(split)
             look = {"line": line(view.method, 2), "marker": {"symbol": symbol, "size": 9, "color": colour(view.method)}}
-            x, y = [_short(place.on(axis)) for place, _ in found], [digits(value) for _, value in found]
+            x, y = [_short(place.on(axis)) for place, _ in scores], [digits(value) for _, value in scores]
             dev = split == "dev"
             name = f"{title(view.method)}, {split}" if len(views) > 1 else split
             mode = "lines+markers" if dev else "markers"
@@ -216,11 +218,11 @@ def score_name(view: View) -> str:
 
 def estimator(view: View, axis: str = "forwards") -> Figure:
     """Variance of the estimate, and its cosine to the true gradient where that was measured."""
-    told = [(mark.place, mark.event) for mark in view.estimator if isinstance(mark.event, EstimatorMeasured)]
-    x = [_short(place.on(axis)) for place, _ in told]
+    measured = [(mark.place, mark.event) for mark in view.estimator if isinstance(mark.event, EstimatorMeasured)]
+    x = [_short(place.on(axis)) for place, _ in measured]
     hue = colour(view.method)
-    data: list[Trace] = [_dots(x, [_short(event.variance) for _, event in told], "variance", hue, "y", "solid")]
-    cosines = [event.cosine for _, event in told]
+    data: list[Trace] = [_dots(x, [_short(event.variance) for _, event in measured], "variance", hue, "y", "solid")]
+    cosines = [event.cosine for _, event in measured]
     shown = layout(AXIS_TITLES[axis], "variance")
     shown["yaxis"] |= {"type": "log", "tickformat": ".1e", "nticks": 4}
     if any(value is not None for value in cosines):

@@ -95,16 +95,16 @@ def shape_of_text(text: str) -> ModelShape:
         for name in ("hidden_act", "activation_function"):
             if not isinstance(config.get(name, ""), str):
                 raise InputError(f"{name} must be the name of a function")
-        found = shape_of(config)
-        _ = found.parameters, found.largest_tensor  # sizes of a wrong type fail here
-        return replace(found, name=clean(f"your {found.name[:60]}"))
+        sizes = shape_of(config)
+        _ = sizes.parameters, sizes.largest_tensor  # sizes of a wrong type fail here
+        return replace(sizes, name=clean(f"your {sizes.name[:60]}"))
     except InputError:
         raise
     except (RecursionError, KeyError, TypeError, AttributeError, ZeroDivisionError, ArithmeticError):
         raise InputError("this configuration makes no model: its sizes are missing or of the wrong type") from None
     except ValueError as error:
-        said = "this is no JSON" if isinstance(error, json.JSONDecodeError) else str(error)
-        raise InputError(f"the configuration cannot be read: {said}") from None
+        reason = "this is no JSON" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise InputError(f"the configuration cannot be read: {reason}") from None
 
 
 def _cached(model: str) -> ModelShape | None:
@@ -113,8 +113,8 @@ def _cached(model: str) -> ModelShape | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = try_to_load_from_cache(model, "config.json")
-        return shape_of(Path(found).parent) if isinstance(found, str) else None
+        cached = try_to_load_from_cache(model, "config.json")
+        return shape_of(Path(cached).parent) if isinstance(cached, str) else None
     except (ValueError, OSError, HFValidationError):
         return None
 
@@ -133,15 +133,15 @@ def downloaded(model: str) -> bool:
 
 def choices() -> list[tuple[str, str]]:
     """Return (label, model) of the models on offer, with their sizes and what a MeZO step takes."""
-    found = [(_label("Bundled tiny model", "bundled", "fp32"), "bundled")]
-    return found + [(_label(name, name, "bf16"), name) for name in HUB]
+    choices = [(_label("Bundled tiny model", "bundled", "fp32"), "bundled")]
+    return choices + [(_label(name, name, "bf16"), name) for name in HUB]
 
 
 def _label(title: str, model: str, dtype: str) -> str:
-    known = shape(model)
-    if known is None:
+    sizes = shape(model)
+    if sizes is None:
         return title
-    need = bill(known, "mezo", 16, SHORT, dtype).total
-    count = known.parameters
+    need = bill(sizes, "mezo", 16, SHORT, dtype).total
+    count = sizes.parameters
     text = f"{count / 1e9:.1f} B" if count >= 1e9 else f"{count / 1e6:.1f} M" if count < 1e7 else f"{count / 1e6:.0f} M"
     return f"{title} · {text} · {size(need)}"

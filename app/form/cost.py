@@ -59,23 +59,23 @@ def cost(config: RunConfig, speeds: Speeds) -> Cost:
     check(replace(config, device=None), catalogue.kind(config.model))
     c = before_loading(config)
     device, dtype = str(c.device), str(c.dtype)
-    known = speeds.seconds(config)
-    per_step = known or speeds.near(config) or _guess(config)
-    found = predicted(config)
+    measured = speeds.seconds(config)
+    per_step = measured or speeds.near(config) or _guess(config)
+    memory = predicted(config)
     room = free(device)
     download = _download(c.model)
     return Cost(
         c.steps,
         passes(config),
         per_step,
-        known is not None,
+        measured is not None,
         device,
         dtype,
-        found,
+        memory,
         room,
         download,
         _looks(config, per_step),
-        _blocker(c, found, room),
+        _blocker(c, memory, room),
         written(config),
         Plan.of(c.steps * per_step + _looks(config, per_step)) if lends(config) else None,
         search_steps(config),
@@ -149,10 +149,10 @@ def _download(model: str) -> int | None:
     return shape.parameters * (4 if shape.parameters < 4e8 else 2) if shape else None
 
 
-def _blocker(c: RunConfig, found: Bill | None, room: int) -> str:
+def _blocker(c: RunConfig, memory: Bill | None, room: int) -> str:
     """Why the run cannot start, as the label of the Start button; empty when it can."""
     if str(c.device).startswith("cuda") and not torch.cuda.is_available() and not offered():
         return "Needs a GPU: none here"
-    if found is not None and found.total > room:
-        return f"Needs {size(found.total)}: {size(room)} free"
+    if memory is not None and memory.total > room:
+        return f"Needs {size(memory.total)}: {size(room)} free"
     return ""

@@ -64,31 +64,31 @@ METHOD_CHOICES = [(row.title, name) for name, row in METHODS.items()]
 
 
 def _preset(config: RunConfig) -> Preset:
-    known = before_loading(replace(config, device=None))  # no preset depends on it, and it may not be here
-    found = preset(replace(known, kind=known.kind or catalogue.kind(known.model)))
-    return replace(found, eps=found.eps * OBJECTIVES[config.objective].wider)
+    settled = before_loading(replace(config, device=None))  # no preset depends on it, and it may not be here
+    rates = preset(replace(settled, kind=settled.kind or catalogue.kind(settled.model)))
+    return replace(rates, eps=rates.eps * OBJECTIVES[config.objective].wider)
 
 
 def choices(name: str, config: RunConfig) -> list[tuple[str, str]]:
     """Return the short list for lr or eps: log-spaced about the preset, which is marked."""
-    found = getattr(_preset(config), name)
-    return [(f"{found * k:.2g}" + ("  ●" if k == 1 else ""), f"{found * k:.2g}") for k in SPREAD]
+    best = getattr(_preset(config), name)
+    return [(f"{best * k:.2g}" + ("  ●" if k == 1 else ""), f"{best * k:.2g}") for k in SPREAD]
 
 
 def origin(config: RunConfig) -> str:
     """Return where the preset's numbers come from."""
-    found, row = _preset(config).origin, OBJECTIVES[config.objective]
+    origin, row = _preset(config).origin, OBJECTIVES[config.objective]
     if config.objective == RunConfig.objective:
-        return found
+        return origin
     wide = f", and eps {row.wider:g} times as far out" if row.wider != 1 else ""
-    return f"{found}; the rate is the loss's, not tuned for this objective{wide}"
+    return f"{origin}; the rate is the loss's, not tuned for this objective{wide}"
 
 
 def with_presets(config: RunConfig) -> RunConfig:
     """Return the settings with lr and eps as the form shows them; a rate that the run looks for itself stays open."""
-    found = _preset(config)
-    lr = config.lr or (None if config.searches else float(f"{found.lr:.2g}"))
-    return replace(config, lr=lr, eps=config.eps or float(f"{found.eps:.2g}"))
+    rates = _preset(config)
+    lr = config.lr or (None if config.searches else float(f"{rates.lr:.2g}"))
+    return replace(config, lr=lr, eps=config.eps or float(f"{rates.eps:.2g}"))
 
 
 def offered(name: str) -> list[tuple[str, Any]]:

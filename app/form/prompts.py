@@ -75,11 +75,11 @@ def measure_texts(config: RunConfig, files: Lab) -> None:
     A bundled task of the bundled model needs no measuring: each of its labels is one token. Rows of the hub are not
     downloaded for it.
     """
-    key, known = _text_key(config), config.data is None
+    key, of_project = _text_key(config), config.data is None
     few = any(getattr(config, name) for name in FEW)  # there may be fewer
-    if key in _MEASURED or (known and not few and (config.model == "bundled" or not _tokenizer(config.model))):
+    if key in _MEASURED or (of_project and not few and (config.model == "bundled" or not _tokenizer(config.model))):
         return
-    if known and config.task not in bundled_tasks():
+    if of_project and config.task not in bundled_tasks():
         return
     names = ("task", "data", "objective", "reward", "metric", *OF_DATA, *FEW)
     asked = RunConfig(**{name: getattr(config, name) for name in names})

@@ -97,12 +97,12 @@ def _lost(count: int, why: str, lines: Sequence[int]) -> str:
 def _duplicates(task: Mapping[str, Any]) -> str:
     if not task["repeated"]:
         return "none"
-    said = f"<b>{task['repeated']:,}</b> rows with a text that came before"
+    sentence = f"<b>{task['repeated']:,}</b> rows with a text that came before"
     if task["leaked"]:
-        said += f"; texts of the test that are trained on too, so that its accuracy is too high: {task['leaked']:,}"
+        sentence += f"; texts of the test that are trained on too, so that its accuracy is too high: {task['leaked']:,}"
     if task["disagreeing"]:
-        said += f"; texts with more than one label: {task['disagreeing']:,}"
-    return said
+        sentence += f"; texts with more than one label: {task['disagreeing']:,}"
+    return sentence
 
 
 def _balance(task: Mapping[str, Any]) -> str:

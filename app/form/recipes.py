@@ -20,8 +20,8 @@ def tasks(chosen: str = RunConfig.task) -> list[tuple[str, str]]:
     """Return (label, task) of the tasks on offer: those that come with the project, then the papers'."""
     here = [(load_task(name).title, name) for name in bundled_tasks()]
     hub = [(f"{row.title} · from the hub", name) for name, row in named_tasks().items() if not row.generated]
-    found = [*here, *hub]
-    return found if chosen in dict(found).values() else [*found, (chosen, chosen)]
+    choices = [*here, *hub]
+    return choices if chosen in dict(choices).values() else [*choices, (chosen, chosen)]
 
 
 def task_note(name: str) -> str:
@@ -45,9 +45,9 @@ def note(name: str, store: JobStore) -> str:
     if not name:
         return ""
     row = recipe(name)
-    said = row.said.removeprefix(f"{row.name}: ")
+    expected = row.said.removeprefix(f"{row.name}: ")
     return (
-        f"{escape(row.paper)}, {escape(row.where)}.<br><b>Expected cost</b>, {escape(said)}."
+        f"{escape(row.paper)}, {escape(row.where)}.<br><b>Expected cost</b>, {escape(expected)}."
         f"{_missing(name, store)}"
         f"<br>On a command line: <code>zocore train --recipe {escape(row.name)}</code>"
     )
@@ -55,11 +55,11 @@ def note(name: str, store: JobStore) -> str:
 
 def _missing(name: str, store: JobStore) -> str:
     """A sentence where this server does not take the recipe, or its model is not here yet."""
-    found = config(name)
+    settings = config(name)
     try:
-        guard.checked(found, store.limits, store.root / "uploads")
+        guard.checked(settings, store.limits, store.root / "uploads")
     except InputError as error:
         return f'<p class="zo-error" role="alert">{escape(plain(str(error)))}</p>'
-    if catalogue.downloaded(found.model):
+    if catalogue.downloaded(settings.model):
         return ""
-    return f"<br>{escape(found.model)} is not on this machine: a run downloads it from the hub first."
+    return f"<br>{escape(settings.model)} is not on this machine: a run downloads it from the hub first."

@@ -51,8 +51,8 @@ def _check(lesson: Lesson) -> None:
 def lesson_of(code: str) -> Lesson | None:
     """Return the lesson in a link's code, None where there is none or it is not as `encode` makes it."""
     try:
-        found = _found(code)["lesson"]
-        lesson = Lesson(clean(found["text"]), clean(found["question"]), tuple(map(clean, found["tabs"])))
+        parts = _found(code)["lesson"]
+        lesson = Lesson(clean(parts["text"]), clean(parts["question"]), tuple(map(clean, parts["tabs"])))
         _check(lesson)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
@@ -62,17 +62,17 @@ def lesson_of(code: str) -> Lesson | None:
 def _found(code: str) -> dict[str, Any]:
     if len(code) > MOST:
         raise ValueError
-    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(code + "=" * (-len(code) % 4)))
-    return found
+    content: dict[str, Any] = json.loads(base64.urlsafe_b64decode(code + "=" * (-len(code) % 4)))
+    return content
 
 
 def decode(code: str) -> tuple[RunConfig, str]:
     """Return the configuration and the tab of a code. Raises InputError when it is damaged."""
     try:
-        found = _found(code)
-        run = {name: value for name, value in found["run"].items() if name not in PRIVATE}
+        content = _found(code)
+        run = {name: value for name, value in content["run"].items() if name not in PRIVATE}
         _no_code(run.get("reward"))
-        return RunConfig.from_json(run), str(found.get("tab", "play"))
+        return RunConfig.from_json(run), str(content.get("tab", "play"))
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

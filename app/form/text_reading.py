@@ -13,20 +13,20 @@ KINDS = {
 }
 
 
-def report(found: Mapping[str, Any]) -> str:
+def report(answer: Mapping[str, Any]) -> str:
     """Return the sizes of the splits, as the question "written" found them, as HTML."""
-    counts = "{:,} to train on, {:,} to look at meanwhile, {:,} to test".format(*found["counts"])
-    return f'<dl class="zo-read"><dt>Kept</dt><dd><b>{sum(found["counts"]):,}</b> rows: {counts}</dd></dl>'
+    counts = "{:,} to train on, {:,} to look at meanwhile, {:,} to test".format(*answer["counts"])
+    return f'<dl class="zo-read"><dt>Kept</dt><dd><b>{sum(answer["counts"]):,}</b> rows: {counts}</dd></dl>'
 
 
-def example(found: Mapping[str, Any]) -> str:
+def example(row: Mapping[str, Any]) -> str:
     """Return the first row as a run reads it, with the right answer where it has one, as HTML."""
-    about = f'<p class="zo-quiet">{KINDS[found["kind"]]}</p>'
-    if not found["kind"]:
+    about = f'<p class="zo-quiet">{KINDS[row["kind"]]}</p>'
+    if not row["kind"]:
         return about
-    answer = f'<p class="zo-quiet">Right answer: {escape(_cut(found["answer"]))}</p>' if found["answer"] else ""
+    answer = f'<p class="zo-quiet">Right answer: {escape(_cut(row["answer"]))}</p>' if row["answer"] else ""
     ready = '<p class="zo-quiet">Ready: press Start above.</p>'
-    return f"{about}<pre>{escape(_cut(found['text']))}</pre>{answer}{ready}"
+    return f"{about}<pre>{escape(_cut(row['text']))}</pre>{answer}{ready}"
 
 
 def _cut(text: str) -> str:

@@ -53,13 +53,13 @@ def connect(data: DataForm, store: JobStore, visitor: gr.BrowserState) -> None:
         try:
             settings = data_form.data_settings(chosen)
             if settings and aims.reads_text(chosen["objective"]):
-                found = store.files.ask("written", **settings)
-                return text_reading.report(found), text_reading.example(found)
+                answer = store.files.ask("written", **settings)
+                return text_reading.report(answer), text_reading.example(answer)
             settings.pop("task", None)
-            found = store.files.ask("prompt", **settings, most=most) if settings else None
+            answer = store.files.ask("prompt", **settings, most=most) if settings else None
         except InputError as error:
             return "", data_form.error(str(error)) if chosen["data"] else ""
-        return (reading.report(found), data_form.example(found)) if found else ("", "")
+        return (reading.report(answer), data_form.example(answer)) if answer else ("", "")
 
     data.source.change(chosen, data.source, [data.task, data.about, data.own], **QUIET)
     sent = data.file.change(
@@ -103,12 +103,12 @@ def read(store: JobStore, guest: Guest, file: str | None, objective: object) -> 
         folder = store.root / "uploads" / secrets.token_urlsafe(12)
         store.may_ask(guest.secret, guest.address)
         path = data_form.keep_upload(file, folder, most)
-        found = store.files.ask("rows" if text else "table", path=str(path.resolve()), most=most)
+        table = store.files.ask("rows" if text else "table", path=str(path.resolve()), most=most)
     except InputError as error:
         return data_form.error(str(error)), "", *_nothing()
-    columns = found["columns"]
-    chosen = gr.update(choices=columns, value=found["texts"]), gr.update(choices=columns, value=found["label"])
-    return data_form.first_rows(found), str(path.resolve()), *chosen
+    columns = table["columns"]
+    chosen = gr.update(choices=columns, value=table["texts"]), gr.update(choices=columns, value=table["label"])
+    return data_form.first_rows(table), str(path.resolve()), *chosen
 
 
 def words(store: JobStore, path: str, label: str | None, texts: Sequence[str]) -> str:
@@ -117,10 +117,10 @@ def words(store: JobStore, path: str, label: str | None, texts: Sequence[str]) -
         return ""
     try:
         facts = {"path": path, "label": label, "texts": list(texts), "most": store.limits.upload_bytes}
-        found = store.files.ask("labels", **facts)
+        answer = store.files.ask("labels", **facts)
     except InputError:  # the preview says what is wrong
         return ""
-    return reading.words_for(found["labels"], found["names"])
+    return reading.words_for(answer["labels"], answer["names"])
 
 
 def kind_of(store: JobStore, model: Any) -> str | None:

@@ -42,8 +42,8 @@ ELSEWHERE = "the page was closed"
 
 def offered() -> bool:
     """Whether this server's GPU is lent by the call."""
-    known = os.environ.get(DRIVER, "")
-    return known == "zerogpu" or (not known and os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"))
+    driver = os.environ.get(DRIVER, "")
+    return driver == "zerogpu" or (not driver and os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true"))
 
 
 def lends(config: RunConfig) -> bool:

@@ -38,20 +38,20 @@ class Lessons:
 
     def answer(self, name: str, visitor: str, text: str) -> None:
         """Keep a visitor's answer in place of an earlier one. Raises InputError when it cannot be."""
-        said = clean(text).strip()
+        answer = clean(text).strip()
         if not self.known(name):
             raise InputError("this lesson is not known here: ask for its link again")
-        if not said:
+        if not answer:
             raise InputError("write an answer first")
-        if len(said) > MOST_TEXT:
-            raise InputError(f"an answer has at most {MOST_TEXT} characters, this one has {len(said):,}")
+        if len(answer) > MOST_TEXT:
+            raise InputError(f"an answer has at most {MOST_TEXT} characters, this one has {len(answer):,}")
         with self._lock:
             held, mine = self._read(name), hashed(visitor)
             if mine not in held and len(held) >= MOST_ANSWERS:
                 raise InputError(f"the class has given {MOST_ANSWERS} answers, and a lesson keeps no more")
             if not held:
                 self._make_room()
-            held[mine] = said
+            held[mine] = answer
             self.root.mkdir(parents=True, exist_ok=True)
             partial = self._path(name).with_suffix(".partial")
             partial.write_text(json.dumps(held), encoding="utf-8")
@@ -73,10 +73,10 @@ class Lessons:
 
     def _read(self, name: str) -> dict[str, str]:
         try:
-            found = json.loads(self._path(name).read_text(encoding="utf-8"))
+            answers = json.loads(self._path(name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return {str(visitor): str(said) for visitor, said in found.items()} if isinstance(found, dict) else {}
+        return {str(visitor): str(said) for visitor, said in answers.items()} if isinstance(answers, dict) else {}
 
     def _make_room(self) -> None:
         """Drop what nobody answered for long, and the oldest beyond a number."""

@@ -123,12 +123,12 @@ def completions(shelf: Shelf, facts: Json) -> Json:
     """Have the prompts of a run continued, and one of the visitor's, before the run and after a step of it."""
     folder, own, upto = Path(facts["folder"]), facts["text"], int(facts["step"])
     timeline = shelf.take(f"replay {folder} {facts['steps'] if upto else 0}", lambda: open_timeline(folder))
-    found = []
+    written = []
     for step_ in (0, min(upto, timeline.last)):
         timeline.go(step_)
         # one's own apart: what is drawn for a prompt depends on its place
-        found.append([*timeline.completions([own] if own else []), *timeline.completions(facts["prompts"])])
-    return {"step": timeline.step, "before": found[0], "now": found[1]}
+        written.append([*timeline.completions([own] if own else []), *timeline.completions(facts["prompts"])])
+    return {"step": timeline.step, "before": written[0], "now": written[1]}
 
 
 def pushes(shelf: Shelf, facts: Json) -> Json:
@@ -150,22 +150,24 @@ def mistakes(shelf: Shelf, facts: Json) -> Json:
     if not task.label_names:
         raise InputError("this run writes text, of which none is taken for another: look at what it says")
     examples = task.test[: config.eval_examples]
-    found: list[list[float]] = []
+    probabilities: list[list[float]] = []
     for first in range(0, len(examples), 4 * config.batch_size):
-        found += timeline.answers([example.fields for example in examples[first : first + 4 * config.batch_size]])
-    best = [max(range(len(row)), key=row.__getitem__) for row in found]
+        probabilities += timeline.answers(
+            [example.fields for example in examples[first : first + 4 * config.batch_size]]
+        )
+    best = [max(range(len(row)), key=row.__getitem__) for row in probabilities]
     matrix = [[0] * len(task.label_names) for _ in task.label_names]
     for example, answer in zip(examples, best, strict=True):
         matrix[example.label][answer] += 1
     wrong = [i for i, example in enumerate(examples) if best[i] != example.label]
-    wrong.sort(key=lambda i: found[i][examples[i].label])
+    wrong.sort(key=lambda i: probabilities[i][examples[i].label])
     worst = [
         {
             "text": "\n".join(examples[i].fields.values())[: facts["characters"]],
             "truth": examples[i].label,
             "answer": best[i],
-            "sure": found[i][best[i]],
-            "right": found[i][examples[i].label],
+            "sure": probabilities[i][best[i]],
+            "right": probabilities[i][examples[i].label],
         }
         for i in wrong[: facts["count"]]
     ]
@@ -193,8 +195,8 @@ def look_along(session: Session, number: int, eps: list[float]) -> Json:
     """Return the loss and the slope at the weights, and both probes at every eps, along a direction."""
     along = loss_slices.probe(session, max(0, number))
     base = loss_slices.slice_along(session, along, [0.0])
-    found = [asdict(one) for one in loss_slices.secants(session, along, eps)]
-    return {"base": base.losses[0], "slope": base.slope, "found": found, "name": session.config.method}
+    looks = [asdict(one) for one in loss_slices.secants(session, along, eps)]
+    return {"base": base.losses[0], "slope": base.slope, "found": looks, "name": session.config.method}
 
 
 def alignment(shelf: Shelf, facts: Json) -> Json:
@@ -219,19 +221,19 @@ def export(shelf: Shelf, facts: Json) -> str:
 
 def table(shelf: Shelf, facts: Json) -> Json:
     """Read a file: its columns, its first rows, and which columns look like text and label."""
-    found = read_table(Path(facts["path"]), max_bytes=facts["most"])
-    label = find_label(found, None)
-    found = replace(found, rows=[row for row in found.rows if row.get(label)] or found.rows)
-    texts = list(find_texts(found, None, label))
-    rows = [dict(row) for row in found.rows[:SHOWN]]
-    return {"columns": list(found.columns), "rows": rows, "count": len(found.rows), "texts": texts, "label": label}
+    table = read_table(Path(facts["path"]), max_bytes=facts["most"])
+    label = find_label(table, None)
+    table = replace(table, rows=[row for row in table.rows if row.get(label)] or table.rows)
+    texts = list(find_texts(table, None, label))
+    rows = [dict(row) for row in table.rows[:SHOWN]]
+    return {"columns": list(table.columns), "rows": rows, "count": len(table.rows), "texts": texts, "label": label}
 
 
 def labels(shelf: Shelf, facts: Json) -> Json:
     """Read the labels of the rows that are kept: their names in order, and what another column calls them."""
-    found = read_table(Path(facts["path"]), max_bytes=facts["most"])
-    label = find_label(found, facts["label"])
-    kept = found.labelled(label).filled(find_texts(found, facts["texts"], label))
+    table = read_table(Path(facts["path"]), max_bytes=facts["most"])
+    label = find_label(table, facts["label"])
+    kept = table.labelled(label).filled(find_texts(table, facts["texts"], label))
     named = find_names(kept, label)
     return {"labels": list(find_labels(kept, label)), "names": named[1] if named else None}
 

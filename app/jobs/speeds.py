@@ -70,14 +70,14 @@ def warm_up(config: RunConfig) -> float:
     Raises ValueError when the settings cannot work.
     """
     short = replace(config, steps=WARM, eval_every=0, eval_examples=1, measure_every=0, auto_lr=False)
-    limit, timing, found = time.monotonic() + PATIENCE, Timing(WARM), 0.0
+    limit, timing, seconds = time.monotonic() + PATIENCE, Timing(WARM), 0.0
     with closing(run(short, stop=lambda: time.monotonic() > limit)) as events:  # type: ignore[type-var]
         for event in events:
             if isinstance(event, StepDone):
-                found = timing.add(event) or event.seconds / event.step
-    if not found:
+                seconds = timing.add(event) or event.seconds / event.step
+    if not seconds:
         raise ValueError(f"not one step was done within {PATIENCE:.0f} s: the model is too slow for this machine")
-    return found
+    return seconds
 
 
 def _key(config: RunConfig) -> str:

@@ -14,10 +14,10 @@ MARKS = {"holds": "right", "in part": "unknown", "does not hold": "wrong"}
 
 def lay_out(site: Site) -> None:
     """Lay the tab out; it is all text."""
-    found = claims.recorded()
+    checked = claims.recorded()
     gr.HTML(f"<p class='zo-lead'>{words.ABOUT_CLAIMS}</p>")
     with gr.Column(elem_classes="zo-lessons"):
-        gr.HTML("".join(map(card, found)), elem_id="zo-claims")
+        gr.HTML("".join(map(card, checked)), elem_id="zo-claims")
 
 
 def card(one: claims.Checked) -> str:

@@ -41,8 +41,8 @@ def changed(config: RunConfig) -> dict[str, Any]:
 
     A rate that was found stands as a number: nothing is searched again.
     """
-    found = {f.name: getattr(config, f.name) for f in fields(config)} | {"auto_lr": config.searches}
-    kept = {name: value for name, value in found.items() if value != getattr(RunConfig(), name)}
+    values = {f.name: getattr(config, f.name) for f in fields(config)} | {"auto_lr": config.searches}
+    kept = {name: value for name, value in values.items() if value != getattr(RunConfig(), name)}
     return kept | ({"data": Path(config.data).name} if config.data else {})
 
 

@@ -50,18 +50,18 @@ def hint() -> str:
     return f"{_head('That step, layer by layer')}<p>{HINT}</p>"
 
 
-def opened(found: Mapping[str, Any]) -> str:
+def opened(answer: Mapping[str, Any]) -> str:
     """Return what the question "pushes" found as HTML."""
-    step = PushedStep(**{**found, "layers": [PushedLayer(**layer) for layer in found["layers"]]})
+    step = PushedStep(**{**answer, "layers": [PushedLayer(**layer) for layer in answer["layers"]]})
     total = sum(layer.rows * layer.width for layer in step.layers)
-    said = (
+    sentence = (
         f"{len(step.layers)} layers pushed by eps xi, xi random signs and eps {step.eps:.2g}: {total:,} outputs for "
         f"{step.examples} examples."
     )
     if step.foreseen is not None:
-        said += f" Before the step, J foresaw {step.foreseen:.0%} of the responses."
+        sentence += f" Before the step, J foresaw {step.foreseen:.0%} of the responses."
     rows = "".join(_layer(layer, number == 0) for number, layer in enumerate(step.layers))
-    return f"{_head(f'Step {step.step}, layer by layer')}<p>{escape(said)}</p><div class='zo-layers'>{rows}</div>"
+    return f"{_head(f'Step {step.step}, layer by layer')}<p>{escape(sentence)}</p><div class='zo-layers'>{rows}</div>"
 
 
 def _head(title: str) -> str:

@@ -76,8 +76,8 @@ def tick(job: Job | None, view: View, position: int, drawn: Drawn, look: Look, w
     name = job.id if job else ""
     fresh = drawn.job != name or drawn.look != look or drawn.version < 0
     ended = job is not None and job.over and drawn.phase != job.phase
-    told = len(view.warnings) + (view.header is not None)  # the header has notes of its own
-    marks = (len(view.evaluations), len(view.estimator), _asked(view), told)
+    notes = len(view.warnings) + (view.header is not None)  # the header has notes of its own
+    marks = (len(view.evaluations), len(view.estimator), _asked(view), notes)
     phase = job.phase if job else "recorded"
     blank = job is not None and job.over and not view.points  # it failed before its first step
     empty = job is not None and not view.points  # axes of nothing would have numbers of their own
@@ -228,5 +228,5 @@ def warnings(view: View, job: Job | None) -> str:
     notes = [f"Step {warning.step}: {warning.message}." for warning in view.warnings]
     notes += list(view.header.notes) if view.header else []
     search = view.header.rate_search if view.header else None
-    found = f'<p class="zo-quiet zo-found">{escape(words.rate_found(search))}</p>' if search else ""
-    return found + "".join(f'<p class="zo-warning">{escape(words.plain(note))}</p>' for note in notes)
+    rate = f'<p class="zo-quiet zo-found">{escape(words.rate_found(search))}</p>' if search else ""
+    return rate + "".join(f'<p class="zo-warning">{escape(words.plain(note))}</p>' for note in notes)

@@ -69,7 +69,7 @@ def lay_out(site: Site) -> None:
             gr.HTML(f"<p class='zo-quiet'>{ABOUT}</p>")
         with gr.Column(scale=9, min_width=320, elem_classes="zo-stage"):
             with gr.Column(elem_classes="zo-panel"):
-                said = gr.HTML("", elem_id="zo-memory-said")
+                sentence = gr.HTML("", elem_id="zo-memory-said")
                 listed = gr.HTML("", elem_id="zo-fits")
             with gr.Column(elem_classes="zo-panel"):
                 gr.HTML("<h2>Where the bytes go</h2>")
@@ -79,11 +79,11 @@ def lay_out(site: Site) -> None:
     def drawn(*values: Any) -> tuple[str, str, Any, str]:
         return draw(limits, *values)
 
-    said.value, listed.value, bars.value, _ = drawn(*(part.value for part in inputs))
+    sentence.value, listed.value, bars.value, _ = drawn(*(part.value for part in inputs))
     card.input(lambda name: gr.update(visible=name == OTHER), card, free, **QUIET)
     model.input(lambda name: gr.update(visible=name == OWN), model, config, **QUIET)
     changes = [part.change for part in inputs]  # type: ignore[attr-defined]
-    gr.on(changes, drawn, inputs, [said, listed, bars, problem], **QUIET, trigger_mode="always_last")
+    gr.on(changes, drawn, inputs, [sentence, listed, bars, problem], **QUIET, trigger_mode="always_last")
 
 
 def _number(value: int, text: str) -> gr.Number:
@@ -111,10 +111,10 @@ def draw(limits: Limits, card_: str, free: Any, *values: Any) -> tuple[str, str,
     if shape.name not in BUILT_IN:
         shapes.append(shape)
     listed = fitting.table(fitting.fitting(card, shapes, *sizes, dtype), card, shape.name)
-    said = f"{_title(card)}<p>{fitting.sentence(shape, bills, card)} <span class='zo-quiet'>Estimated.</span></p>"
+    sentence = f"{_title(card)}<p>{fitting.sentence(shape, bills, card)} <span class='zo-quiet'>Estimated.</span></p>"
     figure = memory_chart.bars(list(bills.values()), (card.name, card.room))
     figure["layout"]["xaxis"] |= {"rangemode": "tozero"}
-    return said, listed, chart.whole(figure), ""
+    return sentence, listed, chart.whole(figure), ""
 
 
 def _title(card: Card) -> str:

@@ -136,19 +136,19 @@ def _connect(bench: Bench, site: Site) -> None:
         law = alignment.BatchLaw(**_ask(site, guest, config, "batch_law", sizes=SIZES, repeats=12))
         return chart.whole(law_figure(law)), "", measured(config)
 
-    def moved(found: Look | None, at: float) -> tuple[Any, Any]:
-        return figures(found, at) if found else (gr.skip(), gr.skip())
+    def moved(look: Look | None, at: float) -> tuple[Any, Any]:
+        return figures(look, at) if look else (gr.skip(), gr.skip())
 
     slow: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "lab", "show_progress": "minimal"}
     asked = [site.visitor, bench.dtype]
-    told = [bench.problem, bench.line]
+    notes = [bench.problem, bench.line]
     along = [bench.seen, bench.eps, bench.along, bench.bias]
     for press, do, more, shown in (
         (bench.look, looked, [bench.number], along),
         (bench.count, counted, [], [bench.cosine]),
         (bench.batch, batched, [], [bench.law]),
     ):
-        inputs, outputs = [*asked, *more, *form.inputs], [*shown, *told]
+        inputs, outputs = [*asked, *more, *form.inputs], [*shown, *notes]
         press.click(_or_problem(do, len(shown), site), inputs, outputs, **slow, show_progress_on=bench.problem)
     bench.eps.input(moved, [bench.seen, bench.eps], [bench.along, bench.bias], **QUIET, trigger_mode="always_last")
 

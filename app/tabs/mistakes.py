@@ -30,7 +30,7 @@ def build(play: "Play", site: Site) -> None:
     with gr.Column(elem_classes="zo-panel", min_width=280):
         gr.HTML(f"<h2>What it gets wrong</h2><p class='zo-quiet'>{ABOUT}</p>")
         look = gr.Button("Show the errors", elem_id="zo-mistakes-look", size="sm")
-        found = gr.HTML("", elem_id="zo-mistakes", min_height=20)
+        report = gr.HTML("", elem_id="zo-mistakes", min_height=20)
 
     def looked(secret: str, job: str, request: gr.Request) -> str:
         try:
@@ -41,13 +41,13 @@ def build(play: "Play", site: Site) -> None:
     look.click(
         looked,
         [site.visitor, play.job],
-        found,
+        report,
         api_visibility="private",
         concurrency_id="lab",
         concurrency_limit=1,
-        show_progress_on=found,
+        show_progress_on=report,
     )
-    play.job.change(lambda: "", None, found, api_visibility="private", queue=False, show_progress="hidden")
+    play.job.change(lambda: "", None, report, api_visibility="private", queue=False, show_progress="hidden")
 
 
 def mistakes(store: JobStore, guest: Guest, job_id: str) -> str:
@@ -64,13 +64,13 @@ def mistakes(store: JobStore, guest: Guest, job_id: str) -> str:
     return shown(store.models.ask("mistakes", **asked))
 
 
-def shown(found: Mapping[str, Any]) -> str:
+def shown(answer: Mapping[str, Any]) -> str:
     """Return what the question "mistakes" found, as HTML."""
-    labels, matrix = found["labels"], found["matrix"]
+    labels, matrix = answer["labels"], answer["matrix"]
     right, total = sum(row[i] for i, row in enumerate(matrix)), sum(map(sum, matrix))
-    said = f"<p>Step {found['step']}: <b>{right}</b> of {total} right.</p>"
+    head = f"<p>Step {answer['step']}: <b>{right}</b> of {total} right.</p>"
     table = _matrix(labels, matrix) if len(labels) <= MOST_LABELS else _commonest(labels, matrix)
-    return said + table + _worst(labels, found["worst"])
+    return head + table + _worst(labels, answer["worst"])
 
 
 def _matrix(labels: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:

@@ -78,13 +78,13 @@ def lanes(config: RunConfig, methods: Sequence[str], seeds: int, budget: int) ->
         raise InputError(f"a race has two to five methods, not {len(methods)}")
     if not budget or not math.isfinite(budget) or budget < 2:
         raise InputError("the budget must be at least the worth of 2 forward passes")
-    found: list[compare.Lane] = []
+    bought: list[compare.Lane] = []
     for method in methods:
         lane = forms.with_presets(_bare(config, method))
         each = range(config.seed, config.seed + max(1, seeds))
         steps, first = arithmetic.affordable(lane, budget), arithmetic.price(replace(lane, steps=1))
-        found += compare.buy(lane, each, budget, steps, first, "forward_cost")
-    return [lane.config for lane in found]
+        bought += compare.buy(lane, each, budget, steps, first, "forward_cost")
+    return [lane.config for lane in bought]
 
 
 def _bare(config: RunConfig, method: str) -> RunConfig:
@@ -97,10 +97,14 @@ def _bare(config: RunConfig, method: str) -> RunConfig:
 @lru_cache(maxsize=1)
 def recorded() -> list[Lane]:
     """Return the lanes of the race that the tab opens with."""
-    found = [Lane(RunConfig(), folder) for folder in sorted(RECORDED.iterdir())]
-    for lane in found:
+    recorded_lanes = [Lane(RunConfig(), folder) for folder in sorted(RECORDED.iterdir())]
+    for lane in recorded_lanes:
         lane.load()
-    return [replace(lane, config=RunConfig.from_json(lane.view.header.config)) for lane in found if lane.view.header]
+    return [
+        replace(lane, config=RunConfig.from_json(lane.view.header.config))
+        for lane in recorded_lanes
+        if lane.view.header
+    ]
 
 
 def layout() -> RacePage:

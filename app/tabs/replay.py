@@ -105,23 +105,23 @@ def replayed(store: JobStore, guest: Guest, job_id: str, step: int, text: str) -
         return rewritten(store, guest, folder, view, step, text.strip()[:MOST_TEXT])
     sample, own = view.samples[0], text.strip()[:MOST_TEXT]
     facts = {"folder": str(folder.resolve()), "steps": view.steps, "step": step, "text": own}
-    found = _ask(store, guest, "answers", **facts, count=len(sample.texts))
+    answers = _ask(store, guest, "answers", **facts, count=len(sample.texts))
     texts = [*([own] if own else []), *sample.texts]
     truths = [*([""] if own else []), *sample.labels]
-    before = SampleShown(0, texts, truths, found["before"])
-    table = live.probe_table(before, SampleShown(found["step"], texts, truths, found["now"]), view.header.labels)
-    return foresaw(view, found["step"]) + table
+    before = SampleShown(0, texts, truths, answers["before"])
+    table = live.probe_table(before, SampleShown(answers["step"], texts, truths, answers["now"]), view.header.labels)
+    return foresaw(view, answers["step"]) + table
 
 
 def rewritten(store: JobStore, guest: Guest, folder: Path, view: View, step: int, own: str) -> str:
     """Return the visitor's own prompt and the run's, continued at step 0 and at the step, as HTML."""
     first = view.completions[0]
     facts = {"folder": str(folder.resolve()), "steps": view.steps, "step": step, "text": own, "prompts": first.prompts}
-    found = _ask(store, guest, "completions", **facts)
+    written = _ask(store, guest, "completions", **facts)
     prompts = [*([own] if own else []), *first.prompts]
     wanted = [*([""] if own else []), *first.wanted] if first.wanted else []
-    before = CompletionsShown(0, prompts, found["before"], wanted, [])
-    return completions.listed(before, CompletionsShown(found["step"], prompts, found["now"], wanted, []))
+    before = CompletionsShown(0, prompts, written["before"], wanted, [])
+    return completions.listed(before, CompletionsShown(written["step"], prompts, written["now"], wanted, []))
 
 
 def pushed(store: JobStore, guest: Guest, job_id: str, step: int) -> str:
@@ -152,8 +152,8 @@ def foresaw(view: View, step: int) -> str:
 def next_part(store: JobStore, guest: Guest, values: Mapping[str, Any]) -> str:
     """Do the next part of a step of the form's settings and return the step so far."""
     config = taken(store, controls.collect(values, store.limits))
-    found = _ask(store, guest, "step", visitor=hashed(guest.secret), config=config.to_json())
-    return phases(found["number"], [Phase(**part) for part in found["parts"]])
+    step = _ask(store, guest, "step", visitor=hashed(guest.secret), config=config.to_json())
+    return phases(step["number"], [Phase(**part) for part in step["parts"]])
 
 
 def _ask(store: JobStore, guest: Guest, question: str, **facts: Any) -> Any:

@@ -26,10 +26,10 @@ def table(lanes: Sequence[Lane], guess: str | None) -> str:
     events = [
         (engine.Lane(lane.config.method, lane.config.seed, lane.config), e) for lane in lanes for e in lane.events
     ]
-    found = [one for one in engine.standings(events) if one.steps and math.isfinite(one.loss[0])]
-    if not found:
+    lanes_done = [one for one in engine.standings(events) if one.steps and math.isfinite(one.loss[0])]
+    if not lanes_done:
         return f"{_lost(lanes)}<p class='zo-quiet'>No lane came to its end, so there is nothing to compare.</p>"
-    ranked = sorted(found, key=lambda one: one.loss[0])
+    ranked = sorted(lanes_done, key=lambda one: one.loss[0])
     seeds = min(sum(lane.config.method == one.method and not lane.problem for lane in lanes) for one in ranked)
     rows = "".join(_row(one, one is ranked[0]) for one in ranked)
     head = "".join(f"<th>{name}</th>" for name in COLUMNS)
@@ -67,15 +67,15 @@ def _verdict(ranked: Sequence[engine.Standing], seeds: int, guess: str | None) -
     names = [f"<b>{plots.title(one.method)}</b>" for one in ranked]
     tied = [name for name, one in zip(names, ranked, strict=True) if not _clear(ranked[0], one, seeds)]
     if len(ranked) == 1:
-        said = f"{names[0]} alone came to its end."
+        verdict = f"{names[0]} alone came to its end."
     elif seeds < 2:
-        said = f"{names[0]} has the lowest loss of this one seed, which can be luck: take three seeds to know."
+        verdict = f"{names[0]} has the lowest loss of this one seed, which can be luck: take three seeds to know."
     elif len(tied) > 1:
-        said = f"No clear winner: {' and '.join(tied)} are closer than the seeds are to each other."
+        verdict = f"No clear winner: {' and '.join(tied)} are closer than the seeds are to each other."
     else:
-        said = f"{names[0]} has the lowest loss, by more than the seeds can explain."
+        verdict = f"{names[0]} has the lowest loss, by more than the seeds can explain."
     mine = f"You said {plots.title(guess)}. " if guess else ""
-    return f"<p>{mine}{said}</p>"
+    return f"<p>{mine}{verdict}</p>"
 
 
 def _clear(best: engine.Standing, other: engine.Standing, seeds: int) -> bool:
