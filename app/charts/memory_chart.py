@@ -13,17 +13,18 @@ PARTS = (
     ("gradients", "#E69F00", "x"),
     ("optimiser_state", "#CC79A7", "\\"),
 )
+KEPT = ("kept", "#7F7F7F", "|")  # what frozen blocks gave for each example, on a CPU
 
 
 def bars(
     bills: Sequence[Bill], card: tuple[str, int] | None = None, measured: tuple[str, int] | None = None
 ) -> plots.Figure:
     """Stacked bars of predicted memory, one a method, with a measured bar and the line of a card."""
-    top = max([bill.total for bill in bills] + [measured[1] if measured else 0], default=0)
+    top = max([bill.total + bill.kept for bill in bills] + [measured[1] if measured else 0], default=0)
     unit, scale = ("GB", GB) if top >= GB else ("MB", 10**6)
     names = [title(bill.method) for bill in bills]
     data: list[plots.Trace] = []
-    for part, hue, pattern in PARTS:
+    for part, hue, pattern in (*PARTS, KEPT) if any(bill.kept for bill in bills) else PARTS:
         sizes = [round(getattr(bill, part) / scale, 3) for bill in bills]
         fill = {
             "color": hue,

@@ -55,6 +55,18 @@ def _call(config: RunConfig) -> float:
     return method.forward_cost(1.0 + again - part.frozen)
 
 
+def kept_examples(config: RunConfig) -> int:
+    """Return for how many examples a run keeps what its frozen blocks gave: those it reads more than once.
+
+    Of a file, whose examples are not counted here, it is told as none.
+    """
+    count, looks = _examples(config.task), config.steps // config.eval_every if config.eval_every else 0
+    if config.data or not math.isfinite(count) or not _parts(config).frozen:
+        return 0
+    again = count if config.steps * config.batch_size > count else 0
+    return int(again) + config.eval_examples * (2 if looks > 1 else 1)
+
+
 def _batches(config: RunConfig) -> float:
     """How many batches the training examples of a task make; of a file's, whose count is not known here, no end."""
     return math.inf if config.data else _examples(config.task) / config.batch_size

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from app.form import catalogue
-from app.form.arithmetic import passes, price, search_steps
-from app.form.prompts import judged, texts, written
+from app.form.arithmetic import kept_examples, passes, price, search_steps
+from app.form.prompts import judged, mean_tokens, texts, written
 from app.jobs.lent import ROOM, Plan, lends, offered
 from app.jobs.speeds import Speeds
 from app.words import size
@@ -97,7 +97,16 @@ def predicted(config: RunConfig, method: str = "") -> Bill | None:
     bits = 8 if c.quantise == "int8" else 4
     text = texts(config)
     rows, positions = c.batch_size * text.rows, min(text.tokens + judged(c), c.max_tokens, shape.positions)
-    return bill(shape, method or c.method, rows, positions, dtype, options=text.options, bits=bits)
+    counted = bill(shape, method or c.method, rows, positions, dtype, options=text.options, bits=bits)
+    if method not in ("", c.method) or c.device != "cpu":
+        return counted
+    tokens = kept_examples(config) * text.rows * mean_tokens(c.task)
+    return replace(counted, kept=int(tokens) * shape.hidden * (4 if dtype == "fp32" else 2))
+
+
+def needed(memory: Bill) -> int:
+    """Return the bytes that the device has to hold: on a CPU what is kept of frozen blocks comes on top."""
+    return memory.total + memory.kept
 
 
 def free(device: str) -> int:
@@ -153,6 +162,6 @@ def _blocker(c: RunConfig, memory: Bill | None, room: int) -> str:
     """Why the run cannot start, as the label of the Start button; empty when it can."""
     if str(c.device).startswith("cuda") and not torch.cuda.is_available() and not offered():
         return "Needs a GPU: none here"
-    if memory is not None and memory.total > room:
-        return f"Needs {size(memory.total)}: {size(room)} free"
+    if memory is not None and needed(memory) > room:
+        return f"Needs {size(needed(memory))}: {size(room)} free"
     return ""

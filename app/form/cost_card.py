@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from app.form.cost import Cost
+from app.form.cost import Cost, needed
 from app.jobs.lent import Plan
 from app.words import clock, plain, size
 
@@ -35,10 +35,10 @@ def _forwards_row(price: Cost) -> tuple[str, str, str]:
 def _memory_row(price: Cost) -> tuple[str, str, str]:
     if price.bill is None:
         return "Memory", "unknown", "sizes are read once the model is here"
-    verdict = "fits" if price.bill.total <= price.room else "does not fit"
+    verdict = "fits" if needed(price.bill) <= price.room else "does not fit"
     return (
         "Memory",
-        size(price.bill.total),
+        size(needed(price.bill)),
         f"estimated, {price.dtype} on {price.device}: {verdict} in {size(price.room)} free",
     )
 
@@ -74,7 +74,7 @@ def facts(price: Cost) -> dict[str, Any]:
         "search_steps": price.search,
         "seconds": price.seconds,
         "seconds_measured": price.measured,
-        "memory_bytes": price.bill.total if price.bill else None,
+        "memory_bytes": needed(price.bill) if price.bill else None,
         "download_bytes": price.download,
         "blocker": price.blocker,
         "quota_seconds": price.lent.slices * price.lent.counted if price.lent else 0,

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.form import catalogue
 from app.jobs.lab import Lab
-from app.jobs.questions import longest_prompt
+from app.jobs.questions import prompt_lengths
 from zocore.config import RunConfig
 from zocore.data.tasks import bundled_tasks
 from zocore.errors import InputError
@@ -45,20 +45,27 @@ def texts(config: RunConfig) -> Texts:
     """Return about how long the prompts are: measured, or from the characters of a bundled task, or the cut."""
     measured = _MEASURED.get(_text_key(config))
     if measured is None:
-        characters = config.max_tokens * CHARS if config.data else _bundled(config.task)
+        characters = config.max_tokens * CHARS if config.data else max(_bundled(config.task))
         return Texts(min(config.max_tokens, characters // CHARS + SPARE))
     count = measured["tokens"] or measured["characters"] // CHARS + SPARE
     return Texts(min(config.max_tokens, count), measured["rows"], measured["options"])
 
 
+def mean_tokens(task: str) -> float:
+    """Return about how many tokens a bundled task's prompts have on the average."""
+    lengths = _bundled(task)
+    return sum(lengths) / len(lengths) / CHARS
+
+
 @lru_cache(maxsize=16)
-def _bundled(task: str) -> int:
+def _bundled(task: str) -> tuple[int, ...]:
+    """The characters of each prompt of a bundled task; of another's, one of the longest that may be."""
     if task not in bundled_tasks():
-        return RunConfig.max_tokens * CHARS
+        return (RunConfig.max_tokens * CHARS,)
     try:
-        return longest_prompt(read(RunConfig(task=task)))
+        return tuple(prompt_lengths(read(RunConfig(task=task))))
     except InputError:
-        return RunConfig.max_tokens * CHARS
+        return (RunConfig.max_tokens * CHARS,)
 
 
 def _text_key(config: RunConfig) -> tuple[object, ...]:

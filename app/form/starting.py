@@ -56,8 +56,9 @@ def begin(store: JobStore, guest: Guest, configs: Sequence[RunConfig], kind: str
 def _check_memory(price: cost.Cost, most: int) -> None:
     if price.blocker:
         raise InputError(f"this cannot run here: {price.blocker}")
-    if most and price.bill is not None and price.device == "cpu" and price.bill.total > most:
+    bytes_needed = cost.needed(price.bill) if price.bill is not None else 0
+    if most and price.device == "cpu" and bytes_needed > most:
         raise InputError(
-            f"a step needs about {price.bill.total / 1e9:.3g} GB, over this server's limit of {most / 1e9:.3g} GB: "
+            f"a step needs about {bytes_needed / 1e9:.3g} GB, over this server's limit of {most / 1e9:.3g} GB: "
             "take a smaller model or batch"
         )

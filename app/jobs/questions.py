@@ -295,9 +295,9 @@ def texts(shelf: Shelf, facts: Json) -> Json:
     return sizes
 
 
-def longest_prompt(task: Task) -> int:
-    """Return the characters of the longest training prompt of a task."""
-    return max(len(_prompt(task, example)) for example in task.train)
+def prompt_lengths(task: Task) -> list[int]:
+    """Return the characters of each training prompt of a task."""
+    return [len(_prompt(task, example)) for example in task.train]
 
 
 def _prompt(task: Task, example: Example) -> str:

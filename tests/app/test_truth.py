@@ -347,3 +347,13 @@ def test_a_part_with_numbers_is_drawn_as_cells() -> None:
     html = replay.phases(1, [part, Phase("Other", "text", "code")])
     assert html.count("<rect") == 4 and html.count("<svg") == 1
     assert f'fill="{cells.MINUS}" opacity="0.50"' in html and "xi of &lt;examples&gt;" in html
+
+
+def test_what_frozen_blocks_gave_is_on_the_card_of_a_run_that_keeps_it() -> None:
+    """The recorded toy run, on a CPU: what it keeps is predicted to a fifth of what was measured, which it doubles."""
+    view = View.of([Event.from_json(line) for line in RECORDED.read_text().splitlines()])
+    assert view.header is not None
+    config, peak = RunConfig.from_json(view.header.config), max(point.memory for point in view.points)
+    bill, other = cost.predicted(config), cost.predicted(config, "adamw")
+    assert bill is not None and other is not None and other.kept == 0
+    assert cost.needed(bill) == pytest.approx(peak, rel=0.2) and bill.total < 0.7 * peak
