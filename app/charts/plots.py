@@ -106,8 +106,8 @@ def loss_columns(
     floor = min(lows, default=0.0)
     bad = [i for i in kept if not finite[i]]
     return [
-        (x, [_number(losses[i]) for i in kept]),
-        (x, [_number(even[i]) for i in kept]),
+        (x, [digits(losses[i]) for i in kept]),
+        (x, [digits(even[i]) for i in kept]),
         ([_short(points[i].place.on(axis)) for i in bad], [floor for _ in bad]),
     ]
 
@@ -123,7 +123,7 @@ def gradient(view: View, axis: str = "forwards") -> Figure:
 def gradient_columns(points: Sequence[Point], axis: str, first: int = 0, most: int = MOST_POINTS) -> Column:
     """x and y of the projected gradient for at most `most` of the points from number `first` on."""
     kept = [first + i for i in thinned(len(points) - first, most=most)]
-    return [_short(points[i].place.on(axis)) for i in kept], [_number(points[i].gradient) for i in kept]
+    return [_short(points[i].place.on(axis)) for i in kept], [digits(points[i].gradient) for i in kept]
 
 
 def foreseen(view: View, axis: str = "forwards") -> Figure:
@@ -157,7 +157,7 @@ def foreseen_columns(points: Sequence[Point], axis: str, first: int = 0, most: i
     kept = [first + i for i in thinned(len(points) - first, most=most)]
     left_over = [(points[i], left) for i in kept if (left := points[i].unexplained) is not None]
     return [_short(point.place.on(axis)) for point, _ in left_over], [
-        _number(max(0.0, 1 - left)) for _, left in left_over
+        digits(max(0.0, 1 - left)) for _, left in left_over
     ]
 
 
@@ -173,7 +173,7 @@ def moved(view: View, axis: str = "forwards") -> Figure:
 def moved_columns(points: Sequence[Point], axis: str, first: int = 0, most: int = MOST_POINTS) -> Column:
     """x and y of the share that moved for at most `most` of the points from number `first` on."""
     kept = [first + i for i in thinned(len(points) - first, most=most)]
-    return [_short(points[i].place.on(axis)) for i in kept], [_number(points[i].moved) for i in kept]
+    return [_short(points[i].place.on(axis)) for i in kept], [digits(points[i].moved) for i in kept]
 
 
 def held_out(views: Sequence[View], axis: str = "forwards") -> Figure:
@@ -222,7 +222,7 @@ def estimator(view: View, axis: str = "forwards") -> Figure:
     x = [_short(place.on(axis)) for place, _ in measured]
     hue = colour(view.method)
     data: list[Trace] = [_dots(x, [_short(event.variance) for _, event in measured], "variance", hue, "y", "solid")]
-    cosines = [event.cosine for _, event in measured]
+    cosines = [None if event.cosine is None else digits(event.cosine) for _, event in measured]
     shown = layout(AXIS_TITLES[axis], "variance")
     shown["yaxis"] |= {"type": "log", "tickformat": ".1e", "nticks": 4}
     if any(value is not None for value in cosines):
@@ -326,13 +326,8 @@ def _inked(value: Any, ink: str) -> Any:
 
 
 def digits(value: float, count: int = 5) -> float | None:
-    """A number to so many digits; None when it is not finite."""
+    """A number to so many digits; what is not finite becomes a gap, which `loss` marks with a cross."""
     return float(f"{float(value):.{count}g}") if math.isfinite(value) else None
-
-
-def _number(value: float) -> float | None:
-    """A number as JSON has it: what is not finite becomes a gap, which `loss` marks with a cross."""
-    return _short(value) if math.isfinite(value) else None
 
 
 def _short(value: float) -> float:

@@ -18,7 +18,7 @@ from zocore.config import RunConfig
 from zocore.runs.events import SampleShown
 
 VERDICTS = ("right", "wrong", "unknown")  # numbered as in probes.js
-ROWS_PER_TICK = 3  # keeps a tick, with what Gradio wraps round it, below 1 KB
+ROWS_PER_TICK = 2  # keeps a tick, with what Gradio wraps round it, below 1 KB
 BESIDE = ("lora-adamw", "adamw")  # bars shown beside the method's own
 
 
@@ -145,7 +145,7 @@ def _of_run(message: Any, name: str, blank: bool) -> Any:
 
 def status(phase: str, text: str) -> str:
     """Return the status line as HTML."""
-    return f'<span class="zo-dot zo-{escape(phase)}" aria-hidden="true"></span><span>{escape(text)}</span>'
+    return f"<i class='zo-dot zo-{escape(phase)}'></i><span>{escape(text)}</span>"
 
 
 def memory(view: View) -> Any:

@@ -42,6 +42,7 @@ def test_start_moves_the_curve_stop_keeps_it_and_a_reload_attaches_again(visit: 
     ann.page.click("#zo-stop")
     assert "stopped by you at step" in ann.until("stopped")
     assert ann.page.inner_text("#zo-start") == "Start"
+    ann.page.wait_for_timeout(2000)  # what a run's end changes is asked for once
     requests: list[str] = []
     ann.page.on("request", lambda request: requests.append(request.url))
     ann.page.wait_for_timeout(2500)
