@@ -294,6 +294,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.soak  # the engine's tests hold every broken run to its sentence; here a minute and a half of browser
 def test_every_broken_run_ends_in_its_sentence(visit: Any) -> None:
     ann = visit()
     for name, said in BROKEN.items():

@@ -124,7 +124,7 @@ def dockers(folder: Path) -> tuple[list[str], dict[str, str]]:
     return [sys.executable, *rest], {k: v for k, v in variables.items() if "/home/user" not in v}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_both_kinds_do_a_run_to_its_end_and_it_is_the_same_run(tmp_path: Path) -> None:
     """The docker kind in a child process; the zerogpu kind in a slice, and on the CPU where the quota ends."""
     assemble("docker", tmp_path / "docker" / "space")

@@ -29,7 +29,7 @@ CONFIG = settings(method="grzo", update="adam", steps=12, eval_every=4)
 MOST = 5  # kills of one run, so that each comes to its end
 # kills in all: of runs, exports, races and the page's jobs
 COUNTS = [
-    pytest.param((12, 4, 4, 4), id="24"),
+    pytest.param((4, 2, 2, 2), id="10"),
     pytest.param((110, 30, 30, 30), id="200", marks=pytest.mark.soak),
 ]
 

@@ -83,7 +83,7 @@ def test_a_flat_run_is_told_that_nothing_moves() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in (1, 2))])
 def test_the_bundled_model_learns_from_accuracy_alone(seed: int) -> None:
     """Right or wrong is all it is told, and held-out accuracy rises by 10 points or more."""
     events = list(run(RunConfig(method="mezo", task="sentiment", objective="accuracy", steps=100, seed=seed)))
