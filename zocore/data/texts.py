@@ -49,8 +49,8 @@ def read_texts(
     rows = {split: _rows(table, template, answer_column) for split, table in kept.items()}
     train, dev, test = _splits(rows, seed)
     about = f"{len(train) + len(dev) + len(test)} rows of {path.name}"
-    told = tuple(note for note in notes if note)
-    return Task(path.stem, path.stem, template or "", (), (), train, dev, test, about, told)
+    lacking = tuple(note for note in notes if note)
+    return Task(path.stem, path.stem, template or "", (), (), train, dev, test, about, lacking)
 
 
 def _files(path: Path) -> dict[str, Path]:
@@ -141,11 +141,11 @@ def as_prompts(task: Task) -> Task:
     template = Template(task.template).before_answer()
 
     def rows(split: str) -> tuple[Row, ...]:
-        found = []
+        prompts = []
         for number, example in enumerate(getattr(task, split), 1):
             texts = {PROMPT: template.fill(example.fields).text, ANSWER: task.label_words[example.label]}
-            found.append(Row({**example.fields, **texts}, 0, f"{task.name}, {split} example {number}"))
-        return tuple(found)
+            prompts.append(Row({**example.fields, **texts}, 0, f"{task.name}, {split} example {number}"))
+        return tuple(prompts)
 
     bare = replace(task, template="", label_names=(), label_words=(), wordings={})
     return replace(bare, train=rows("train"), dev=rows("dev"), test=rows("test"))

@@ -13,12 +13,12 @@ from zocore.data.tasks import Example, Task
 from zocore.data.texts import ANSWER, MESSAGES, PROMPT, Row, as_row
 from zocore.errors import InputError
 from zocore.models.load import LoadedModel
-from zocore.models.objectives.base import Evaluation, Objective, Shown, Within, widened
+from zocore.models.objectives.base import Evaluation, Shown, Within, widened
 from zocore.models.objectives.batch import Batch, count_positions, layout_of, padded, sent
 from zocore.models.objectives.label_rows import only_rows
 from zocore.models.objectives.learned_tokens import Learned, learned
 from zocore.models.objectives.tokens import MAX_TOKENS
-from zocore.models.objectives.writing import EVALUATION, Writer, Writing
+from zocore.models.objectives.writing import EVALUATION, Writes, Writing
 from zocore.noise.addressed import Key
 
 
@@ -29,7 +29,7 @@ class Texts(Batch):
     weight: float = 1.0
 
 
-class NextTokens(Objective):
+class NextTokens(Writes):
     """The loss of each example's tokens, so weighted that the mean of a batch is its mean loss per token.
 
     Raises InputError for rows without anything to learn from, and where the model is no decoder.
@@ -43,8 +43,8 @@ class NextTokens(Objective):
         writing: Writing = Writing(),
         metric: str | None = None,
     ) -> None:
-        super().__init__(loaded.model, loaded.tokenizer, task, max_tokens)
-        self.writer, self.metric = Writer(loaded, self.tokens, writing), metric
+        super().__init__(loaded, task, max_tokens, writing)
+        self.metric = metric
         self._learned: dict[tuple[str, ...], Learned] = {}
         for row in map(as_row, task.test if metric else ()):
             if not (row.fields.get(PROMPT) and row.fields.get(ANSWER)):
@@ -104,10 +104,6 @@ class NextTokens(Objective):
         answers = [shown_answer(row.fields.get(ANSWER, "")) for row in rows]
         written = self.writer.after(prompts, EVALUATION)
         return Shown(None, prompts, written, answers if any(answers) else [])
-
-    def written(self, prompts: Sequence[str]) -> list[str]:
-        """Return what the model writes after new prompts."""
-        return self.writer.after(prompts, EVALUATION) if prompts else []
 
     def length(self, example: Example) -> int:
         """Return how many tokens the model reads of the example."""

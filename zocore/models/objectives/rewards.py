@@ -12,10 +12,10 @@ from zocore.data.rewards import Reward
 from zocore.data.tasks import Example, Task
 from zocore.data.texts import ANSWER, Row, as_row, prompt_of
 from zocore.models.load import LoadedModel
-from zocore.models.objectives.base import Evaluation, Objective, Shown, Within
+from zocore.models.objectives.base import Evaluation, Shown, Within
 from zocore.models.objectives.batch import Batch
 from zocore.models.objectives.tokens import MAX_TOKENS
-from zocore.models.objectives.writing import EVALUATION, Writer, Writing
+from zocore.models.objectives.writing import EVALUATION, Writes, Writing
 from zocore.noise.addressed import Key
 
 
@@ -32,7 +32,7 @@ class Prompts(Batch):
         return replace(part, rows=self.rows[first:last], draws=None if self.draws is None else self.draws[first:last])
 
 
-class Rewarded(Objective):
+class Rewarded(Writes):
     """-reward of each completion. Raises InputError when a row has no prompt or the model is no decoder."""
 
     one_forward = False
@@ -45,8 +45,8 @@ class Rewarded(Objective):
         writing: Writing = Writing(),
         reward: str = "em",
     ) -> None:
-        super().__init__(loaded.model, loaded.tokenizer, task, max_tokens)
-        self.writer, self.reward = Writer(loaded, self.tokens, writing), Reward(reward)
+        super().__init__(loaded, task, max_tokens, writing)
+        self.reward = Reward(reward)
 
     def ready(self) -> None:
         """Load the reward."""
@@ -94,10 +94,6 @@ class Rewarded(Objective):
         return Shown(
             None, [prompt_of(row) for row in batch.rows], completions, answers if any(answers) else [], rewards
         )
-
-    def written(self, prompts: Sequence[str]) -> list[str]:
-        """Return what the model writes after new prompts."""
-        return self.writer.after(prompts, EVALUATION) if prompts else []
 
     def length(self, example: Example) -> int:
         """Return how many tokens the prompt takes."""

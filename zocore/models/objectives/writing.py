@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zocore.data.tasks import Task
 from zocore.errors import InputError
 from zocore.models.load import LoadedModel
-from zocore.models.objectives.base import widened
+from zocore.models.objectives.base import Objective, widened
 from zocore.models.objectives.batch import count_positions, padded, sent
 from zocore.models.objectives.label_rows import only_rows
 from zocore.models.objectives.tokens import Ids, Tokens
@@ -131,3 +132,15 @@ class Writer:
         found = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
         ids = found if isinstance(found, list) else [found]
         return [token for token in {*ids, self.tokens.tokenizer.eos_token_id} if token is not None]
+
+
+class Writes(Objective):
+    """An objective of what a model writes. Raises InputError when the model is no decoder, or has no room to write."""
+
+    def __init__(self, loaded: LoadedModel, task: Task, max_tokens: int, writing: Writing) -> None:
+        super().__init__(loaded.model, loaded.tokenizer, task, max_tokens)
+        self.writer = Writer(loaded, self.tokens, writing)
+
+    def written(self, prompts: Sequence[str]) -> list[str]:
+        """Return what the model writes after new prompts."""
+        return self.writer.after(prompts, EVALUATION) if prompts else []
