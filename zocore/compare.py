@@ -15,6 +15,7 @@ from zocore.runs.events import EvalDone, Event, RunEnded, StepDone
 from zocore.runs.loop import run
 from zocore.runs.opening import open_session
 from zocore.runs.recording import EVENTS, Recording, begun, claim, read_recording, record
+from zocore.runs.session import most_steps
 from zocore.runs.summary import write_text
 from zocore.step.step import Backprop
 from zocore.tables import markdown
@@ -79,9 +80,8 @@ def lanes(
     for method in dict.fromkeys(methods):
         lane = replace(config, method=method, lr=(lrs or {}).get(method, config.lr))
         session = open_session(lane)
-        price = session.cost_of(1) if unit == "forward_cost" else session.method.forward_passes()
-        steps = session.steps_within(budget) if unit == "forward_cost" else int(budget / price + 1e-9)
-        runs += buy(lane, seeds, budget, steps, price, unit)
+        price = session.cost_of if unit == "forward_cost" else session.method.forward_passes
+        runs += buy(lane, seeds, budget, most_steps(budget, price), price(1), unit)
     return runs
 
 

@@ -113,6 +113,12 @@ class RunConfig:
         f"({_taking('onto')})",
         choices=("features", "scores"),
     )
+    push_every: int | None = setting(
+        None,
+        "steps between pushes, 0 for the first step alone; 8 onto features near the head, else 1 "
+        f"({_taking('push_every')})",
+        breaks="too rare: the feedback falls behind the weights, the more the deeper the layers",
+    )
     update: str = setting("auto", "rule that applies the estimate", choices=("auto", "sgd", "momentum", "adam"))
     decay: float = setting(0.0, "weight decay")
     carrier: str = setting("scratch", "how probes reach the model", choices=("scratch", "in-place"))

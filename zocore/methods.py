@@ -99,10 +99,12 @@ def feedback(
     mu: float | None = None,
     alpha: float = 0.0,
     onto: Onto | None = None,
+    push_every: int | None = None,
     update: Update = Adam(),
 ) -> Feedback:
     """Learned feedback: pushes teach how what the head reads responds; one clean forward gives each example's error."""
-    return Feedback("feedback", directions, mu, alpha, onto, two_sided=_difference(sides) == Central(), update=update)
+    two_sided = _difference(sides) == Central()
+    return Feedback("feedback", directions, mu, alpha, onto, two_sided, push_every, update=update)
 
 
 def _difference(sides: int) -> Difference:
@@ -321,7 +323,7 @@ METHODS: Mapping[str, Row] = {
         feedback,
         "Learned feedback",
         "",
-        forwards="n + 1",
+        forwards="1, in steps with pushes n + 1",
         memory="outputs and moments",
         colour="#AA3377",
         dash="solid",

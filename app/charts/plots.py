@@ -121,9 +121,10 @@ def gradient(view: View, axis: str = "forwards") -> Figure:
 
 
 def gradient_columns(points: Sequence[Point], axis: str, first: int = 0, most: int = MOST_POINTS) -> Column:
-    """x and y of the projected gradient for at most `most` of the points from number `first` on."""
-    kept = [first + i for i in thinned(len(points) - first, most=most)]
-    return [_short(points[i].place.on(axis)) for i in kept], [digits(points[i].gradient) for i in kept]
+    """x and y of the projected gradient for at most `most` of the points from number `first` on that have one."""
+    having = [point for point in points[first:] if math.isfinite(point.gradient)]
+    kept = [having[i] for i in thinned(len(having), most=most)]
+    return [_short(point.place.on(axis)) for point in kept], [digits(point.gradient) for point in kept]
 
 
 def foreseen(view: View, axis: str = "forwards") -> Figure:
@@ -154,11 +155,9 @@ def foreseen_at(view: View, step: int) -> Figure:
 
 def foreseen_columns(points: Sequence[Point], axis: str, first: int = 0, most: int = MOST_POINTS) -> Column:
     """x and y of the share foreseen for at most `most` of the points from number `first` on that have one."""
-    kept = [first + i for i in thinned(len(points) - first, most=most)]
-    left_over = [(points[i], left) for i in kept if (left := points[i].unexplained) is not None]
-    return [_short(point.place.on(axis)) for point, _ in left_over], [
-        digits(max(0.0, 1 - left)) for _, left in left_over
-    ]
+    having = [(point, left) for point in points[first:] if (left := point.unexplained) is not None]
+    kept = [having[i] for i in thinned(len(having), most=most)]
+    return [_short(point.place.on(axis)) for point, _ in kept], [digits(max(0.0, 1 - left)) for _, left in kept]
 
 
 def moved(view: View, axis: str = "forwards") -> Figure:

@@ -11,7 +11,10 @@ from zocore.config import RunConfig
 from zocore.data.tasks import bundled_tasks
 from zocore.errors import InputError
 from zocore.runs import rate_search
+from zocore.runs.session import most_steps
 from zocore.runs.task import read
+from zocore.step.feedback import Feedback
+from zocore.step.step import Stepper
 from zocore.subspaces.blocks import of_blocks
 
 PER_EXAMPLE = 2.0  # price of a forward in which each example has its own direction: every product is done twice
@@ -22,9 +25,9 @@ def search_steps(config: RunConfig) -> int:
     return rate_search.MOST if config.searches else 0
 
 
-def passes(config: RunConfig) -> int:
-    """Return the forward passes of one step. Raises ValueError for settings that do not go together."""
-    return methods.build(config.method, **config.options).forward_passes()
+def passes(config: RunConfig) -> float:
+    """Return the forward passes of a step, on the average of all. Raises ValueError for what does not go together."""
+    return _method(config).forward_passes(config.steps) / config.steps
 
 
 def price(config: RunConfig) -> float:
@@ -37,22 +40,24 @@ def price(config: RunConfig) -> float:
 
 def affordable(config: RunConfig, budget: float) -> int:
     """Return how many steps a budget of plain forwards buys."""
-    steps = int(budget / _call(config) + 1e-9)
-    while steps and _spent(config, steps) > budget + 1e-9:
-        steps -= 1
-    return steps
+    return most_steps(budget, lambda steps: _spent(config, steps))
 
 
 def _spent(config: RunConfig, steps: int) -> float:
     """The price of so many steps: the passes of each, and the frozen blocks once for each batch that is new."""
-    return _call(config) * steps + _parts(config).frozen * min(steps, _batches(config))
-
-
-def _call(config: RunConfig) -> float:
-    """The price of a step whose frozen blocks have been run before."""
-    method, part = methods.build(config.method, **config.options), _parts(config)
+    method, part = _method(config), _parts(config)
     again = part.moved * (PER_EXAMPLE - 1) if method.per_example else 0.0
-    return method.forward_cost(1.0 + again - part.frozen)
+    return method.forward_cost(1.0 + again - part.frozen, steps) + part.frozen * min(steps, _batches(config))
+
+
+def _method(config: RunConfig) -> Stepper:
+    """The method, as far as it can be made ready without its model."""
+    method = methods.build(config.method, **config.options)
+    if not isinstance(method, Feedback):
+        return method
+    asked = of_blocks(_subspace(config))
+    layers = 2 * _blocks(config, asked[1]) if asked else math.inf  # two of a block write into the hidden state
+    return method.spaced(layers, config.onto != "scores" and texts(config).rows == 1)
 
 
 def kept_examples(config: RunConfig) -> int:
@@ -83,18 +88,28 @@ class Parts:
 def _parts(config: RunConfig) -> Parts:
     """The shares for a subspace of the last blocks, from the model's sizes; elsewhere every product counts."""
     shape = catalogue.shape(config.model)
-    subspace = methods.METHODS[config.method].home if config.subspace == "auto" else config.subspace
-    asked = of_blocks(subspace) if shape is not None else None
+    asked = of_blocks(_subspace(config)) if shape is not None else None
     if shape is None or asked is None:
         return Parts()
     name, count = asked
-    blocks = min(count or shape.layers, shape.layers)
+    blocks = _blocks(config, count)
     block = sum(linear.weights for linear in shape.block_linears)
     head = shape.vocab * shape.hidden
     whole = shape.layers * block + head / texts(config).tokens  # the head reads one place
     moving = sum(linear.weights for linear in shape.writers) if name == "writers" else block
     # the engine counts what is done twice as a share of all matrices, the head whole
     return Parts((shape.layers - blocks) * block / whole, blocks * moving / (shape.layers * block + head))
+
+
+def _subspace(config: RunConfig) -> str:
+    return methods.METHODS[config.method].home if config.subspace == "auto" else config.subspace
+
+
+def _blocks(config: RunConfig, count: int | None) -> int:
+    """How many blocks the last `count` are, None for all."""
+    shape = catalogue.shape(config.model)
+    there = shape.layers if shape else count or 0
+    return min(count or there, there)
 
 
 @lru_cache(maxsize=16)

@@ -138,15 +138,15 @@ def _advanced(parts: dict[str, gr.components.Component], values: Mapping[str, An
                         elem_id=f"zo-{name.replace('_', '-')}",
                         min_width=120,
                     )
-        for name in ("directions", "pool", "share", "clip", "mu", "alpha"):
-            whole = 0 if name in ("directions", "pool") else None
+        for name in ("directions", "pool", "share", "clip", "mu", "alpha", "push_every"):
+            whole = 0 if name in ("directions", "pool", "push_every") else None
             parts[name] = gr.Number(
                 values[name],
                 label=label(name),
                 info=HELP[name],
                 precision=whole,
                 visible=shown[name],
-                elem_id=f"zo-{name}",
+                elem_id=f"zo-{name.replace('_', '-')}",
             )
         for name in ("scale", "sides", "tie", "onto", "noise", "schedule", "update", "quantise", "dtype"):
             parts[name] = gr.Dropdown(

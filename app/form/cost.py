@@ -28,7 +28,7 @@ class Cost:
     """The card's numbers."""
 
     steps: int
-    passes: int  # forward passes of a step
+    passes: float  # forward passes of a step, on average
     per_step: float  # seconds
     measured: bool  # whether the seconds are
     device: str
@@ -50,7 +50,7 @@ class Cost:
     @property
     def forwards(self) -> int:
         """Forward passes of the whole run, at most."""
-        return (self.steps + self.search) * self.passes
+        return round((self.steps + self.search) * self.passes)
 
 
 def cost(config: RunConfig, speeds: Speeds) -> Cost:

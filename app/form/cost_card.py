@@ -26,10 +26,14 @@ def card(price: Cost) -> str:
 
 def _forwards_row(price: Cost) -> tuple[str, str, str]:
     writes = f", each writing up to {price.written} tokens an example" if price.written else ""
-    each = f"{price.steps:,} steps × {price.passes}{writes}"
+    each = f"{price.steps:,} steps × {price.passes:.3g}{writes}"
     if not price.search:
         return "Forward passes", f"{price.forwards:,}", each
-    return "Forward passes", f"at most {price.forwards:,}", f"{each}, and {price.search} × {price.passes} for the rate"
+    return (
+        "Forward passes",
+        f"at most {price.forwards:,}",
+        f"{each}, and {price.search} × {price.passes:.3g} for the rate",
+    )
 
 
 def _memory_row(price: Cost) -> tuple[str, str, str]:

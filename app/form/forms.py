@@ -44,6 +44,7 @@ NAMES = (
     "clip",
     "mu",
     "alpha",
+    "push_every",
     "scale",
     "sides",
     "tie",

@@ -82,6 +82,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "sides": (1, 2),
     "mu": (0, 1e3),
     "alpha": (0, 1e3),
+    "push_every": (0, 5000),
     "prefix_gib": (0, 1),
     "eval_every": (0, 5000),
     "eval_examples": (1, 1000),

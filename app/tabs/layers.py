@@ -14,9 +14,9 @@ from app.tabs.stage import recorded
 from zocore.diagnostics.recorded_pushes import PushedLayer, PushedStep
 
 ABOUT_SHARE = (
-    "How much of the responses to its pushes the learned feedback J foresaw, 1 - |r|² / |dz|², in every recorded step: "
-    "it rises while J learns, and falls where what J has learned fits the present model less. The mark is the step of "
-    "the slider."
+    "How much of the responses to its pushes the learned feedback J foresaw, 1 - |r|² / |dz|², in every recorded step "
+    "that pushed: it rises while J learns, and falls where what J has learned fits the present model less. The mark "
+    "is the step of the slider."
 )
 ABOUT_LAYERS = (
     "Which outputs that step pushed, with what noise, and what became of the answers. All of it is done again from "
@@ -57,6 +57,8 @@ def opened(answer: Mapping[str, Any]) -> str:
     sentence = (
         f"{len(step.layers)} layers pushed by eps xi, xi random signs and eps {step.eps:.2g}: {total:,} outputs for "
         f"{step.examples} examples."
+        if total
+        else "This step pushed nothing: what earlier pushes have taught carried the errors back as it stood."
     )
     if step.foreseen is not None:
         sentence += f" Before the step, J foresaw {step.foreseen:.0%} of the responses."
@@ -69,9 +71,12 @@ def _head(title: str) -> str:
 
 
 def _layer(layer: PushedLayer, first: bool) -> str:
-    facts = [f"{layer.rows} × {layer.width} outputs pushed", f"|g| {layer.length:.3g}"]
-    if layer.feedback is not None and layer.learned is not None and layer.foreseen is not None:
-        facts += [f"|J| {layer.feedback:.4g} → {layer.learned:.4g}", f"J alone foresaw {layer.foreseen:.0%}"]
+    facts = [f"{layer.rows} × {layer.width} outputs pushed"] if layer.rows else []
+    facts.append(f"|g| {layer.length:.3g}")
+    if layer.feedback is not None and layer.learned is not None:
+        facts.append(f"|J| {layer.feedback:.4g}" + (f" → {layer.learned:.4g}" if layer.rows else ""))
+    if layer.foreseen is not None:
+        facts.append(f"J alone foresaw {layer.foreseen:.0%}")
     noise = cells(layer.noise, "Noise xi: the first rows that were pushed, by the first outputs")
     made = "J carried the errors back to g" if layer.feedback is not None else "each answer times its own noise, g"
     projected = cells(layer.projected, f"{made}: the same rows and outputs")

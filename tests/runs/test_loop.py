@@ -51,14 +51,16 @@ def breaking(session: Session, at: int, change: Callable[[Tensor], Tensor], coun
 
 @pytest.mark.parametrize("name", ALL)
 def test_events_come_in_order_and_their_numbers_add_up(name: str) -> None:
-    """Header, look, steps, look, end; passes and cost grow by what the header declares; losses fit the gradients."""
+    """Header, look, steps, look, end; passes and cost grow as the plan says; losses fit the gradients."""
     events: list[Any] = list(run(settings(**ALL[name])))
     around = ["EvalDone", "SampleShown"]
     assert kinds(events) == ["RunStarted", *around, *["StepDone"] * 4, *around, "RunEnded"]
     header, end, steps = events[0], events[-1], of(StepDone, events)
     assert isinstance(header, RunStarted)
-    assert [e.forward_passes for e in steps] == [header.passes_per_step * e.step for e in steps]
-    assert [e.forward_cost for e in steps] == pytest.approx([header.cost_per_step * e.step for e in steps])
+    plan = open_session(settings(**ALL[name]))
+    assert [e.forward_passes for e in steps] == [plan.method.forward_passes(e.step) for e in steps]
+    assert [e.forward_cost for e in steps] == pytest.approx([plan.cost_of(e.step) for e in steps])
+    assert (header.passes_per_step, header.cost_per_step) == (steps[-1].forward_passes / 4, plan.cost_of(4) / 4)
     assert [e.step for e in steps] == [1, 2, 3, 4]
     assert header.trainable == sum(int(np.prod(shape)) for _, _, shape in header.leaves) > 0
     for e in steps:

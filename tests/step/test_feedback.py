@@ -12,7 +12,7 @@ from tests.support.scored import Scored, scored
 from zocore.directions.pushes import Pushes
 from zocore.methods import build, feedback
 from zocore.noise.addressed import Key
-from zocore.step.feedback import Feedback, Lesson
+from zocore.step.feedback import NEAR, Feedback, Lesson, interval
 from zocore.step.jacobian import FEEDBACK
 from zocore.step.readout import Features, Onto, Scores
 from zocore.step.step import Recorded
@@ -23,7 +23,7 @@ READOUTS: tuple[Onto, ...] = ("features", "scores")
 
 def made(toy: Scored, onto: Onto, **options: Any) -> Feedback:
     """The method for a toy, central differences and plain descent unless told otherwise."""
-    method = Feedback("feedback", onto=onto, **{"two_sided": True, "update": Sgd(), **options})
+    method = Feedback("feedback", onto=onto, **{"two_sided": True, "update": Sgd(), "push_every": 1, **options})
     return method.prepared(toy.leaves, toy.head)
 
 
@@ -45,6 +45,11 @@ def taught(toy: Scored, steps: int, onto: Onto = "scores", mu: float = 1.0) -> t
     for number in range(steps):
         method.apply(toy.leaves, lesson_of(toy, method, Key(0, number)), Key(0, number), 0.0, state)
     return state, method
+
+
+def _silent(lesson: Lesson) -> Lesson:
+    """The lesson of a step that pushes nothing."""
+    return replace(lesson, pushes=(), responses=lesson.responses[:0])
 
 
 def estimate_of(toy: Scored, method: Feedback, lesson: Lesson, state: State) -> dict[str, Tensor]:
@@ -197,7 +202,7 @@ def test_the_features_are_chosen_where_the_head_is_known() -> None:
 def test_a_step_spends_what_it_says_and_a_replay_gives_the_same_bits(sides: int, passes: int, onto: Onto) -> None:
     """Two pushes and a clean forward; a replay takes one forward and the responses of scores, or asks all again."""
     live, again = scored(), scored()
-    method = build("feedback", directions=2, sides=sides, onto=onto).prepared(live.leaves, live.head)
+    method = build("feedback", directions=2, sides=sides, onto=onto, push_every=1).prepared(live.leaves, live.head)
     states: tuple[State, State] = ({}, {})
     for number in range(3):
         losses = live.losses([3, 2])
@@ -210,6 +215,62 @@ def test_a_step_spends_what_it_says_and_a_replay_gives_the_same_bits(sides: int,
     for one, other in zip(live.leaves, again.leaves, strict=True):
         assert torch.equal(one.tensor, other.tensor)
     assert all(torch.equal(buffer, states[1][name]) for name, buffer in states[0].items())
+
+
+@pytest.mark.parametrize("onto", READOUTS)
+@pytest.mark.parametrize(("every", "pushing"), [(1, (1, 2, 3, 4, 5, 6, 7)), (3, (1, 4, 7)), (0, (1,))])
+def test_steps_between_pushes_are_one_clean_pass(every: int, pushing: tuple[int, ...], onto: Onto) -> None:
+    """They move the weights along J^T u as J stands, leave J alone and are counted, told and replayed as they were."""
+    live, again = scored(), scored()
+    method, states = made(live, onto, push_every=every, draws=2), ({}, {})
+    passes = 0
+    for number in range(1, 8):
+        losses, key = live.losses(), Key(0, number)
+        learned = {name: j.clone() for name, j in states[0].items()}
+        expected = estimate_of(live, method, _silent(lesson_of(live, method, key)), states[0])
+        before = {leaf.name: leaf.tensor.clone() for leaf in live.leaves}
+        step = method.step(live.leaves, losses, key, 0.1, 1e-2, states[0])
+        passes += losses.forward_passes
+        assert losses.forward_passes == (5 if number in pushing else 1)
+        assert (step.unexplained is not None) == bool(step.directions) == (number in pushing)
+        assert passes == method.forward_passes(number) == method.forward_cost(1.0, number)
+        for leaf in live.leaves:
+            assert torch.allclose(leaf.tensor, before[leaf.name] - 0.1 * expected[leaf.name], atol=1e-6)
+        if number not in pushing:
+            assert all(torch.equal(j, states[0][name]) for name, j in learned.items())
+        recorded, oracle = Recorded(0.1, step.directions, responses=step.responses, eps=1e-2), again.losses()
+        method.replay(again.leaves, recorded, lambda oracle=oracle: oracle, key, states[1])  # type: ignore[misc]
+    for one, other in zip(live.leaves, again.leaves, strict=True):
+        assert torch.equal(one.tensor, other.tensor)
+    with pytest.raises(ValueError, match="recorded without its pushes"):
+        method.replay(again.leaves, Recorded(0.1, ()), again.losses, Key(0, 1), {})
+
+
+def test_pushes_are_seldom_where_little_is_to_be_learned() -> None:
+    """Every eighth step onto features near the head; each onto scores, deeper down, and where J is corrected."""
+    toy = scored()
+    assert interval(NEAR, True) == 8 and interval(NEAR + 1, True) == interval(NEAR, False) == 1
+    for options, known, every in (
+        ({}, True, 8),
+        ({}, False, 1),
+        ({"onto": "scores"}, True, 1),
+        ({"alpha": 0.5}, True, 1),
+        ({"push_every": 5}, True, 5),
+        ({"push_every": 0}, True, 0),
+    ):
+        method = feedback(**options).prepared(toy.leaves, toy.head if known else None)  # type: ignore[arg-type]
+        assert method.push_every == every, options
+
+
+def test_a_skipped_first_step_pushes_again() -> None:
+    """Nothing was learned, so the next step asks, whatever the interval."""
+    toy, state = scored(), {}
+    method, kept = made(toy, "features", push_every=0), toy.x[0].clone()
+    toy.x[0] = torch.nan
+    assert method.step(toy.leaves, toy.losses(), Key(0, 1), 0.1, 1e-2, state).skipped and not state
+    toy.x[0] = kept
+    assert method.step(toy.leaves, toy.losses(), Key(0, 2), 0.1, 1e-2, state).directions and state
+    assert not method.step(toy.leaves, toy.losses(), Key(0, 3), 0.1, 1e-2, state).directions
 
 
 def test_a_failure_leaves_weights_and_feedback_alone() -> None:
@@ -253,6 +314,8 @@ def test_it_learns_faster_than_the_pushes_alone() -> None:
         ({"mu": 2.0}, "above 0 and below 2"),
         ({"alpha": 1.5}, "from 0 to 1"),
         ({"sides": 3}, "must be 1"),
+        ({"push_every": -1}, "must be 0 .* or more"),
+        ({"push_every": 4, "alpha": 0.5}, "take --push-every 1"),
     ],
 )
 def test_senseless_settings_are_refused(options: dict[str, float], message: str) -> None:

@@ -46,6 +46,13 @@ ZEROTH_ORDER: dict[str, dict[str, Any]] = {
     "activity, bf16": {"method": "activity", "subspace": "writers:1", "dtype": "bf16"},
     "activity, micro-batch": {"method": "activity", "subspace": "writers:1", "micro_batch": 3},
     "feedback": {"method": "feedback", "subspace": "writers:1"},
+    "feedback, a push in two steps": {"method": "feedback", "subspace": "writers:1", "push_every": 2},
+    "feedback onto scores, a push in two": {
+        "method": "feedback",
+        "subspace": "writers:1",
+        "onto": "scores",
+        "push_every": 2,
+    },
     "feedback, two pushes": {"method": "feedback", "subspace": "writers", "directions": 2, "sides": 2, "alpha": 0.5},
     "feedback, bf16": {"method": "feedback", "subspace": "writers:1", "dtype": "bf16"},
     "feedback on lora on nf4": {"method": "feedback", "subspace": "lora", "quantise": "nf4"},

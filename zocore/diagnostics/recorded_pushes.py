@@ -28,8 +28,8 @@ class PushedLayer:
 
     name: str
     width: int  # outputs
-    rows: int  # pushed, each by noise of its own: examples, or with --tie none their tokens
-    noise: list[list[float]]  # xi of the first rows on the first outputs
+    rows: int  # pushed, each by noise of its own: examples, or with --tie none their tokens; 0 without a push
+    noise: list[list[float]]  # xi of the first rows on the first outputs; empty without a push
     projected: list[list[float]]  # gy, what the step made of the answers, for the same rows and outputs
     length: float  # of gy over the whole batch
     feedback: float | None = None  # |J| before the step; None where nothing is learned
@@ -65,15 +65,16 @@ def open_step(timeline: Timeline, number: int) -> PushedStep:
         layers = [_layer(site, seen, pushes[0], estimate.gradients) for site in seen.sites]
         timeline.go(number)
         return PushedStep(number, recorded.eps, losses.count, layers)
-    lesson = method.recall(recorded, losses, session.key(number))
+    lesson = method.recall(recorded, losses, session.key(number), session.state)
     jacobian = lesson.jacobian(session.state)
     residuals = jacobian.residuals(lesson.pushes, lesson.responses)
     estimate = method.estimate(lesson, jacobian, residuals)
+    push = pushes[0] if pushes else None
     layers = [
-        _foreseeing(_layer(site, lesson.seen, pushes[0], estimate.gradients), site, lesson, jacobian)
+        _foreseeing(_layer(site, lesson.seen, push, estimate.gradients), site, lesson, jacobian)
         for site in lesson.seen.sites
     ]
-    foreseen = _explained(residuals, lesson.responses)
+    foreseen = _explained(residuals, lesson.responses) if pushes else None
     timeline.go(number)
     learned = [float(jacobian.of(site).norm()) for site in lesson.seen.sites]
     layers = [replace(one, learned=size) for one, size in zip(layers, learned, strict=True)]
@@ -93,14 +94,16 @@ def _event(timeline: Timeline, number: int) -> StepDone:
     return event
 
 
-def _layer(site: OutputSite, seen: Seen, push: Pushes, gradients: Callable[[OutputSite], Tensor]) -> PushedLayer:
+def _layer(site: OutputSite, seen: Seen, push: Pushes | None, gradients: Callable[[OutputSite], Tensor]) -> PushedLayer:
     """What every method that pushes has: noise on the outputs, and what the step made of the answers."""
+    gy, leaf = gradients(site), site.weight or site.bias
+    assert leaf is not None
+    if push is None:
+        return PushedLayer(leaf.name, site.width, 0, [], corner(gy), float(gy.norm()))
     counted = seen.counted[site.id]
     xi = push.signs(site.id, seen.numbers, counted.shape[1], site.width)
     if push.tie == "none":
         xi = xi * counted.unsqueeze(-1)  # padding is not pushed
-    gy, leaf = gradients(site), site.weight or site.bias
-    assert leaf is not None
     rows = int(counted.sum()) if push.tie == "none" else len(counted)
     noise, projected = corner(xi.reshape(-1, site.width)), corner(gy)
     return PushedLayer(leaf.name, site.width, rows, noise, projected, float(gy.norm()))
@@ -109,7 +112,8 @@ def _layer(site: OutputSite, seen: Seen, push: Pushes, gradients: Callable[[Outp
 def _foreseeing(layer: PushedLayer, site: OutputSite, lesson: Lesson, jacobian: Jacobian) -> PushedLayer:
     """The layer with what its J is, and what it foresees by itself."""
     alone = replace(jacobian, seen=replace(jacobian.seen, sites=[site]))
-    foreseen = _explained(alone.residuals(lesson.pushes, lesson.responses), lesson.responses)
+    residuals = alone.residuals(lesson.pushes, lesson.responses)
+    foreseen = _explained(residuals, lesson.responses) if residuals else None
     return replace(layer, feedback=float(jacobian.of(site).norm()), foreseen=foreseen)
 
 

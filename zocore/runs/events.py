@@ -61,7 +61,7 @@ class RunStarted(Event):
     frozen: list[str]  # tensors of the subspace that the forward never reads
     labels: list[str]
     examples: dict[str, int]  # examples in train, dev and test
-    passes_per_step: int  # forward passes of one step
+    passes_per_step: float  # forward passes of a step, on average over the run
     cost_per_step: float  # the same in plain forwards' worth of arithmetic
     memory_kind: str  # what memory_bytes counts: "allocator" or, on a CPU, "tensors"
     notes: list[str]  # what the user should know before reading on
@@ -70,7 +70,7 @@ class RunStarted(Event):
     frozen_blocks: int = 0  # first blocks below everything that moves: run once a batch, or once an example
     blocks: int = 0  # of the whole model, told where some are frozen
     processes: int = 1  # that share each batch
-    replay_passes: int = 0  # forward passes that rebuilding a step takes; if any, with the training data of the run
+    replay_passes: float = 0  # forward passes that rebuilding a step takes, on average; if any, with the training data
     rate_search: dict[str, Any] | None = None  # how --lr auto found the rate; its passes are counted in the steps'
 
 

@@ -285,7 +285,7 @@ class _Course:
             list(s.frozen),
             list(task.label_names),
             {"train": len(task.train), "dev": len(task.dev), "test": len(task.test)},
-            s.method.forward_passes(),
+            s.method.forward_passes(s.config.steps) / s.config.steps,
             s.cost_per_step,
             self.memory.kind,
             [*s.notes, *estimates(s.config)],
@@ -296,7 +296,7 @@ class _Course:
             len(s.prefix.blocks) if s.prefix else 0,
             s.prefix.of if s.prefix else 0,
             s.ranks.count,
-            s.method.replay_passes(),
+            s.method.replay_passes(s.config.steps) / s.config.steps,
             search.to_json() if search else None,
         )
 

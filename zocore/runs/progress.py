@@ -83,7 +83,7 @@ class Progress:
         )
         self._line(
             f"lr {config['lr']:g} ({config['schedule']}), eps {config['eps']:g}, batch {config['batch_size']}, "
-            f"seed {config['seed']}, {event.passes_per_step} forward passes a step (cost {event.cost_per_step:.3g})"
+            f"seed {config['seed']}, {event.passes_per_step:.3g} forward passes a step (cost {event.cost_per_step:.3g})"
         )
         if event.rate_search:
             self._line(_search(event.rate_search))
@@ -102,9 +102,10 @@ class Progress:
             return
         self._drawn = now
         minutes, seconds = divmod(int((self.steps - event.step) / max(event.steps_per_second, 1e-9)), 60)
-        gradient = sum(event.projected_grads) / max(len(event.projected_grads), 1)
+        slopes = event.projected_grads
+        slope = f"g {sum(slopes) / len(slopes):+.3f}  " if slopes else ""
         text = (
-            f"step {event.step}/{self.steps}  loss {event.loss:.4f}  g {gradient:+.3f}  "
+            f"step {event.step}/{self.steps}  loss {event.loss:.4f}  {slope}"
             f"{event.forward_passes} forwards  {event.steps_per_second:.1f} steps/s  ETA {minutes}:{seconds:02d}"
         )
         if self.out.isatty():

@@ -64,6 +64,8 @@ class Recording:
         settings = self.header.config
         if "split_seed" not in settings:  # made when --seed also split a single file
             settings = settings | {"split_seed": settings["seed"]}
+        if "push_every" not in settings and settings["method"] == "feedback":  # made when every step had pushes
+            settings = settings | {"push_every": 1}
         config = RunConfig.from_json(settings)
         gone = str(config.device).startswith("cuda") and not torch.cuda.is_available()
         return replace(config, device="cpu") if gone else config

@@ -87,9 +87,9 @@ def replay_run(folder: Path, step: int | None, verify: bool) -> Verdict:
     recording, session = rebuild(folder, step)
     count = recording.last if step is None else step
     fingerprint = session.fingerprint()
-    passes = session.method.replay_passes()
+    passes = session.method.replay_passes(count)
     how = (
-        f"with {passes} of {session.method.forward_passes()} forward passes a step"
+        f"with {passes} of {session.method.forward_passes(count)} forward passes"
         if passes
         else "without a forward pass"
     )

@@ -199,26 +199,33 @@ class Session:
 
     def cost_of(self, steps: int) -> float:
         """What the first `steps` steps cost, in plain forwards' worth of arithmetic."""
-        if self.kept is None:
-            return self._call_cost * steps
-        return self._call_cost * steps + self.kept.prefix.share * self.kept.new_batches(steps)
+        passes = self.method.forward_cost(self._call_cost, steps)
+        return passes if self.kept is None else passes + self.kept.prefix.share * self.kept.new_batches(steps)
 
     def steps_within(self, cost: float) -> int:
         """Return how many steps a cost buys."""
-        steps = int(cost / self._call_cost + 1e-9)  # more than these it cannot be
-        while steps and self.cost_of(steps) > cost + 1e-9:
-            steps -= 1
-        return steps
+        return most_steps(cost, self.cost_of)
 
     @cached_property
     def _call_cost(self) -> float:
-        """What the passes of one step cost, the prefix apart."""
+        """What one pass costs, the prefix apart."""
         if isinstance(self.method, Backprop):
-            return self.method.forward_cost(self.gradient_cost)
+            return self.gradient_cost
         call = 1.0
         if self.flipout is not None and isinstance(self.method, Method):
             call = self.flipout.cost(PerExample(self.key(1), self.method.sampler.law, self.config.batch_size))
-        return self.method.forward_cost(call - (self.prefix.share if self.prefix else 0.0))
+        return call - (self.prefix.share if self.prefix else 0.0)
+
+
+def most_steps(budget: float, price: Callable[[int], float]) -> int:
+    """Return the most steps whose price, which rises with their number, stays within a budget."""
+    within, beyond = 0, 1
+    while price(beyond) <= budget + 1e-9:
+        within, beyond = beyond, 2 * beyond
+    while beyond - within > 1:
+        middle = (within + beyond) // 2
+        within, beyond = (middle, beyond) if price(middle) <= budget + 1e-9 else (within, middle)
+    return within
 
 
 @lru_cache(maxsize=4)

@@ -17,6 +17,10 @@ N is the number of outputs of all sites. The answers h are the features before t
 fixed known function, which then gives p and u (`readout.py`); elsewhere they are the centred label scores, and u is
 p - onehot(y). Onto features, J begins as a_s I after the first pushes; onto scores at zero.
 
+Pushes are asked every `push_every` steps: onto features J begins so close to what it becomes that between two pushes
+a step is one clean pass and trusts J as it stands; onto scores, and where many layers lie between a push and the
+head, it has most to learn, and each step pushes (docs/ablation measures both).
+
 Both J and g are those before this step's pushes are learned, so alpha = 1 is unbiased for any J up to O(eps) and the
 tie over tokens: J is then a control variate. alpha = 0 trusts J, with a bias by how the examples' Jacobians differ,
 and far less noise. Where an example has one row for each label (label words of several tokens), the score of a row
@@ -28,6 +32,7 @@ Prakash, Kording, arXiv 1906.00889); direct feedback alignment (Nokland, arXiv 1
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -38,13 +43,21 @@ from zocore.directions.pushes import Pushes, Tie
 from zocore.noise.addressed import Key
 from zocore.step.criterion import Criterion, CrossEntropy
 from zocore.step.difference import Measured
-from zocore.step.jacobian import Jacobian
+from zocore.step.jacobian import FEEDBACK, Jacobian
 from zocore.step.losses import Losses
 from zocore.step.outer import OuterProducts
 from zocore.step.readout import Features, Head, Onto, Readout, Scores
 from zocore.step.step import Recorded, Step
 from zocore.step.update import Adam, State, Update, small_ones
 from zocore.weights.leaf import Leaf
+
+SELDOM = 8  # steps between pushes where J begins close to what it becomes
+NEAR = 6  # layers so near the head that it does: the writers of three blocks
+
+
+def interval(layers: float, onto_features: bool) -> int:
+    """Return the steps between pushes where the user leaves them open."""
+    return SELDOM if onto_features and layers <= NEAR else 1
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,7 @@ class Feedback:
     alpha: float = 0.0
     onto: Onto | None = None  # None for features where the head is known, else scores
     two_sided: bool = False
+    push_every: int | None = None  # steps between pushes, 0 for the first step alone; None for `interval`
     update: Update = Adam()
     head: Head | None = None
     pushes: Tie = field(default="tokens", init=False)
@@ -99,6 +113,13 @@ class Feedback:
             raise ValueError(f"the learning rate mu of the feedback must be above 0 and below 2, not {self.mu}")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"the correction alpha must be from 0 to 1, not {self.alpha}")
+        if self.push_every is not None and self.push_every < 0:
+            raise ValueError(f"--push-every must be 0 (the first step alone) or more, not {self.push_every}")
+        if self.alpha and self.push_every not in (None, 1):
+            raise ValueError(
+                f"--push-every {self.push_every} and the correction alpha {self.alpha:g} do not go together: each step "
+                "needs pushes to be corrected; take --push-every 1"
+            )
 
     def prepared(self, leaves: Sequence[Leaf], head: Head | None = None) -> "Feedback":
         """Return the method with the head it learns feedback up to, if there is a known one."""
@@ -107,7 +128,15 @@ class Feedback:
                 "feedback onto features and this run do not go together: there is no known, fixed head after the "
                 "features (label words of several tokens, or a head that moves, have none); take --onto scores"
             )
-        return replace(self, head=head)
+        known = replace(self, head=head)
+        layers = len({site.module for leaf in leaves for site in leaf.sites})
+        return known.spaced(layers, isinstance(known.readout, Features))
+
+    def spaced(self, layers: float, onto_features: bool) -> "Feedback":
+        """Return the method with its pushes as far apart as suits so many layers, unless the user has said."""
+        if self.push_every is not None:
+            return self
+        return replace(self, push_every=1 if self.alpha else interval(layers, onto_features))
 
     @property
     def readout(self) -> Readout:
@@ -116,25 +145,33 @@ class Feedback:
 
     def step(self, leaves: Sequence[Leaf], losses: Losses, key: Key, lr: float, eps: float, state: State) -> Step:
         """Do one step; a non-finite answer skips it. Raises what a forward raises, weights and J unmoved."""
-        lesson, measured = self.ask(losses, key, eps)
+        lesson, measured = self.ask(losses, key, eps, state)
         loss = float(self._losses(losses, lesson.answers).mean())
-        if not measured.finite:
+        if not (isfinite(loss) and measured.finite):
             return Step(loss, measured, lesson.pushes, skipped=True)
         unexplained = self.apply(leaves, lesson, key, lr, state)
-        kept = lesson.responses if self.readout.recorded else None
+        kept = lesson.responses if lesson.pushes and self.readout.recorded else None
         return Step(loss, measured, lesson.pushes, responses=kept, unexplained=unexplained)
 
-    def ask(self, losses: Losses, key: Key, eps: float) -> tuple["Lesson", Measured]:
-        """Do the forwards of a step: what they teach, and the losses they gave."""
+    def asks(self, step: int, state: State) -> bool:
+        """Whether step 1, 2, ... has pushes: each where nothing has been learned yet, then every `push_every`."""
+        new = not any(name == FEEDBACK for name, _ in state)
+        every = 1 if self.push_every is None else self.push_every
+        return new or (every > 0 and (step - 1) % every == 0)
+
+    def ask(self, losses: Losses, key: Key, eps: float, state: State) -> tuple["Lesson", Measured]:
+        """Do the forwards of a step: what they teach, and the losses they gave; none where it does not push."""
         answers, seen = losses.clean(self.readout.ask)
-        pushes = tuple(Pushes(replace(key, direction=key.direction + k)) for k in range(self.draws))
+        count = self.draws if self.asks(key.step, state) else 0
+        pushes = tuple(Pushes(replace(key, direction=key.direction + k)) for k in range(count))
         probes = [self._probe(losses, push, answers, eps) for push in pushes]
-        lesson = Lesson(pushes, self._responses(probes), answers, losses.labels, self.readout, seen, losses.criterion)
+        responses = self._responses(probes, answers)
+        lesson = Lesson(pushes, responses, answers, losses.labels, self.readout, seen, losses.criterion)
         return lesson, self._measured(probes, losses)
 
     def propose(self, losses: Losses, key: Key, eps: float, state: State) -> OuterProducts | None:
         """Return a step's estimate without doing the step, J as it is; None when an answer was not finite."""
-        lesson, measured = self.ask(losses, key, eps)
+        lesson, measured = self.ask(losses, key, eps, state)
         if not measured.finite:
             return None
         jacobian = lesson.jacobian(state)
@@ -144,36 +181,39 @@ class Feedback:
         self, leaves: Sequence[Leaf], recorded: Recorded, losses: Callable[[], Losses], key: Key, state: State
     ) -> None:
         """Do a recorded step again: a clean forward, and the pushes where the recording holds no responses."""
-        self.apply(leaves, self.recall(recorded, losses(), key), key, recorded.lr, state)
+        self.apply(leaves, self.recall(recorded, losses(), key, state), key, recorded.lr, state)
 
-    def recall(self, recorded: Recorded, losses: Losses, key: Key) -> Lesson:
+    def recall(self, recorded: Recorded, losses: Losses, key: Key, state: State) -> Lesson:
         """Return what a recorded step taught. Raises ValueError where its pushes are not in the recording."""
         pushes = tuple(push for push in recorded.directions if isinstance(push, Pushes))
-        if not pushes:
+        if not pushes and self.asks(key.step, state):
             raise ValueError(f"step {key.step} was recorded without its pushes: it cannot be replayed")
         answers, seen = losses.clean(self.readout.ask)
         if recorded.responses is None:
-            responses = self._responses([self._probe(losses, push, answers, recorded.eps) for push in pushes])
+            probes = [self._probe(losses, push, answers, recorded.eps) for push in pushes]
+            responses = self._responses(probes, answers)
         else:
             responses = recorded.responses.to(answers.device)
         return Lesson(pushes, responses, answers, losses.labels, self.readout, seen, losses.criterion)
 
-    def forward_passes(self) -> int:
-        """The clean pass and the pushes."""
-        return 1 + self.draws * (2 if self.two_sided else 1)
+    def forward_passes(self, steps: int = 1) -> int:
+        """A clean pass each, and the pushes of those steps that have some."""
+        every = 1 if self.push_every is None else self.push_every
+        pushing = -(-steps // every) if every else min(steps, 1)
+        return steps + pushing * self.draws * (2 if self.two_sided else 1)
 
-    def replay_passes(self) -> int:
+    def replay_passes(self, steps: int = 1) -> int:
         """The clean pass where the responses are in the recording, else all passes of a step."""
-        return 1 if self.readout.recorded else self.forward_passes()
+        return steps if self.readout.recorded else self.forward_passes(steps)
 
-    def forward_cost(self, call: float) -> float:
+    def forward_cost(self, call: float, steps: int = 1) -> float:
         """Every pass at the cost of a displaced one."""
-        return call * self.forward_passes()
+        return call * self.forward_passes(steps)
 
-    def apply(self, leaves: Sequence[Leaf], lesson: Lesson, key: Key, lr: float, state: State) -> float:
+    def apply(self, leaves: Sequence[Leaf], lesson: Lesson, key: Key, lr: float, state: State) -> float | None:
         """Move the weights, then let J learn; return |r|^2 / |dh|^2, the share of the responses J did not foresee.
 
-        It is measured in what is learned: in features, or in centred scores.
+        It is measured in what is learned: in features, or in centred scores. None for a step without pushes.
         """
         jacobian = lesson.jacobian(state)
         new = jacobian.new
@@ -182,6 +222,8 @@ class Feedback:
         with torch.no_grad():
             for leaf in small_ones(self.update, leaves, g, lr, key):
                 self.update(leaf, g, lr, key, state)
+        if not lesson.pushes:
+            return None
         if new and self.readout.aligned:
             jacobian.begin(lesson.pushes, lesson.responses)
             residuals = jacobian.residuals(lesson.pushes, lesson.responses)
@@ -208,9 +250,11 @@ class Feedback:
         with losses.along(push, self.readout.ask) as at:
             return (at(+eps), at(-eps), 2 * eps) if self.two_sided else (at(+eps), clean, eps)
 
-    def _responses(self, probes: Sequence[tuple[Tensor, Tensor, float]]) -> Tensor:
+    def _responses(self, probes: Sequence[tuple[Tensor, Tensor, float]], answers: Tensor) -> Tensor:
         """dh (K, B, A)."""
         relevant = self.readout.relevant
+        if not probes:
+            return answers.new_zeros(0, *answers.shape)
         return torch.stack([(relevant(plus) - relevant(minus)) / far for plus, minus, far in probes]).float()
 
     def _losses(self, losses: Losses, answers: Tensor) -> Tensor:
@@ -219,9 +263,10 @@ class Feedback:
 
     def _measured(self, probes: Sequence[tuple[Tensor, Tensor, float]], losses: Losses) -> Measured:
         """The losses of each example at both points of each push, and their difference (K * B,)."""
-        plus = torch.cat([self._losses(losses, one) for one, _, _ in probes])
-        minus = torch.cat([self._losses(losses, other) for _, other, _ in probes])
-        return Measured(plus, minus, (plus - minus) / probes[0][2])
+        nothing = torch.zeros(0, dtype=torch.float64)
+        plus = torch.cat([nothing, *(self._losses(losses, one) for one, _, _ in probes)])
+        minus = torch.cat([nothing, *(self._losses(losses, other) for _, other, _ in probes)])
+        return Measured(plus, minus, (plus - minus) / (probes[0][2] if probes else 1.0))
 
 
 def _square(tensor: Tensor) -> float:

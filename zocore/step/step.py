@@ -74,14 +74,14 @@ class Stepper(Protocol):
     def reads_errors(self) -> bool:
         """Whether it reads the derivative of each example's value in its label scores."""
 
-    def replay_passes(self) -> int:
-        """Forward passes that doing a recorded step again takes; any of them needs the step's batch."""
+    def replay_passes(self, steps: int = 1) -> int:
+        """Forward passes that doing the first `steps` recorded steps again takes; any needs the step's batch."""
 
-    def forward_passes(self) -> int:
-        """Forward passes of one step."""
+    def forward_passes(self, steps: int = 1) -> int:
+        """Forward passes of the first `steps` steps."""
 
-    def forward_cost(self, call: float) -> float:
-        """The cost of one step in plain forwards, when a call of the oracle (displaced, or a gradient) costs `call`."""
+    def forward_cost(self, call: float, steps: int = 1) -> float:
+        """The cost of as many in plain forwards, when a call of the oracle (displaced, or a gradient) costs `call`."""
 
     def prepared(self, leaves: Sequence[Leaf], head: Head | None = None) -> "Stepper":
         """Return the method made ready for these leaves, and a known head over them, at the start of a run."""
@@ -184,18 +184,18 @@ class Method:
         trace = losses().trace(recorded.directions) if self.replay_passes() else recorded.touched
         self.apply(leaves, recorded.directions, recorded.coefficients, trace, key, recorded.lr, state)
 
-    def forward_passes(self) -> int:
-        """Forward passes of one step; pushes on outputs need a clean one for the inputs of layers."""
+    def forward_passes(self, steps: int = 1) -> int:
+        """The same in every step; pushes on outputs need a clean one for the inputs of layers."""
         clean = self.pushes is not None and not self.difference.asks_base
-        return self.sampler.passes() + self.difference.passes(self.sampler.draws) + clean
+        return steps * (self.sampler.passes() + self.difference.passes(self.sampler.draws) + clean)
 
-    def replay_passes(self) -> int:
-        """One where an update reads the inputs of layers, which only a forward can tell."""
-        return int(self.pushes is not None)
+    def replay_passes(self, steps: int = 1) -> int:
+        """One a step where an update reads the inputs of layers, which only a forward can tell."""
+        return steps * int(self.pushes is not None)
 
-    def forward_cost(self, call: float) -> float:
+    def forward_cost(self, call: float, steps: int = 1) -> float:
         """Every pass at the cost of a displaced one."""
-        return call * self.forward_passes()
+        return call * self.forward_passes(steps)
 
 
 @dataclass(frozen=True)
@@ -236,17 +236,17 @@ class Backprop:
         """Raise ValueError: a gradient is not recorded."""
         raise ValueError(f"{self.name} and replay do not go together: its gradients are not in the recording")
 
-    def forward_passes(self) -> int:
-        """One forward; its backward is in the cost."""
-        return 1
+    def forward_passes(self, steps: int = 1) -> int:
+        """One forward a step; its backward is in the cost."""
+        return steps
 
-    def replay_passes(self) -> int:
+    def replay_passes(self, steps: int = 1) -> int:
         """None, as there is no replay."""
         return 0
 
-    def forward_cost(self, call: float) -> float:
-        """One call, with its backward."""
-        return call
+    def forward_cost(self, call: float, steps: int = 1) -> float:
+        """One call a step, with its backward."""
+        return call * steps
 
 
 def _mean_loss(measured: Measured) -> float:
