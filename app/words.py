@@ -42,8 +42,9 @@ AXES = [("forward passes", "forwards"), ("steps", "steps"), ("seconds", "seconds
 ABOUT_LOSS = "Faint: the loss each step measured. Bold: its debiased running mean. No backward pass is ever run."
 ABOUT_GRADIENT = "One number per step: how steep the loss is along the random direction z. It is all a step learns."
 ABOUT_FORESEEN = (
-    "Learned feedback pushes the outputs of layers and foresees how the answers will respond. Here is the share of the "
-    "response that it foresaw: the better it is, the more of each example's error reaches the layers."
+    "Learned feedback pushes the outputs of layers, in some steps only, and foresees how the answers will respond. Here "
+    "is the share of the response that it foresaw. Near the head a low share hinders little: Adam takes the feedback's "
+    "size out of the step, and its direction is what counts. Deeper down it matters more."
 )
 ABOUT_MOVED = (
     "The objective has no gradient: a probe learns only from examples whose score it changes. Where this share stays "

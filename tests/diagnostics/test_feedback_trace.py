@@ -40,6 +40,16 @@ def test_the_parts_of_a_feedback_step_say_what_happened() -> None:
     assert "foresee 0%" not in phases["Learn"].text
 
 
+def test_a_step_between_pushes_has_fewer_parts() -> None:
+    """It pushes nothing, foresees nothing and learns nothing, and moves the weights all the same."""
+    session = open_session(settings(**METHODS["feedback"], push_every=2))
+    list(trace(session, 1))
+    phases = {phase.title: phase for phase in trace(session, 2)}
+    assert list(phases) == ["Clean forward", "No push", "Carry back and update"]
+    assert phases["Carry back and update"].moved > 0
+    assert "Learn" in [phase.title for phase in trace(session, 3)]
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_the_estimator_is_measured_without_changing_the_run(name: str) -> None:
     """Measured every second step, cosines lie between 0 and 1 and the run ends in the same bits."""

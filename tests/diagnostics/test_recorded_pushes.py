@@ -19,6 +19,7 @@ from zocore.step.outer import OuterProducts
 
 METHODS: dict[str, dict[str, Any]] = {
     "feedback": {"method": "feedback", "subspace": "writers:1"},
+    "feedback, a push in two steps": {"method": "feedback", "subspace": "writers:1", "push_every": 2},
     "feedback onto scores, two pushes": {
         "method": "feedback", "subspace": "writers:1", "onto": "scores", "directions": 2, "alpha": 0.5,
     },
@@ -71,6 +72,17 @@ def test_what_the_feedback_foresaw_is_what_the_run_recorded(tmp_path: Path) -> N
         assert begun.learned and grown.feedback and grown.feedback > begun.learned > 0
     again = open_step(timeline, 2)
     assert [layer.feedback for layer in again.layers] == [layer.learned for layer in first.layers]
+
+
+def test_a_step_between_pushes_is_opened_too(tmp_path: Path) -> None:
+    """No noise and nothing foreseen, J as it was before, and what it carried back."""
+    timeline = recorded(tmp_path, push_every=3, **METHODS["feedback"])
+    pushed, between = open_step(timeline, 4), open_step(timeline, 2)
+    assert pushed.foreseen is not None and all(layer.noise and layer.rows for layer in pushed.layers)
+    assert between.foreseen is None
+    for layer in between.layers:
+        assert (layer.noise, layer.rows, layer.foreseen) == ([], 0, None)
+        assert layer.feedback == layer.learned and layer.length > 0
 
 
 def test_steps_that_cannot_be_opened_are_one_sentence(tmp_path: Path) -> None:

@@ -330,9 +330,10 @@ def test_a_replay_to_any_step_gives_the_live_weights_bitwise(name: str) -> None:
     ("name", "said"),
     [
         ("mezo", "without a forward pass"),
-        ("activity", "with 1 of 5 forward passes a step"),
-        ("feedback onto scores", "with 1 of 2 forward passes a step"),
-        ("feedback", "with 2 of 2 forward passes a step"),
+        ("activity", "with 4 of 20 forward passes"),
+        ("feedback onto scores", "with 4 of 8 forward passes"),
+        ("feedback onto scores, a push in two", "with 4 of 6 forward passes"),
+        ("feedback", "with 5 of 5 forward passes"),
     ],
 )
 def test_a_replay_says_what_it_takes(name: str, said: str, tmp_path: Path) -> None:

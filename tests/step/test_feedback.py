@@ -12,8 +12,9 @@ from tests.support.scored import Scored, scored
 from zocore.directions.pushes import Pushes
 from zocore.methods import build, feedback
 from zocore.noise.addressed import Key
-from zocore.step.feedback import NEAR, Feedback, Lesson, interval
+from zocore.step.feedback import NEAR, Feedback, interval
 from zocore.step.jacobian import FEEDBACK
+from zocore.step.lesson import Lesson
 from zocore.step.readout import Features, Onto, Scores
 from zocore.step.step import Recorded
 from zocore.step.update import Sgd, State
@@ -119,7 +120,7 @@ def test_what_was_foreseen_needs_no_correction(onto: Onto) -> None:
         assert torch.allclose(g, corrected[name], atol=1e-7)
     before = {name: j.clone() for name, j in state.items()}
     unexplained = method.apply(toy.leaves, foreseen, Key(2, 0), 0.0, state)
-    assert unexplained < 1e-10
+    assert unexplained is not None and unexplained < 1e-10
     assert all(torch.allclose(before[name], j, atol=1e-7) for name, j in state.items())
 
 

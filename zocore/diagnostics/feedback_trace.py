@@ -9,8 +9,9 @@ from torch import Tensor
 from zocore.diagnostics.phase import Phase, corner, lines_of, some
 from zocore.runs.session import Session
 from zocore.runs.snapshot import Snapshot
-from zocore.step.feedback import Feedback, Lesson
+from zocore.step.feedback import Feedback
 from zocore.step.jacobian import Jacobian
+from zocore.step.lesson import Lesson
 from zocore.step.losses import Losses
 
 

@@ -17,8 +17,9 @@ from zocore.errors import InputError
 from zocore.runs.events import StepDone
 from zocore.runs.recording import decode_step
 from zocore.runs.timeline import Timeline
-from zocore.step.feedback import Feedback, Lesson
+from zocore.step.feedback import Feedback
 from zocore.step.jacobian import Jacobian
+from zocore.step.lesson import Lesson
 from zocore.step.outer import pushed
 
 

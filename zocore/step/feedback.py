@@ -37,13 +37,13 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from zocore.carriers.outputs import OutputSite, Seen
+from zocore.carriers.outputs import OutputSite
 from zocore.directions.laws import Gaussian, Law
 from zocore.directions.pushes import Pushes, Tie
 from zocore.noise.addressed import Key
-from zocore.step.criterion import Criterion, CrossEntropy
 from zocore.step.difference import Measured
 from zocore.step.jacobian import FEEDBACK, Jacobian
+from zocore.step.lesson import Lesson
 from zocore.step.losses import Losses
 from zocore.step.outer import OuterProducts
 from zocore.step.readout import Features, Head, Onto, Readout, Scores
@@ -58,33 +58,6 @@ NEAR = 6  # layers so near the head that it does: the writers of three blocks
 def interval(layers: float, onto_features: bool) -> int:
     """Return the steps between pushes where the user leaves them open."""
     return SELDOM if onto_features and layers <= NEAR else 1
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What the forwards of one step teach: pushes, the responses to them, and the clean pass."""
-
-    pushes: tuple[Pushes, ...]
-    responses: Tensor  # dh (K, B, A)
-    answers: Tensor  # h (B, A), clean
-    labels: Tensor  # (B,)
-    readout: Readout
-    seen: Seen  # what the sites read, clean
-    criterion: Criterion = CrossEntropy()
-
-    @property
-    def mistakes(self) -> Tensor:
-        """p - onehot(y) (B, L) for the cross entropy: the gradient of each example's loss in its label scores."""
-        return self.criterion.errors(self.readout.log_probs(self.answers).float(), self.labels)
-
-    @property
-    def errors(self) -> Tensor:
-        """u (B, A): the gradient of each example's loss in its answers."""
-        return self.readout.pull_back(self.answers, self.mistakes.to(self.answers.dtype)).float()
-
-    def jacobian(self, state: State) -> Jacobian:
-        """Return what has been learned so far, for this batch."""
-        return Jacobian(self.seen, self.answers.shape[0], self.answers.shape[1], state, self.readout)
 
 
 @dataclass(frozen=True)
