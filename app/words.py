@@ -42,9 +42,9 @@ AXES = [("forward passes", "forwards"), ("steps", "steps"), ("seconds", "seconds
 ABOUT_LOSS = "Faint: the loss each step measured. Bold: its debiased running mean. No backward pass is ever run."
 ABOUT_GRADIENT = "One number per step: how steep the loss is along the random direction z. It is all a step learns."
 ABOUT_FORESEEN = (
-    "Learned feedback pushes the outputs of layers, in some steps only, and foresees how the answers will respond. Here "
-    "is the share of the response that it foresaw. Near the head a low share hinders little: Adam takes the feedback's "
-    "size out of the step, and its direction is what counts. Deeper down it matters more."
+    "Learned feedback pushes the outputs of layers, in some steps only, and foresees how the answers will respond. "
+    "Here is the share of the response that it foresaw. A low share hinders little: Adam takes the feedback's size out "
+    "of the step, and its direction is what counts."
 )
 ABOUT_MOVED = (
     "The objective has no gradient: a probe learns only from examples whose score it changes. Where this share stays "
@@ -170,7 +170,7 @@ ABOUT_RACE = (
 MEASURED_RACE = (
     "With rates that were searched, at 300 plain forwards: learned feedback ended with the lowest loss of the "
     "zeroth-order methods on all nine tasks tried. A linear probe of the frozen features is level with it (lower on "
-    "six of the nine), and AdamW on the same weights ended lower on six of eight: docs/tournament and docs/verdict."
+    "two of the nine), and AdamW on the same weights ended lower on five of eight: docs/tournament and docs/verdict."
 )
 RECORDED_RACE = "recorded · a race that came with the project. Choose lanes, make a guess, and start your own."
 PREDICT = "Predict first: which will have the lowest loss at the end?"

@@ -115,9 +115,9 @@ class RunConfig:
     )
     push_every: int | None = setting(
         None,
-        "steps between pushes, 0 for the first step alone; 8 onto features near the head, else 1 "
+        "steps between pushes, 0 for the first step alone; 8 for writers onto features, else 1 "
         f"({_taking('push_every')})",
-        breaks="too rare: the feedback falls behind the weights, the more the deeper the layers",
+        breaks="too rare: what was learned no longer fits the weights",
     )
     update: str = setting("auto", "rule that applies the estimate", choices=("auto", "sgd", "momentum", "adam"))
     decay: float = setting(0.0, "weight decay")

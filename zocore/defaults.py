@@ -18,7 +18,20 @@ def before_loading(config: RunConfig) -> RunConfig:
     device = checked_device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     quantise = config.quantise or ("nf4" if subspace == "scales" else None)
     dtype = config.dtype or ("fp32" if device == "cpu" or config.model == "bundled" else "bf16")
-    return replace(config, device=device, quantise=quantise, dtype=dtype, subspace=subspace)
+    config = replace(config, device=device, quantise=quantise, dtype=dtype, subspace=subspace)
+    return replace(config, push_every=push_every(config))
+
+
+def push_every(config: RunConfig) -> int | None:
+    """Return the steps between pushes, where the settings decide them: in each step unless writers alone move.
+
+    None leaves it to what the pushes teach of. A push on a layer that writes into the hidden state is nearly one on the
+    features; of other layers all is to be learned.
+    """
+    if config.push_every is not None or "push_every" not in METHODS[config.method].options:
+        return config.push_every
+    subspace = METHODS[config.method].home if config.subspace == "auto" else config.subspace
+    return None if subspace.partition(":")[0] == "writers" else 1
 
 
 def preset(config: RunConfig) -> Preset:

@@ -1,7 +1,7 @@
 """What a run costs in plain forwards' worth of arithmetic, from its settings and the model's sizes alone."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from app.form import catalogue
@@ -9,11 +9,13 @@ from app.form.prompts import texts
 from zocore import methods
 from zocore.config import RunConfig
 from zocore.data.tasks import bundled_tasks
+from zocore.defaults import push_every
 from zocore.errors import InputError
 from zocore.runs import rate_search
 from zocore.runs.session import most_steps
 from zocore.runs.task import read
 from zocore.step.feedback import Feedback
+from zocore.step.readout import Features, Scores
 from zocore.step.step import Stepper
 from zocore.subspaces.blocks import of_blocks
 
@@ -52,12 +54,11 @@ def _spent(config: RunConfig, steps: int) -> float:
 
 def _method(config: RunConfig) -> Stepper:
     """The method, as far as it can be made ready without its model."""
-    method = methods.build(config.method, **config.options)
+    method = methods.build(config.method, **replace(config, push_every=push_every(config)).options)
     if not isinstance(method, Feedback):
         return method
-    asked = of_blocks(_subspace(config))
-    layers = 2 * _blocks(config, asked[1]) if asked else math.inf  # two of a block write into the hidden state
-    return method.spaced(layers, config.onto != "scores" and texts(config).rows == 1)
+    onto_features = config.onto != "scores" and texts(config).rows == 1  # as the head is then known
+    return method.spaced((Features if onto_features else Scores).push_every)
 
 
 def kept_examples(config: RunConfig) -> int:
@@ -88,28 +89,18 @@ class Parts:
 def _parts(config: RunConfig) -> Parts:
     """The shares for a subspace of the last blocks, from the model's sizes; elsewhere every product counts."""
     shape = catalogue.shape(config.model)
-    asked = of_blocks(_subspace(config)) if shape is not None else None
+    subspace = methods.METHODS[config.method].home if config.subspace == "auto" else config.subspace
+    asked = of_blocks(subspace) if shape is not None else None
     if shape is None or asked is None:
         return Parts()
     name, count = asked
-    blocks = _blocks(config, count)
+    blocks = min(count or shape.layers, shape.layers)
     block = sum(linear.weights for linear in shape.block_linears)
     head = shape.vocab * shape.hidden
     whole = shape.layers * block + head / texts(config).tokens  # the head reads one place
     moving = sum(linear.weights for linear in shape.writers) if name == "writers" else block
     # the engine counts what is done twice as a share of all matrices, the head whole
     return Parts((shape.layers - blocks) * block / whole, blocks * moving / (shape.layers * block + head))
-
-
-def _subspace(config: RunConfig) -> str:
-    return methods.METHODS[config.method].home if config.subspace == "auto" else config.subspace
-
-
-def _blocks(config: RunConfig, count: int | None) -> int:
-    """How many blocks the last `count` are, None for all."""
-    shape = catalogue.shape(config.model)
-    there = shape.layers if shape else count or 0
-    return min(count or there, there)
 
 
 @lru_cache(maxsize=16)

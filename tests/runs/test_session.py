@@ -26,6 +26,7 @@ from zocore.runs.events import RunStarted, StepDone
 from zocore.runs.loop import run
 from zocore.runs.opening import open_session
 from zocore.runs.task import data_fingerprint, read
+from zocore.step.feedback import Feedback
 
 
 def test_every_pass_over_the_data_draws_every_example_once_in_a_new_order() -> None:
@@ -152,6 +153,22 @@ def test_a_scalar_parameter_can_be_fingerprinted() -> None:
     one = session.fingerprint()
     object.__setattr__(leaf, "tensor", torch.tensor(2.0))
     assert session.fingerprint() != one
+
+
+@pytest.mark.parametrize(
+    ("changes", "every"),
+    [
+        ({"subspace": "writers"}, 8),
+        ({"subspace": "writers:1", "push_every": 3}, 3),
+        ({"subspace": "writers:1", "onto": "scores"}, 1),
+        ({"subspace": "lora"}, 1),
+        ({"subspace": "glob:*layers.1.self_attn.o_proj*"}, 1),
+    ],
+)
+def test_pushes_are_as_far_apart_as_suits_what_moves(changes: dict[str, Any], every: int) -> None:
+    """Every eighth step for what writes into the hidden state, each where all is to be learned, or as the user says."""
+    method = open_session(settings(method="feedback", **changes)).method
+    assert isinstance(method, Feedback) and method.push_every == every
 
 
 @pytest.mark.parametrize("name", [*ZEROTH_ORDER, *BACKPROP, *IN_PLACE])

@@ -17,9 +17,9 @@ N is the number of outputs of all sites. The answers h are the features before t
 fixed known function, which then gives p and u (`readout.py`); elsewhere they are the centred label scores, and u is
 p - onehot(y). Onto features, J begins as a_s I after the first pushes; onto scores at zero.
 
-Pushes are asked every `push_every` steps: onto features J begins so close to what it becomes that between two pushes
-a step is one clean pass and trusts J as it stands; onto scores, and where many layers lie between a push and the
-head, it has most to learn, and each step pushes (docs/ablation measures both).
+Pushes are asked every `push_every` steps; between them a step is one clean pass and trusts J as it stands. Onto
+features J begins so close to what it becomes that pushes in each step cost more than they teach; onto scores it has
+all to learn, and each step pushes (docs/ablation measures both).
 
 Both J and g are those before this step's pushes are learned, so alpha = 1 is unbiased for any J up to O(eps) and the
 tie over tokens: J is then a control variate. alpha = 0 trusts J, with a bias by how the examples' Jacobians differ,
@@ -51,14 +51,6 @@ from zocore.step.step import Recorded, Step
 from zocore.step.update import Adam, State, Update, small_ones
 from zocore.weights.leaf import Leaf
 
-SELDOM = 8  # steps between pushes where J begins close to what it becomes
-NEAR = 6  # layers so near the head that it does: the writers of three blocks
-
-
-def interval(layers: float, onto_features: bool) -> int:
-    """Return the steps between pushes where the user leaves them open."""
-    return SELDOM if onto_features and layers <= NEAR else 1
-
 
 @dataclass(frozen=True)
 class Feedback:
@@ -70,7 +62,7 @@ class Feedback:
     alpha: float = 0.0
     onto: Onto | None = None  # None for features where the head is known, else scores
     two_sided: bool = False
-    push_every: int | None = None  # steps between pushes, 0 for the first step alone; None for `interval`
+    push_every: int | None = None  # steps between pushes, 0 for the first step alone; None as suits the readout
     update: Update = Adam()
     head: Head | None = None
     pushes: Tie = field(default="tokens", init=False)
@@ -102,14 +94,13 @@ class Feedback:
                 "features (label words of several tokens, or a head that moves, have none); take --onto scores"
             )
         known = replace(self, head=head)
-        layers = len({site.module for leaf in leaves for site in leaf.sites})
-        return known.spaced(layers, isinstance(known.readout, Features))
+        return known.spaced(known.readout.push_every)
 
-    def spaced(self, layers: float, onto_features: bool) -> "Feedback":
-        """Return the method with its pushes as far apart as suits so many layers, unless the user has said."""
+    def spaced(self, push_every: int) -> "Feedback":
+        """Return the method with its pushes so far apart, unless it says itself; where they correct, in each step."""
         if self.push_every is not None:
             return self
-        return replace(self, push_every=1 if self.alpha else interval(layers, onto_features))
+        return replace(self, push_every=1 if self.alpha else push_every)
 
     @property
     def readout(self) -> Readout:

@@ -37,6 +37,10 @@ class Readout(Protocol):
         """How fast the Jacobian learns unless told otherwise."""
 
     @property
+    def push_every(self) -> int:
+        """Steps between pushes unless told otherwise."""
+
+    @property
     def recorded(self) -> bool:
         """Whether the responses are few enough to be kept in a recording."""
 
@@ -60,6 +64,7 @@ class Scores:
 
     ask = staticmethod(scores_of)
     mu = 0.5
+    push_every = 1
     recorded = True
     aligned = False
 
@@ -83,6 +88,7 @@ class Features:
     head: Head
     ask = staticmethod(features_of)
     mu = 1.0
+    push_every = 8
     recorded = False  # D numbers an example and push: hundreds or thousands
     aligned = True
 
