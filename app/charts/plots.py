@@ -223,7 +223,8 @@ def estimator(view: View, axis: str = "forwards") -> Figure:
     data: list[Trace] = [_dots(x, [_short(event.variance) for _, event in measured], "variance", hue, "y", "solid")]
     cosines = [None if event.cosine is None else digits(event.cosine) for _, event in measured]
     shown = layout(AXIS_TITLES[axis], "variance")
-    shown["yaxis"] |= {"type": "log", "tickformat": ".1e", "nticks": 4}
+    spread = any(event.variance > 0 for _, event in measured)  # none at all has no place on a log axis
+    shown["yaxis"] |= {"tickformat": ".1e", "nticks": 4} | ({"type": "log"} if spread else {"range": [-0.05, 1]})
     if any(value is not None for value in cosines):
         data.append(_dots(x, cosines, "cosine to the gradient", "#CC79A7", "y2", "dot"))
         shown["yaxis2"] = _axis("cosine") | {

@@ -59,6 +59,7 @@ def test_the_estimator_is_measured_without_changing_the_run(name: str) -> None:
     assert len(readings) == 2
     assert all(0 <= (reading.cosine or 0) <= 1 for reading in readings)
     assert readings[-1].cosine
+    assert (readings[-1].variance == 0) == (name == "feedback")  # it trusts J, whatever is drawn
     ends = [event.weights_fingerprint for event in (plain[-1], watched[-1]) if isinstance(event, RunEnded)]
     assert len(ends) == 2
     assert ends[0] == ends[1]

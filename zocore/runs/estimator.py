@@ -76,15 +76,16 @@ def _truth(losses: Losses) -> dict[int, Tensor] | None:
 
 def _on_leaf(estimates: Sequence[Estimate], leaf: Leaf, truth: Tensor | None) -> tuple[Tensor, ...]:
     """|g_k|^2 (K,), |mean g|^2, g_k . truth (K,) and |truth|^2 of one leaf, in float64."""
-    total = torch.zeros(leaf.matrix.shape, device=leaf.tensor.device)
-    flat = torch.zeros(total.numel()) if truth is None else truth.reshape(-1).double().cpu()
+    nothing = torch.zeros(leaf.matrix.shape, device=leaf.tensor.device)
+    total = nothing.double().cpu().reshape(-1)  # in float32, estimates that are all the same would seem to vary
+    flat = torch.zeros(nothing.numel()) if truth is None else truth.reshape(-1).double().cpu()
     squares, inner = [], []
     for g in estimates:
-        now = torch.zeros_like(total)
+        now = torch.zeros_like(nothing)
         g.displace(now, now, leaf, 1.0)
-        total += now
         values = now.reshape(-1).double().cpu()
+        total += values
         squares.append(values @ values)
         inner.append(values @ flat.double())
-    mean = total.double().cpu().reshape(-1) / len(estimates)
+    mean = total / len(estimates)
     return torch.stack(squares), mean @ mean, torch.stack(inner), (flat.double() @ flat.double())
