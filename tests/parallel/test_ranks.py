@@ -25,6 +25,8 @@ from zocore.runs.recording import read_recording
 BATCH, STEPS = 8, 2
 NAMES = ["mezo", "n-spsa", "grzo", "mezo-gv", "mezo-greedy", "fzoo", "openai-es", "qzo nf4", "grzo, opt"]
 NAMES += ["grzo, low rank", "grzo, bf16"]
+PUSHED = ["activity", "activity, a push a token", "activity, bf16", "feedback", "feedback onto scores"]
+PUSHED += ["feedback, a push in two steps", "feedback, long label words", "feedback, bert"]
 
 
 def told(events: list[Event]) -> dict[str, Any]:
@@ -33,8 +35,9 @@ def told(events: list[Event]) -> dict[str, Any]:
     end = events[-1]
     assert isinstance(end, RunEnded) and end.status == "finished", end
     measured = [(s.loss, s.loss_plus, s.loss_minus, s.coefficients, s.directions, s.touched) for s in steps]
-    passes = [(s.forward_passes, s.forward_cost) for s in steps]
-    return {"measured": measured, "passes": passes, "weights": end.weights_fingerprint}
+    learned = [(s.responses, s.unexplained) for s in steps]
+    costs = [(s.forward_passes, s.forward_cost) for s in steps]
+    return {"measured": measured, "learned": learned, "costs": costs, "weights": end.weights_fingerprint}
 
 
 def short(name: str, ranks: Ranks) -> list[Event]:
@@ -138,6 +141,28 @@ def torchrun(*arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
         command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
+
+
+@pytest.mark.slow
+def test_pushes_on_outputs_are_shared_bit_for_bit(tmp_path: Path) -> None:
+    """What layers read, answers and what is learned of them, on two and four processes."""
+    alone = {name: told(short(name, Ranks())) for name in PUSHED}
+    for count, names in ((2, PUSHED), (4, ["activity", "feedback onto scores"])):
+        for each in together(count, lambda ranks: {name: told(short(name, ranks)) for name in names}, tmp_path):  # noqa: B023
+            for name in names:
+                assert each[name] == alone[name], (name, count)
+
+
+def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+    """In the order of the ranks, in shares of unequal size, whatever their shape and type."""
+    whole = [torch.randn(5, 3), torch.randn(5, 2, 2).bfloat16(), torch.arange(5), torch.randn(5, dtype=torch.float64)]
+    counts = [2, 3]
+
+    def work(ranks: Ranks) -> Any:
+        mine = slice(0, 2) if ranks.rank == 0 else slice(2, 5)
+        return [torch.equal(ranks.rows(one[mine], counts), one) for one in whole]
+
+    assert together(2, work, tmp_path) == [[True] * 4] * 2
 
 
 @pytest.mark.slow

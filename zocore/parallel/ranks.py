@@ -3,7 +3,8 @@
 Noise has addresses, so directions need not be sent: every process holds the weights, makes the same noise, hears
 the same losses in the order of the examples, and takes the same step. On the wire go 8 bytes for each example
 of each forward (and, for GRZO, the rows that examples looked up in tables), where data-parallel backprop sends
-a gradient as large as the model.
+a gradient as large as the model. Methods that push outputs send what the pushed layers read too, one vector an
+example and layer, and learned feedback its answers.
 
     torchrun --nproc-per-node 4 -m zocore train ...
     accelerate launch --num_processes 4 -m zocore train ...
@@ -73,6 +74,17 @@ class Ranks:
         heard = self._exchange(message)
         self._flags = heard[:, widest]
         return torch.cat([row[:count] for row, count in zip(heard, counts, strict=True)]).to(own.device)
+
+    def rows(self, own: Tensor, counts: Sequence[int]) -> Tensor:
+        """Return all processes' rows (R, ...) in the order of the ranks, as they are; `counts` are those of each."""
+        if self.count == 1:
+            return own
+        bits = own.detach().reshape(len(own), -1).contiguous().view(torch.uint8)  # as not every wire takes bfloat16
+        message = torch.zeros(max(counts), bits.shape[1], dtype=torch.uint8, device=self.device)
+        message[: len(own)] = bits
+        heard = self._exchange(message)
+        whole = torch.cat([rows[:count] for rows, count in zip(heard, counts, strict=True)])
+        return whole.view(own.dtype).reshape(-1, *own.shape[1:]).to(own.device)
 
     def told(self, own: Any) -> list[Any]:
         """Return what every process says, as JSON knows it, in the order of the ranks."""

@@ -141,8 +141,6 @@ def _method(config: RunConfig, ranks: Ranks) -> Stepper:
         raise ValueError(f"{config.method} and several processes do not go together: gradients are not exchanged")
     if not method.zeroth_order and config.subspace == "scales":
         raise ValueError(f"{config.method} and the scales subspace do not go together: they have no gradient")
-    if method.pushes and ranks.count > 1:
-        raise ValueError(f"{config.method} and several processes do not go together: layer inputs are not exchanged")
     refuse_mismatch(config.objective, method, config.batch_size, config.micro_batch, ranks.count)
     if isinstance(method, Method) and method.sampler.count is None and config.batch_size < method.shaping.least:
         raise ValueError(

@@ -86,16 +86,23 @@ class Session:
         if (step - 1) % CHECKED_EVERY == 0:
             self.ranks.agree(checksum([leaf.tensor for leaf in self.leaves]), step)
         shares = self.ranks.shares(parts)
-        own = self._oracle(shares[self.ranks.rank], None)
-        return replace(own, ranks=self.ranks, counts=[sum(map(len, share)) for share in shares])
+        mine = shares[self.ranks.rank]
+        own = self._oracle(mine, self._once(mine))
+        counts, labels = [sum(map(len, share)) for share in shares], torch.cat([part.labels for part in parts])
+        return replace(own, ranks=self.ranks, counts=counts, all_labels=labels)
 
     def losses_of(self, examples: Sequence[Example]) -> Losses:
         """The losses of a batch of these examples, nothing evaluated yet."""
-        batch, prefix = self.objective.batch(examples), self.prefix
+        batch = self.objective.batch(examples)
+        return self._oracle([batch], self._once([batch]))
+
+    def _once(self, parts: Sequence[Batch]) -> Once | None:
+        """The frozen prefix, run once for these micro-batches; None where nothing is frozen."""
+        prefix = self.prefix
         if prefix is None:
-            return self._oracle([batch], None)
-        find = lambda: [prefix.output(lambda: self.objective.losses(batch))]  # noqa: E731
-        return self._oracle([batch], Once(prefix, find, prefix.share))
+            return None
+        find = lambda: [prefix.output(partial(self.objective.losses, part)) for part in parts]  # noqa: E731
+        return Once(prefix, find, prefix.share)
 
     def _oracle(self, parts: Sequence[Batch], once: Once | None) -> Losses:
         """Losses of micro-batches, whose calls begin after the frozen prefix if there is one."""

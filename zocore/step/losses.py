@@ -62,6 +62,7 @@ class Losses:
     begin: Callable[[], float] | None = None  # makes that prefix ready before the first call; returns its cost
     ranks: Ranks = field(default_factory=Ranks)
     counts: Sequence[int] = ()
+    all_labels: Tensor | None = None  # of the whole batch, where several processes share it
     criterion: Criterion = CrossEntropy()  # what the parts' losses make of label scores, where there are any
     forward_passes: int = 0
     forward_cost: float = 0.0
@@ -97,12 +98,14 @@ class Losses:
             seen: list[Seen] = []
             with self.outputs.watching() as look:
                 answers = self._forward(1.0, ask, lambda: seen.append(look()))
-            self._clean = (ask, answers, joined(seen))
+            self._clean = (ask, answers, self._heard(joined(seen)))
         return self._clean[1:]
 
     @property
     def labels(self) -> Tensor:
         """The right label of each example (B,)."""
+        if self.all_labels is not None:
+            return self.all_labels
         return torch.cat([part.labels for part in self.parts if part.labels is not None])
 
     @contextmanager
@@ -214,7 +217,23 @@ class Losses:
         self.forward_cost += cost - self.spared
         own = torch.cat(results)
         self.seconds += self._now() - started
-        return self.ranks.losses(own, self.counts)
+        return self._of_all(own)
+
+    def _of_all(self, own: Tensor) -> Tensor:
+        """What all processes' examples answered, in their order; a stop travels with one number an example."""
+        if own.ndim == 1 or self.ranks.count == 1:
+            return self.ranks.losses(own, self.counts)
+        self.ranks.losses(own.new_zeros(len(own)), self.counts)
+        return self.ranks.rows(own, self.counts)
+
+    def _heard(self, seen: Seen) -> Seen:
+        """What the pushed layers read in the examples of all processes."""
+        if self.ranks.count == 1:
+            return seen
+        own = self.counts[self.ranks.rank]
+        all_rows = lambda one: self.ranks.rows(one, [count * (len(one) // own) for count in self.counts])  # noqa: E731
+        inputs, counted = ({site: all_rows(one) for site, one in of.items()} for of in (seen.inputs, seen.counted))
+        return Seen(seen.sites, inputs, counted, all_rows(seen.numbers), all_rows(seen.examples))
 
 
 def _rows(numbers: list[int]) -> Tensor:
