@@ -137,15 +137,22 @@ def foreseen(view: View, axis: str = "forwards") -> Figure:
 
 
 def foreseen_at(view: View, step: int) -> Figure:
-    """The share foreseen over the steps of a run, with one step marked; absent for methods that foresee nothing."""
+    """The share foreseen over a run, with a step or the last push before it marked; absent where nothing is foreseen."""
     figure = foreseen(view, "steps")
     shares = {point.place.steps: max(0.0, 1 - left) for point in view.points if (left := point.unexplained) is not None}
-    share = shares.get(step)
-    if share is not None:
+    last = max((pushed for pushed in shares if pushed <= step), default=None)
+    if last is not None:
         mark = {"size": 11, "color": INK, "symbol": "diamond"}
-        name = f"step {step}: {share:.0%}"
+        name = f"step {last}: {shares[last]:.0%}" + (f", the last push up to step {step}" if last < step else "")
         figure["data"].append(
-            {"type": "scatter", "mode": "markers", "marker": mark, "x": [step], "y": [_short(share)], "name": name}
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "marker": mark,
+                "x": [last],
+                "y": [_short(shares[last])],
+                "name": name,
+            }
         )
         line_ = {"color": INK, "width": 1, "dash": "dot"}
         across = {"type": "line", "x0": step, "x1": step, "y0": 0, "y1": 1, "yref": "paper", "line": line_}

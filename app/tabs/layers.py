@@ -16,7 +16,7 @@ from zocore.diagnostics.recorded_pushes import PushedLayer, PushedStep
 ABOUT_SHARE = (
     "How much of the responses to its pushes the learned feedback J foresaw, 1 - |r|² / |dz|², in every recorded step "
     "that pushed: it rises while J learns, and falls where what J has learned fits the present model less. The mark "
-    "is the step of the slider."
+    "is the step of the slider, or the last push before it."
 )
 ABOUT_LAYERS = (
     "Which outputs that step pushed, with what noise, and what became of the answers. All of it is done again from "

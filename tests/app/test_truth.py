@@ -296,6 +296,9 @@ def test_the_replayed_step_is_marked_on_the_share_foreseen() -> None:
     mark = figure["data"][1]
     assert (mark["x"], mark["y"], mark["name"]) == ([2], [0.5], "step 2: 50%")
     assert figure["layout"]["shapes"][0]["x0"] == 2 and figure["data"][0]["x"] == [1, 2, 3]
+    seldom = View.of([replace(step(n, 1.0), unexplained=0.5 if n == 1 else None) for n in range(1, 4)])
+    mark = plots.foreseen_at(seldom, 3)["data"][1]
+    assert (mark["x"], mark["name"]) == ([1], "step 1: 50%, the last push up to step 3")
     assert len(plots.foreseen_at(view, 0)["data"]) == 1
     assert plots.foreseen_at(View.of([step(1, 1.0)]), 1)["absent"]
 
