@@ -137,7 +137,7 @@ def foreseen(view: View, axis: str = "forwards") -> Figure:
 
 
 def foreseen_at(view: View, step: int) -> Figure:
-    """The share foreseen over a run, with a step or the last push before it marked; absent where nothing is foreseen."""
+    """The share foreseen over a run, with a step, or the last push before it, marked; absent where none is foreseen."""
     figure = foreseen(view, "steps")
     shares = {point.place.steps: max(0.0, 1 - left) for point in view.points if (left := point.unexplained) is not None}
     last = max((pushed for pushed in shares if pushed <= step), default=None)
