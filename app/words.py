@@ -53,8 +53,8 @@ ABOUT_MOVED = (
 ABOUT_ACCURACY = "Examples the run never trains on. Circles: dev while training. Dots: test, before and after."
 ABOUT_ESTIMATOR = (
     "Variance of the estimate over fresh directions at fixed weights, and its cosine to the true gradient where "
-    "backprop fits in memory. Its forward passes are not counted as the run's. Learned feedback does not depend on the "
-    "draw: its variance is zero, and what it gets wrong is bias."
+    "backprop fits in memory. Its forward passes are not counted as the run's. At alpha 0 learned feedback does not "
+    "depend on the draw: its variance is zero, and what it gets wrong is bias."
 )
 ABOUT_MEMORY = (
     "Predicted peak of one step from the model's sizes, for this method and the usual ones. Measured: the allocator's "

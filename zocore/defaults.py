@@ -14,12 +14,17 @@ from zocore.presets import Models, Preset, Subspace
 
 def before_loading(config: RunConfig) -> RunConfig:
     """Return the settings with those filled in that decide how the model is loaded."""
-    subspace = METHODS[config.method].home if config.subspace == "auto" else config.subspace
+    subspace = subspace_of(config)
     device = checked_device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     quantise = config.quantise or ("nf4" if subspace == "scales" else None)
     dtype = config.dtype or ("fp32" if device == "cpu" or config.model == "bundled" else "bf16")
     config = replace(config, device=device, quantise=quantise, dtype=dtype, subspace=subspace)
     return replace(config, push_every=push_every(config))
+
+
+def subspace_of(config: RunConfig) -> str:
+    """Return what moves: the method's own home where that is left open."""
+    return METHODS[config.method].home if config.subspace == "auto" else config.subspace
 
 
 def push_every(config: RunConfig) -> int | None:
@@ -30,8 +35,7 @@ def push_every(config: RunConfig) -> int | None:
     """
     if config.push_every is not None or "push_every" not in METHODS[config.method].options:
         return config.push_every
-    subspace = METHODS[config.method].home if config.subspace == "auto" else config.subspace
-    return None if subspace.partition(":")[0] == "writers" else 1
+    return None if subspace_of(config).partition(":")[0] == "writers" else 1
 
 
 def preset(config: RunConfig) -> Preset:
@@ -41,8 +45,7 @@ def preset(config: RunConfig) -> Preset:
     """
     models: Models = "bundled" if config.model == "bundled" else "encoder" if config.kind == "encoder" else "large"
     row = METHODS[config.method]
-    subspace = row.home if config.subspace == "auto" else config.subspace
-    family = subspace.partition(":")[0]  # `writers:2` is one of the writers
+    family = subspace_of(config).partition(":")[0]  # `writers:2` is one of the writers
     if family in get_args(Subspace):
         return row.preset(cast(Subspace, family), models)
     whole = row.preset("all", models)

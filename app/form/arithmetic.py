@@ -9,7 +9,7 @@ from app.form.prompts import texts
 from zocore import methods
 from zocore.config import RunConfig
 from zocore.data.tasks import bundled_tasks
-from zocore.defaults import push_every
+from zocore.defaults import push_every, subspace_of
 from zocore.errors import InputError
 from zocore.runs import rate_search
 from zocore.runs.session import most_steps
@@ -89,8 +89,7 @@ class Parts:
 def _parts(config: RunConfig) -> Parts:
     """The shares for a subspace of the last blocks, from the model's sizes; elsewhere every product counts."""
     shape = catalogue.shape(config.model)
-    subspace = methods.METHODS[config.method].home if config.subspace == "auto" else config.subspace
-    asked = of_blocks(subspace) if shape is not None else None
+    asked = of_blocks(subspace_of(config)) if shape is not None else None
     if shape is None or asked is None:
         return Parts()
     name, count = asked

@@ -117,11 +117,15 @@ class Feedback:
         kept = lesson.responses if lesson.pushes and self.readout.recorded else None
         return Step(loss, measured, lesson.pushes, responses=kept, unexplained=unexplained)
 
+    @property
+    def _every(self) -> int:
+        """As set; each step before the method is made ready."""
+        return 1 if self.push_every is None else self.push_every
+
     def asks(self, step: int, state: State) -> bool:
         """Whether step 1, 2, ... has pushes: each where nothing has been learned yet, then every `push_every`."""
         new = not any(name == FEEDBACK for name, _ in state)
-        every = 1 if self.push_every is None else self.push_every
-        return new or (every > 0 and (step - 1) % every == 0)
+        return new or (self._every > 0 and (step - 1) % self._every == 0)
 
     def ask(self, losses: Losses, key: Key, eps: float, state: State) -> tuple["Lesson", Measured]:
         """Do the forwards of a step: what they teach, and the losses they gave; none where it does not push."""
@@ -162,8 +166,7 @@ class Feedback:
 
     def forward_passes(self, steps: int = 1) -> int:
         """A clean pass each, and the pushes of those steps that have some."""
-        every = 1 if self.push_every is None else self.push_every
-        pushing = -(-steps // every) if every else min(steps, 1)
+        pushing = -(-steps // self._every) if self._every else min(steps, 1)
         return steps + pushing * self.draws * (2 if self.two_sided else 1)
 
     def replay_passes(self, steps: int = 1) -> int:
